@@ -1,0 +1,69 @@
+"""Everything that the project runs: `nox -s lint`, `nox -s tests`, `nox -l` for the list.
+
+Arguments after `--` go to the command: `nox -s tests -- -k jpeg`.
+"""
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["lint", "tests"]
+
+ROOT = Path(__file__).parent
+
+# Installed before anything that needs torch. On Linux, PyPI's build brings the CUDA packages along;
+# `PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu` selects the CPU build.
+TORCH = "torch==2.13.0"
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format and types."""
+    session.install(".[lint]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests and the doctests."""
+    session.install(TORCH)
+    session.install(".[test]")
+    session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build/html; a warning is an error."""
+    session.install(".[docs]")
+    session.run(
+        *("sphinx-build", "-b", "html", "-W", "--keep-going"),
+        *session.posargs,
+        *("docs", "docs/_build/html"),
+    )
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Execute the notebooks; `-- --inplace` writes the results back."""
+    session.install(TORCH)
+    session.install(".[test]")
+    notebooks = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("examples/*.ipynb"))
+    session.run("jupyter", "execute", "--timeout=900", *session.posargs, *notebooks)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Time every defence beside ART."""
+    session.install(TORCH)
+    session.install(".[all]")
+    session.run("python", "benchmarks/against_art.py", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the main job: train, attack, defend, report."""
+    session.install(".[demo]")
+    session.run("preshield", "demo", *session.posargs)
