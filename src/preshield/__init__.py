@@ -1,0 +1,27 @@
+"""Preprocessing defences against adversarial examples.
+
+The names, arguments and results of `art.defences.preprocessor`, faster, for NumPy, torch, TensorFlow and JAX, and
+what the Adversarial Robustness Toolbox lacks. Every name is loaded when it is first used.
+"""
+
+import lazy_loader
+import wrapt
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+_lazy = __getattr__
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("preshield")
+    return _lazy(name)
+
+
+@wrapt.when_imported("art.defences.preprocessor.preprocessor")
+def _register_with_art(module: object) -> None:
+    from .interop.art import register
+
+    register(module)

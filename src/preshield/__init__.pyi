@@ -1,0 +1,13 @@
+from .catalogue import list_defences as list_defences
+from .chain import Chain as Chain
+from .defences.feature_squeezing import FeatureSqueezing as FeatureSqueezing
+from .defences.gaussian_augmentation import GaussianAugmentation as GaussianAugmentation
+from .defences.jpeg_compression import JpegCompression as JpegCompression
+from .defences.label_smoothing import LabelSmoothing as LabelSmoothing
+from .defences.spatial_smoothing import SpatialSmoothing as SpatialSmoothing
+from .defences.thermometer_encoding import ThermometerEncoding as ThermometerEncoding
+from .defences.total_var_min import TotalVarMin as TotalVarMin
+from .preprocessor import Preprocessor as Preprocessor
+
+__version__: str
+__all__: list[str]

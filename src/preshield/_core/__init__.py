@@ -1,0 +1,1 @@
+"""What the rooms above share; knows none of them."""

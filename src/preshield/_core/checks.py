@@ -1,0 +1,250 @@
+"""Checks of parameters and arrays, and the messages that they raise.
+
+Every message states the name, the rule, the value received and, where it is not plain, the remedy.
+"""
+
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+
+from .threads import block_length, map_blocks
+from .typing import Array, ClipValues, Rng, Shape
+
+__all__ = [
+    "check_batch",
+    "check_bool",
+    "check_channels",
+    "check_clip_values",
+    "check_gradient",
+    "check_integer",
+    "check_number",
+    "check_option",
+    "check_rng",
+    "check_unknown",
+    "resolve_channels_first",
+]
+
+FEW_CHANNELS = (1, 3)
+
+
+def check_bool(**values: object) -> None:
+    """Refuse values that are not `True` or `False`."""
+    for name, value in values.items():
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"`{name}` must be True or False, got {value!r}.")
+
+
+def check_integer(
+    name: str, value: object, minimum: int | None = None, maximum: int | None = None
+) -> None:
+    """Refuse what is not an integer between `minimum` and `maximum`, both included."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
+        raise TypeError(f"`{name}` must be an integer, got {value!r} of type {type(value).__name__}.")
+    _check_range(name, float(value), minimum, maximum, value)
+
+
+def check_number(
+    name: str, value: object, minimum: float | None = None, maximum: float | None = None
+) -> None:
+    """Refuse what is not a finite real number between `minimum` and `maximum`, both included."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"`{name}` must be a number, got {value!r} of type {type(value).__name__}.")
+    if not np.isfinite(float(value)):
+        raise ValueError(f"`{name}` must be finite, got {value!r}.")
+    _check_range(name, float(value), minimum, maximum, value)
+
+
+def _check_range(
+    name: str, number: float, minimum: float | None, maximum: float | None, value: object
+) -> None:
+    if (minimum is None or number >= minimum) and (maximum is None or number <= maximum):
+        return
+    if maximum is None:
+        rule = f"at least {minimum}"
+    elif minimum is None:
+        rule = f"at most {maximum}"
+    else:
+        rule = f"between {minimum} and {maximum}"
+    raise ValueError(f"`{name}` must be {rule}, got {value!r}.")
+
+
+def check_option(name: str, value: object, options: tuple[str, ...]) -> None:
+    """Refuse what is not one of `options`."""
+    if not isinstance(value, str) or value not in options:
+        legal = ", ".join(repr(option) for option in options)
+        raise ValueError(f"`{name}` must be one of {legal}, got {value!r}.")
+
+
+def check_rng(rng: Rng) -> None:
+    """Refuse what is not `None`, a seed or a generator."""
+    if rng is None or isinstance(rng, np.random.Generator):
+        return
+    if isinstance(rng, bool | np.bool_) or not isinstance(rng, Integral):
+        raise TypeError(
+            "`rng` must be None, an integer seed or a numpy.random.Generator, got "
+            f"{rng!r} of type {type(rng).__name__}."
+        )
+    check_integer("rng", rng, minimum=0)
+
+
+def check_clip_values(clip_values: ClipValues | None, *, optional: bool = False) -> None:
+    """Refuse what is not a pair `(minimum, maximum)` of finite numbers or arrays in this order."""
+    name = "`clip_values`"
+    if clip_values is None and optional:
+        return
+    if not isinstance(clip_values, tuple | list | np.ndarray) or len(clip_values) != 2:
+        raise ValueError(f"{name} must be a pair (minimum, maximum), got {clip_values!r}.")
+    try:
+        low, high = (np.asarray(value, dtype=float) for value in clip_values)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must hold numbers or arrays, got {clip_values!r}.") from None
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ValueError(f"{name} must be finite, got {clip_values!r}.")
+    try:
+        ordered = np.all(low < high)
+    except ValueError:
+        raise ValueError(
+            f"{name} must hold arrays that fit each other, got shapes {low.shape} and {high.shape}."
+        ) from None
+    if not ordered:
+        raise ValueError(f"{name} must have minimum < maximum everywhere, got {clip_values!r}.")
+
+
+def check_unknown(names: set[str], legal: tuple[str, ...], owner: str) -> None:
+    """Refuse parameter names that `owner` does not have."""
+    unknown = sorted(names - set(legal))
+    if unknown:
+        raise TypeError(
+            f"{owner} has no parameter {', '.join(map(repr, unknown))}; it has {', '.join(legal)}."
+        )
+
+
+def resolve_channels_first(channels_first: bool, channel_index: int | None) -> bool:
+    """Let the older keyword `channel_index` set `channels_first`."""
+    check_bool(channels_first=channels_first)
+    if channel_index is None:
+        return channels_first
+    check_integer("channel_index", channel_index)
+    if channel_index not in (1, 3, 4, -1):
+        raise ValueError(
+            "`channel_index` must be 1 (channels first) or 3, 4 or -1 (channels last), "
+            f"got {channel_index!r}; better: use `channels_first`."
+        )
+    warnings.warn(
+        f"`channel_index` is an older name: use channels_first={channel_index == 1} instead of "
+        f"channel_index={channel_index}.",
+        FutureWarning,
+        stacklevel=3,
+    )
+    return channel_index == 1
+
+
+def check_batch(x: object, domains: tuple[str, ...], channels_first: bool | None) -> Array:
+    """Return `x` as a NumPy array if a defence for `domains` can take it.
+
+    Parameters
+    ----------
+    x : array_like
+        Batch; the first axis counts samples.
+    domains : tuple of str
+        Images have 4 axes, videos 5; other domains take any number from 1 up.
+    channels_first : bool or None
+        Which axis holds the channels; None if that makes no difference to the defence.
+
+    Returns
+    -------
+    ndarray
+        `x` itself if it is an array.
+    """
+    array = np.asarray(x)
+    if array.dtype == object:
+        if "audio" not in domains:
+            raise TypeError(
+                "`x` must be a numeric array, got an object array (samples of different shapes?); "
+                "bring the samples to one shape first."
+            )
+        for sample in array:
+            _check_values(np.asarray(sample))
+        return array
+    _check_values(array)
+    if set(domains) <= {"image", "video"}:
+        axes = {"image": "NCHW" if channels_first else "NHWC"}
+        axes["video"] = "NCFHW" if channels_first else "NFHWC"
+        layouts = {len(axes[domain]): f"{domain} batch ({axes[domain]})" for domain in domains}
+        if array.ndim not in layouts:
+            wanted = " or a ".join(f"{n}-D {layouts[n]}" for n in sorted(layouts))
+            hint = "; add the batch axis with x[None]" if array.ndim + 1 in layouts else ""
+            raise ValueError(f"`x` must be a {wanted}, got shape {array.shape}{hint}.")
+        if channels_first is not None:
+            _check_layout(array.shape, channels_first)
+    elif array.ndim < 1:
+        raise ValueError(f"`x` must have a batch axis, got a scalar of type {array.dtype}.")
+    return array
+
+
+def _check_layout(shape: Shape, channels_first: bool) -> None:
+    """Refuse square frames whose few channels stand where the other layout has them."""
+    first, last = shape[1], shape[-1]
+    if channels_first:
+        elsewhere = last in FEW_CHANNELS and shape[-3] == shape[-2] and first == shape[-2] > 4
+        if len(shape) == 5:
+            elsewhere = last in FEW_CHANNELS and shape[2] == shape[3] > 4 and first not in FEW_CHANNELS
+    else:
+        elsewhere = first in FEW_CHANNELS and shape[-2] == last > 4
+    if elsewhere:
+        found = "last" if channels_first else "first"
+        raise ValueError(
+            f"`x` of shape {shape} has its channels {found}, but channels_first={channels_first}; "
+            f"pass channels_first={not channels_first}."
+        )
+
+
+def _check_values(x: Array) -> None:
+    if x.dtype.kind not in "buif":
+        raise TypeError(f"`x` must hold real numbers, got dtype {x.dtype}.")
+    if x.dtype.kind != "f":
+        return
+    flat = x.reshape(-1) if x.flags.c_contiguous else x
+    block = block_length(flat)
+    finite = np.ones(-(-len(flat) // block) if x.ndim else 1, dtype=bool)
+
+    def look(rows: slice) -> None:
+        finite[rows.start // block] = np.isfinite(flat[rows]).all()
+
+    if x.ndim:
+        map_blocks(look, len(flat), block)
+    else:
+        finite[0] = np.isfinite(x)
+    if not finite.all():
+        nan, infinite = int(np.isnan(x).sum()), int(np.isinf(x).sum())
+        raise ValueError(
+            f"`x` must be finite, got {nan} NaN and {infinite} infinite among {x.size} values; "
+            "replace them first, for example with numpy.nan_to_num."
+        )
+
+
+def check_channels(name: str, value: Array, shape: Shape, axis: int) -> None:
+    """Refuse a parameter array that has neither one entry nor one for each channel."""
+    if value.size not in (1, shape[axis]):
+        raise ValueError(
+            f"`{name}` must be a number or hold one entry for each of the {shape[axis]} channels of "
+            f"`x` (axis {axis} of shape {shape}), got shape {value.shape}."
+        )
+
+
+def check_gradient(grad: object, shape: Shape) -> Array:
+    """Return `grad` as an array if it is shaped like the output, or has one more axis for classes."""
+    array = np.asarray(grad)
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"`grad` must hold real numbers, got dtype {array.dtype}.")
+    if array.shape == shape or (array.ndim == len(shape) + 1 and _without_classes(array.shape) == shape):
+        return array
+    raise ValueError(
+        f"`grad` must have the shape {shape} of the output, or that with an axis of classes after the "
+        f"first, got {array.shape}."
+    )
+
+
+def _without_classes(shape: Shape) -> Shape:
+    return shape[:1] + shape[2:]

@@ -1,0 +1,19 @@
+"""Numba kernels: compiled on first use, cached on disk, free of the global interpreter lock.
+
+Each kernel is single-threaded; `preshield._core.threads` spreads a batch over threads.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+
+__all__ = ["kernel"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def kernel(function: F) -> F:
+    """Compile `function` on its first call."""
+    compiled: F = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    return compiled

@@ -1,0 +1,59 @@
+"""Any accepted layout and the ones that the defences compute in."""
+
+import numpy as np
+
+from .typing import Array, Dtype, Shape
+
+__all__ = ["channel_axis", "from_frames", "kept_dtype", "per_channel", "planes", "to_frames", "working_dtype"]
+
+
+def channel_axis(ndim: int, channels_first: bool) -> int:
+    """Axis of the channels."""
+    return 1 if channels_first else ndim - 1
+
+
+def per_channel(value: Array, ndim: int, channels_first: bool) -> Array:
+    """One value, or one for each channel, shaped so that it broadcasts against a batch."""
+    shape = [1] * ndim
+    shape[channel_axis(ndim, channels_first)] = value.size
+    return value.reshape(shape) if value.size > 1 else value.reshape(())
+
+
+def planes(shape: Shape, channels_first: bool) -> tuple[Shape, int]:
+    """How a batch of images or videos reads as planes of rows.
+
+    Returns
+    -------
+    shape : tuple of int
+        `(planes, height, width * step)`, a reshape that moves nothing.
+    step : int
+        Distance between horizontal neighbours: the interleaved channels.
+    """
+    if channels_first:
+        *outer, height, width = shape
+        return (int(np.prod(outer)), height, width), 1
+    *outer, height, width, channels = shape
+    return (int(np.prod(outer)), height, width * channels), channels
+
+
+def to_frames(x: Array, channels_first: bool) -> Array:
+    """View of images or videos as `(N, F, H, W, C)`, images with one frame."""
+    if channels_first:
+        x = np.moveaxis(x, 1, -1)
+    return x[:, None] if x.ndim == 4 else x
+
+
+def from_frames(frames: Array, ndim: int, channels_first: bool) -> Array:
+    """Undo `to_frames`, as a view."""
+    x = frames[:, 0] if ndim == 4 else frames
+    return np.moveaxis(x, -1, 1) if channels_first else x
+
+
+def kept_dtype(dtype: Dtype) -> Dtype:
+    """Floating types as they are, in native byte order; `float32` for the others."""
+    return dtype.newbyteorder("=") if dtype.kind == "f" else np.dtype(np.float32)
+
+
+def working_dtype(dtype: Dtype) -> Dtype:
+    """The type in which to compute: `float64` from 64 bits up if floating, else `float32`."""
+    return np.dtype(np.float64 if dtype.kind == "f" and dtype.itemsize >= 8 else np.float32)

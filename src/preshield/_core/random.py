@@ -1,0 +1,49 @@
+"""Seeds, and the generators that are made from them.
+
+A stochastic defence takes a few words of entropy for each call, its *seed*. Everything that it draws in that
+call is regenerated from them, so that a backward pass, another thread or a traced graph sees the same draw.
+"""
+
+import numpy as np
+
+from .typing import Rng, Seed
+
+__all__ = ["SEED_WORDS", "SeedStream", "block_generator", "expand_seed", "generator"]
+
+SEED_WORDS = 4
+
+
+class SeedStream:
+    """Fresh seeds, one for each call of a defence.
+
+    Parameters
+    ----------
+    rng : None, int or numpy.random.Generator
+        None takes each seed from NumPy's global state, which `numpy.random.seed` governs; an integer
+        starts a stream of its own; a generator is drawn from.
+    """
+
+    def __init__(self, rng: Rng) -> None:
+        self._generator = None if rng is None else np.random.default_rng(rng)
+
+    def next(self) -> Seed:
+        """The next seed."""
+        if self._generator is None:
+            return np.random.randint(0, 2**32, size=SEED_WORDS, dtype=np.uint32)  # noqa: NPY002
+        return self._generator.integers(0, 2**32, size=SEED_WORDS, dtype=np.uint32)
+
+
+def expand_seed(seed: int, words: int) -> Seed:
+    """As many words as wanted from one integer."""
+    return np.random.SeedSequence(seed).generate_state(words)
+
+
+def generator(seed: Seed) -> np.random.Generator:
+    """The generator of one call."""
+    return np.random.default_rng([int(word) for word in seed])
+
+
+def block_generator(seed: Seed, block: int) -> np.random.Generator:
+    """The generator of one block of a call, whatever thread it runs on."""
+    words = [int(word) for word in seed]
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(words, spawn_key=(block,))))

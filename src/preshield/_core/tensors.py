@@ -1,0 +1,268 @@
+"""Which framework a tensor belongs to, and the way through NumPy and back with the gradient.
+
+A framework is recognised through `sys.modules`: whoever holds a tensor has imported it. Eager tensors are
+computed at once, and the draw of the forward pass is kept for the backward pass. Traced tensors (`tf.function`,
+`jax.jit`, `jax.grad`) call back at run time, and the draw is regenerated from a seed that is part of the graph.
+"""
+
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .typing import Array, Seed, Shape
+
+if TYPE_CHECKING:
+    from ..preprocessor import Preprocessor
+
+__all__ = ["call", "framework", "pull_back", "to_numpy"]
+
+
+def framework(x: Any) -> str:
+    """Name of the framework that `x` belongs to: "torch", "tensorflow", "jax" or "numpy"."""
+    torch, tensorflow, jax = (sys.modules.get(name) for name in ("torch", "tensorflow", "jax"))
+    if torch is not None and isinstance(x, getattr(torch, "Tensor", ())):
+        return "torch"
+    if jax is not None and isinstance(x, getattr(jax, "Array", ())):
+        return "jax"
+    if tensorflow is not None and hasattr(tensorflow, "is_tensor") and tensorflow.is_tensor(x):
+        return "tensorflow"
+    return "numpy"
+
+
+def to_numpy(x: Any) -> Array:
+    """An eager tensor, or anything array-like, as a NumPy array; `bfloat16` becomes `float32`."""
+    kind = framework(x)
+    if kind == "torch":
+        x = x.detach()
+        x = x.float() if "bfloat16" in str(x.dtype) else x
+        return np.asarray(x.cpu().numpy())
+    array = np.asarray(x)
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def call(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+    """Apply `defence` to a batch of any framework, and to its labels."""
+    kind = framework(x)
+    if kind == "numpy":
+        x = defence._checked(x)
+        draw = defence._begin(x, defence._next_seed())
+        return defence._run(x, draw), _labels(defence, y, draw)
+    if defence.domains == ("labels",):
+        return x, _labels(defence, y, defence._begin(x, defence._next_seed()))
+    if "bfloat16" in str(x.dtype):
+        out, y = call(defence, _cast(kind, x, "float32"), y)
+        return (out if defence.output_dtype else _cast(kind, out, "bfloat16")), y
+    return {"torch": _torch, "tensorflow": _tensorflow, "jax": _jax}[kind](defence, x, y)
+
+
+def pull_back(defence: "Preprocessor", x: Any, grad: Any) -> Any:
+    """Vector-Jacobian product at an eager batch of any framework."""
+    batch = defence._checked(to_numpy(x))
+    draw = defence._begin(batch, defence._next_seed())
+    pulled = defence._pull_back(batch, to_numpy(grad), draw)
+    return _like(x if framework(grad) == "numpy" else grad, pulled)
+
+
+def _labels(defence: "Preprocessor", y: Any, draw: Any) -> Any:
+    """Eager labels of any framework after the defence."""
+    if not defence._changes_labels:
+        return y
+    out = defence._transform_labels(None if y is None else to_numpy(y), draw)
+    return None if out is None else _like(y, out)
+
+
+def _like(x: Any, array: Array) -> Any:
+    """The array as a tensor of the framework and on the device of `x`."""
+    kind = framework(x)
+    if kind == "torch":
+        torch = sys.modules["torch"]
+        return torch.from_numpy(np.require(array, requirements="W")).to(x.device)
+    if kind == "tensorflow":
+        return sys.modules["tensorflow"].convert_to_tensor(array)
+    if kind == "jax":
+        return sys.modules["jax"].device_put(array, x.sharding)
+    return array
+
+
+def _cast(kind: str, x: Any, dtype: str) -> Any:
+    if kind == "torch":
+        return x.to(getattr(sys.modules["torch"], dtype))
+    return sys.modules["tensorflow"].cast(x, dtype) if kind == "tensorflow" else x.astype(dtype)
+
+
+# What a traced graph calls back: everything is regenerated from the seed
+
+
+def _forward(defence: "Preprocessor", x: Array, seed: Seed) -> Array:
+    x = defence._checked(x)
+    return defence._run(x, defence._begin(x, seed))
+
+
+def _backward(defence: "Preprocessor", x: Array, seed: Seed, grad: Array) -> Array:
+    x = defence._checked(x)
+    return defence._pull_back(x, grad, defence._begin(x, seed)).astype(x.dtype, copy=False)
+
+
+def _relabel(defence: "Preprocessor", y: Array, x: Array, seed: Seed) -> Array:
+    out = defence._transform_labels(y, defence._begin(x, seed))
+    assert out is not None  # there were labels
+    return out
+
+
+def _label_example(defence: "Preprocessor", y: Shape, y_dtype: Any, x: Shape, x_dtype: Any) -> Array:
+    """What labels of this kind become, found by trying it on zeros."""
+    seed = np.zeros(defence._seed_words, dtype=np.uint32)
+    return _relabel(defence, np.zeros(y, y_dtype), np.broadcast_to(np.zeros((), x_dtype), x), seed)
+
+
+# torch: eager only; torch.compile breaks its graph here
+
+
+@cache
+def _torch_function() -> Any:
+    torch = sys.modules["torch"]
+
+    class Defend(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(ctx: Any, x: Any, defence: "Preprocessor", passed: list[Any]) -> Any:
+            batch = defence._checked(to_numpy(x))
+            ctx.draw = defence._begin(batch, defence._next_seed())
+            ctx.defence = defence
+            ctx.save_for_backward(x)
+            passed.append(ctx.draw)
+            out = defence._run(batch, ctx.draw)
+            return _like(x, out.copy() if np.shares_memory(out, batch) else out)
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+        def backward(ctx: Any, grad: Any) -> tuple[Any, None, None]:
+            (x,) = ctx.saved_tensors
+            pulled = ctx.defence._pull_back(to_numpy(x), to_numpy(grad), ctx.draw)
+            return _like(grad, pulled).to(x.dtype), None, None
+
+    return Defend
+
+
+def _torch(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+    passed: list[Any] = []
+    out = _torch_function().apply(x, defence, passed)
+    return out, _labels(defence, y, passed[0])
+
+
+# TensorFlow: eager, and traced by tf.function
+
+
+def _tensorflow(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+    tf = sys.modules["tensorflow"]
+    x = tf.convert_to_tensor(x)
+    if not tf.executing_eagerly():
+        return _tensorflow_traced(defence, x, y)
+    passed = []
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def defend(x: Any) -> Any:
+        batch = defence._checked(x.numpy())
+        draw = defence._begin(batch, defence._next_seed())
+        passed.append(draw)
+
+        def backward(grad: Any) -> Any:
+            return tf.cast(tf.convert_to_tensor(defence._pull_back(batch, grad.numpy(), draw)), x.dtype)
+
+        return tf.convert_to_tensor(defence._run(batch, draw)), backward
+
+    return defend(x), _labels(defence, y, passed[0])
+
+
+def _tensorflow_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+    tf = sys.modules["tensorflow"]
+    dtype = tf.as_dtype(defence._output_dtype(np.dtype(x.dtype.as_numpy_dtype)))
+    seed = tf.constant(np.zeros(0, dtype=np.uint32))
+    if defence._seed_words:
+        seed = tf.numpy_function(defence._next_seed, [], tf.uint32)
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def defend(x: Any, seed: Any) -> Any:
+        out = tf.numpy_function(lambda x, s: _forward(defence, x, s), [x, seed], dtype)
+        if x.shape.rank is not None:
+            out.set_shape(_static_shape(defence, x.shape))
+
+        def backward(grad: Any) -> Any:
+            pulled = tf.numpy_function(
+                lambda x, s, g: _backward(defence, x, s, g), [x, seed, grad], x.dtype
+            )
+            pulled.set_shape(x.shape)
+            return pulled, None
+
+        return out, backward
+
+    out = defend(x, seed)
+    if y is None or not defence._changes_labels:
+        return out, y
+    y = tf.convert_to_tensor(y)
+    one = tuple(n or 1 for n in y.shape), y.dtype.as_numpy_dtype
+    example = _label_example(defence, *one, tuple(n or 1 for n in x.shape), x.dtype.as_numpy_dtype)
+    labels = tf.numpy_function(
+        lambda y, x, s: _relabel(defence, y, x, s), [y, x, seed], tf.as_dtype(example.dtype)
+    )
+    labels.set_shape((None, *example.shape[1:]))
+    return out, labels
+
+
+def _static_shape(defence: "Preprocessor", shape: Any) -> list[int | None]:
+    """Shape of the output where it does not depend on axes of unknown length."""
+    one = defence._output_shape(tuple(n or 1 for n in shape))
+    two = defence._output_shape(tuple(n or 2 for n in shape))
+    return [a if a == b else None for a, b in zip(one, two, strict=True)]
+
+
+# JAX: eager, and traced by jit and grad
+
+
+def _jax(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+    jax = sys.modules["jax"]
+    if isinstance(x, jax.core.Tracer):
+        return _jax_traced(defence, x, y)
+    batch = defence._checked(to_numpy(x))
+    draw = defence._begin(batch, defence._next_seed())
+    return _like(x, defence._run(batch, draw)), _labels(defence, y, draw)
+
+
+def _jax_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+    jax = sys.modules["jax"]
+    from jax.experimental import io_callback
+
+    def call_back(function: Any, shape: Shape, dtype: Any, *args: Any) -> Any:
+        result = jax.ShapeDtypeStruct(shape, dtype)
+        return jax.pure_callback(
+            lambda *arrays: np.asarray(function(defence, *map(np.asarray, arrays)), dtype=dtype),
+            result,
+            *args,
+            vmap_method="sequential",
+        )
+
+    @jax.custom_vjp  # type: ignore[untyped-decorator]
+    def defend(x: Any, seed: Any) -> Any:
+        dtype = defence._output_dtype(np.dtype(x.dtype))
+        return call_back(_forward, defence._output_shape(x.shape), dtype, x, seed)
+
+    def forward(x: Any, seed: Any) -> Any:
+        return defend(x, seed), (x, seed)
+
+    def backward(kept: Any, grad: Any) -> Any:
+        x, seed = kept
+        return call_back(_backward, x.shape, x.dtype, x, seed, grad), None
+
+    defend.defvjp(forward, backward)
+    seed = np.zeros(0, dtype=np.uint32)
+    if defence._seed_words:
+        seed = io_callback(
+            defence._next_seed, jax.ShapeDtypeStruct((defence._seed_words,), np.uint32), ordered=False
+        )
+    out = defend(x, seed)
+    if y is None or not defence._changes_labels:
+        return out, y
+    y = jax.numpy.asarray(y)
+    example = _label_example(defence, y.shape, y.dtype, x.shape, x.dtype)
+    return out, call_back(_relabel, example.shape, example.dtype, y, x, seed)

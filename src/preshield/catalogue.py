@@ -1,0 +1,107 @@
+"""The defences as a table."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .preprocessor import Preprocessor
+
+__all__ = ["DefenceFacts", "DefenceTable", "list_defences"]
+
+
+@dataclass(frozen=True)
+class DefenceFacts:
+    """What a defence states about itself; see `Preprocessor` for the meaning of each."""
+
+    name: str
+    summary: str
+    domains: tuple[str, ...]
+    stochastic: bool
+    gradient_kind: str
+    changes_shape: bool
+    optimises_at_test_time: bool
+    paper: str
+    known_attacks: tuple[str, ...]
+
+    @classmethod
+    def of(cls, defence: type[Preprocessor]) -> "DefenceFacts":
+        """Read the facts off a class."""
+        summary = (defence.__doc__ or "").strip().split("\n\n")[0]
+        while summary.endswith("_.") or summary.endswith("]_"):  # footnotes
+            summary = summary[: summary.rindex("[")].rstrip() + "."
+            if summary.endswith("].") or summary.endswith("]_."):
+                continue
+        return cls(
+            defence.__name__,
+            " ".join(summary.split()),
+            defence.domains,
+            defence.stochastic,
+            defence.gradient_kind,
+            defence.changes_shape,
+            defence.optimises_at_test_time,
+            defence.paper,
+            defence.known_attacks,
+        )
+
+
+class DefenceTable(list[DefenceFacts]):
+    """Facts of several defences, one row each."""
+
+    def __init__(self, rows: Iterable[DefenceFacts] = ()) -> None:
+        super().__init__(rows)
+
+    def to_markdown(self) -> str:
+        """The table in GitHub's Markdown."""
+        head = ("defence", "domains", "stochastic", "gradient", "paper", "known attacks")
+        lines = [head, tuple("---" for _ in head)]
+        for row in self:
+            lines.append(
+                (
+                    f"`{row.name}`",
+                    ", ".join(row.domains),
+                    "yes" if row.stochastic else "no",
+                    row.gradient_kind,
+                    _link(row.paper),
+                    "; ".join(row.known_attacks),
+                )
+            )
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+    def __str__(self) -> str:
+        """The table with aligned columns, without the attacks."""
+        rows = [("defence", "domains", "stochastic", "gradient", "paper")]
+        rows += [
+            (r.name, ", ".join(r.domains), "yes" if r.stochastic else "no", r.gradient_kind, r.paper)
+            for r in self
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+
+
+def _link(paper: str) -> str:
+    if paper.startswith("arXiv:"):
+        return f"[{paper}](https://arxiv.org/abs/{paper.removeprefix('arXiv:')})"
+    return f"[paper]({paper})"
+
+
+def list_defences() -> DefenceTable:
+    """Table of every defence of the library, by name.
+
+    Returns
+    -------
+    DefenceTable
+        A list of `DefenceFacts` that prints as a table and has `to_markdown()`.
+
+    Examples
+    --------
+    >>> from preshield import list_defences
+    >>> [row.name for row in list_defences() if "labels" in row.domains]
+    ['LabelSmoothing']
+    """
+    import preshield
+
+    public = (getattr(preshield, name) for name in preshield.__all__)
+    classes = (c for c in public if isinstance(c, type) and issubclass(c, Preprocessor))
+    return DefenceTable(DefenceFacts.of(c) for c in classes if c.__module__.startswith("preshield.defences."))

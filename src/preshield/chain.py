@@ -1,0 +1,181 @@
+"""Several defences as one."""
+
+from typing import Any
+
+import numpy as np
+
+from ._core.checks import check_bool
+from ._core.typing import Array, Dtype, Seed, Shape
+from .preprocessor import Preprocessor
+
+__all__ = ["Chain"]
+
+
+class _Pass:
+    """One pass through a chain: the seeds of its stages and, once it has run, what each stage saw."""
+
+    def __init__(self, x: Array, seeds: list[Seed]) -> None:
+        self.x = x
+        self.seeds = seeds
+        self.steps: list[tuple[Preprocessor, Array, Any]] = []  # stage, its input, its draw
+
+
+class Chain(Preprocessor):
+    """Apply several defences one after the other.
+
+    What a stage receives is kept until the backward pass, so the gradient obeys the chain rule at the very
+    points that the forward pass visited, through changes of shape too. ART's own lists hand the original
+    input to every stage in some classifiers; a chain in a list of one is exact in all of them.
+
+    Parameters
+    ----------
+    defences : list of Preprocessor
+        Stages in order; each is applied whatever its own `apply_fit` and `apply_predict` say.
+    apply_fit : bool, default False
+        Whether a classifier applies the chain when it is trained.
+    apply_predict : bool, default True
+        Whether a classifier applies the chain when it predicts.
+
+    Raises
+    ------
+    TypeError
+        If `defences` is not a list or tuple of preshield's defences.
+    ValueError
+        If it is empty.
+
+    Notes
+    -----
+    The facts are those of the stages: stochastic if one is, `gradient_kind` the weakest of theirs.
+    `frozen` fixes the draws of all stages.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from preshield import Chain, FeatureSqueezing, SpatialSmoothing
+    >>> chain = Chain([SpatialSmoothing(3), FeatureSqueezing((0, 1), bit_depth=1)])
+    >>> chain.transform(np.full((1, 2, 2, 1), 0.9, dtype=np.float32)).ravel()
+    array([1., 1., 1., 1.], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        defences: list[Preprocessor] | tuple[Preprocessor, ...],
+        apply_fit: bool = False,
+        apply_predict: bool = True,
+    ) -> None:
+        if not isinstance(defences, list | tuple):
+            raise TypeError(f"`defences` must be a list of defences, got {type(defences).__name__}.")
+        if not defences:
+            raise ValueError("`defences` must hold at least one defence, got an empty list.")
+        for i, stage in enumerate(defences):
+            if not isinstance(stage, Preprocessor):
+                raise TypeError(
+                    f"`defences[{i}]` must be a preshield defence, got {stage!r} of type "
+                    f"{type(stage).__module__}.{type(stage).__name__}."
+                )
+        check_bool(apply_fit=apply_fit, apply_predict=apply_predict)
+        self.defences = defences
+        self.apply_fit = apply_fit
+        self.apply_predict = apply_predict
+
+    # Facts, from the stages
+
+    @property
+    def domains(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Domains that every stage has; labels aside, which pass through other stages."""
+        of_data = [d.domains for d in self.defences if d.domains != ("labels",)] or [("labels",)]
+        return tuple(domain for domain in of_data[0] if all(domain in other for other in of_data))
+
+    @property
+    def stochastic(self) -> bool:  # type: ignore[override]
+        """Whether a stage is stochastic."""
+        return any(d.stochastic for d in self.defences)
+
+    @property
+    def gradient_kind(self) -> str:  # type: ignore[override]
+        """The weakest of the stages: identity, then surrogate, then exact."""
+        kinds = {d.gradient_kind for d in self.defences}
+        return next(kind for kind in ("identity", "surrogate", "exact") if kind in kinds)
+
+    @property
+    def changes_shape(self) -> bool:  # type: ignore[override]
+        """Whether a stage changes the shape."""
+        return any(d.changes_shape for d in self.defences)
+
+    @property
+    def optimises_at_test_time(self) -> bool:  # type: ignore[override]
+        """Whether a stage optimises."""
+        return any(d.optimises_at_test_time for d in self.defences)
+
+    @property
+    def paper(self) -> str:  # type: ignore[override]
+        """Papers of the stages."""
+        return ", ".join(dict.fromkeys(d.paper for d in self.defences))
+
+    @property
+    def known_attacks(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Known attacks on the stages."""
+        return tuple(dict.fromkeys(attack for d in self.defences for attack in d.known_attacks))
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether every stage is fitted."""
+        return all(d.is_fitted for d in self.defences)
+
+    # Hooks
+
+    def _transform(self, x: Array, draw: _Pass) -> Array:
+        draw.steps.clear()
+        for stage, seed in zip(self.defences, draw.seeds, strict=True):
+            x = stage._checked(x)
+            stage_draw = stage._begin(x, seed)
+            draw.steps.append((stage, x, stage_draw))
+            x = stage._run(x, stage_draw)
+        return x
+
+    def _gradient(self, x: Array, grad: Array, draw: _Pass) -> Array:
+        for stage, x_stage, stage_draw in reversed(self._steps(draw)):
+            grad = stage._pull_back(x_stage, grad, stage_draw)
+        return grad
+
+    def _transform_labels(self, y: Array | None, draw: _Pass) -> Array | None:
+        for stage, _, stage_draw in self._steps(draw):
+            y = stage._transform_labels(y, stage_draw)
+        return y
+
+    def _steps(self, draw: _Pass) -> list[tuple[Preprocessor, Array, Any]]:
+        if not draw.steps:
+            self._transform(draw.x, draw)
+        return draw.steps
+
+    def _fit(self, x: Array, y: Array | None) -> None:
+        for stage in self.defences:
+            stage.fit(x, y)
+            x, y = stage(x, y)
+
+    def _output_shape(self, shape: Shape) -> Shape:
+        for stage in self.defences:
+            shape = stage._output_shape(shape)
+        return shape
+
+    def _output_dtype(self, dtype: Dtype) -> Dtype:
+        for stage in self.defences:
+            dtype = stage._output_dtype(dtype) if stage.domains != ("labels",) else dtype
+        return dtype
+
+    # Seeds: those of the stages, end to end
+
+    @property
+    def _seed_words(self) -> int:
+        return sum(d._seed_words for d in self.defences)
+
+    def _fresh_seed(self) -> Seed:
+        return np.concatenate([d._next_seed() for d in self.defences])
+
+    def _begin(self, x: Array, seed: Seed) -> _Pass:
+        ends = np.cumsum([d._seed_words for d in self.defences])
+        return _Pass(x, np.split(seed, ends[:-1]))
+
+    @property
+    def _changes_labels(self) -> bool:
+        return any(d._changes_labels for d in self.defences)

@@ -1,0 +1,1 @@
+"""Array to bytes to array; these know no defence."""

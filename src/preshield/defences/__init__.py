@@ -1,0 +1,1 @@
+"""The defences: one public class, one paper, one file."""

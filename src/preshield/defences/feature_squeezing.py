@@ -1,0 +1,132 @@
+"""Feature squeezing: fewer bits for each value."""
+
+import numpy as np
+
+from .._core.checks import check_bool, check_clip_values, check_integer, check_option
+from .._core.layout import working_dtype
+from .._core.threads import block_length, map_blocks
+from .._core.typing import Array, ClipValues
+from ..preprocessor import Preprocessor
+
+__all__ = ["FeatureSqueezing"]
+
+
+class FeatureSqueezing(Preprocessor):
+    """Round each value to one of `2**bit_depth` evenly spaced levels [1]_.
+
+    Parameters
+    ----------
+    clip_values : tuple
+        Lowest and highest level `(minimum, maximum)`: numbers, or arrays that broadcast against one
+        sample, for example one entry for each channel. Values outside are rounded on the same grid.
+    bit_depth : int, default 8
+        Bits for each value, 1 to 64.
+    apply_fit : bool, default False
+        Whether a classifier applies it when it is trained.
+    apply_predict : bool, default True
+        Whether a classifier applies it when it predicts.
+    gradient : {"identity", "soft"}, default "identity"
+        What stands in for the derivative of the staircase, which is 0 almost everywhere: 1, or the slope of
+        the smooth staircase of [2]_, steep between two levels and flat on them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter breaks its rule, or an array in `clip_values` does not fit the batch.
+
+    Notes
+    -----
+    Any shape with a batch axis. Floating types are kept; integers become `float32`. Ties go to the even
+    level.
+
+    References
+    ----------
+    .. [1] Xu, Evans, Qi. Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks.
+       NDSS 2018. arXiv:1704.01155
+    .. [2] Agustsson, Theis. Universally Quantized Neural Compression. NeurIPS 2020. arXiv:2006.09952
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from preshield import FeatureSqueezing
+    >>> FeatureSqueezing((0, 1), bit_depth=1).transform(np.array([[0.2, 0.7]]))
+    array([[0., 1.]])
+    """
+
+    domains = ("image", "video", "audio", "features")
+    paper = "arXiv:1704.01155"
+    known_attacks = (
+        "He et al. 2017 (arXiv:1706.04701): adaptive attack on bit depth and median together, "
+        "close to 100% success at slightly larger perturbations",
+        "Sharma and Chen 2018 (arXiv:1803.09868): stronger oblivious attacks pass the detector",
+    )
+
+    def __init__(
+        self,
+        clip_values: ClipValues,
+        bit_depth: int = 8,
+        apply_fit: bool = False,
+        apply_predict: bool = True,
+        *,
+        gradient: str = "identity",
+    ) -> None:
+        check_clip_values(clip_values)
+        check_integer("bit_depth", bit_depth, 1, 64)
+        check_bool(apply_fit=apply_fit, apply_predict=apply_predict)
+        check_option("gradient", gradient, ("identity", "soft"))
+        self.clip_values = clip_values
+        self.bit_depth = bit_depth
+        self.apply_fit = apply_fit
+        self.apply_predict = apply_predict
+        self.gradient = gradient
+
+    def _transform(self, x: Array, draw: None) -> Array:
+        from .._core.kernels.squeeze import squeeze
+
+        dtype = working_dtype(x.dtype)
+        levels = float(2.0**self.bit_depth - 1)
+        low, span = self._range(x, dtype)
+        out = np.empty(x.shape, self._output_dtype(x.dtype))
+        if low.ndim == 0 and x.flags.c_contiguous:  # the shape does not matter: blocks of any length
+            flat, flat_out = x.reshape(-1), out.reshape(-1)
+
+            def work(rows: slice) -> None:
+                block = flat[rows].astype(dtype, copy=False)
+                target = flat_out[rows] if out.dtype == dtype else np.empty(block.shape, dtype)
+                squeeze(target, block, low[()], span[()], levels)
+                flat_out[rows] = target
+
+            map_blocks(work, flat.size, block_length(flat))
+        else:
+
+            def work(rows: slice) -> None:
+                position = ((x[rows].astype(dtype, copy=False) - low) / span).astype(np.float64)
+                out[rows] = np.rint(position * levels) / levels * span + low
+
+            map_blocks(work, len(x), block_length(x))
+        return out
+
+    def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
+        if self.gradient == "identity":
+            return grad
+        low, span = self._range(x, np.dtype(np.float64))
+        position = (x - low) / span * (2.0**self.bit_depth - 1)
+        between = position - np.floor(position) - 0.5  # 0 half-way between two levels
+        sharpness = 4.0
+        slope = sharpness / (2 * np.tanh(sharpness / 2) * np.cosh(sharpness * between) ** 2)
+        return np.asarray(grad * slope)
+
+    def _range(self, x: Array, dtype: np.dtype) -> tuple[Array, Array]:  # type: ignore[type-arg]
+        """Minimum and range, in the dtype of the computation."""
+        low, high = (np.asarray(value, dtype=dtype) for value in self.clip_values)
+        span = np.asarray(high - low)
+        try:
+            fits = np.broadcast_shapes(span.shape, low.shape, x.shape) == x.shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"`clip_values` must broadcast against `x`, got arrays of shape {span.shape} and a batch of "
+                f"shape {x.shape}."
+            )
+        return low, span

@@ -1,0 +1,155 @@
+"""Gaussian noise, added to the samples or beside them."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .._core.checks import check_bool, check_clip_values, check_number, check_rng
+from .._core.random import SEED_WORDS, block_generator
+from .._core.threads import map_blocks
+from .._core.typing import Array, ClipValues, Rng, Seed, Shape
+from ..preprocessor import Preprocessor
+
+__all__ = ["GaussianAugmentation"]
+
+STREAM = 1 << 18  # values drawn from one stream of random numbers, whatever the number of threads
+
+
+class Draw(NamedTuple):
+    """Which samples get a noisy copy, and the seed of the noise."""
+
+    samples: Array
+    seed: Seed
+
+
+class GaussianAugmentation(Preprocessor):
+    """Add Gaussian noise: to noisy copies beside the samples, or to the samples themselves [1]_.
+
+    Parameters
+    ----------
+    sigma : float, default 1.0
+        Standard deviation of the noise, in units of the data.
+    augmentation : bool, default True
+        Whether to keep the samples and append noisy copies of some; otherwise every sample is replaced by
+        itself plus noise.
+    ratio : float, default 1.0
+        With `augmentation`: number of copies divided by number of samples.
+    clip_values : tuple, optional
+        `(minimum, maximum)` to which the result is clipped: numbers, or arrays that broadcast against one
+        sample.
+    apply_fit : bool, default True
+        Whether a classifier applies it when it is trained.
+    apply_predict : bool, default False
+        Whether a classifier applies it when it predicts.
+    rng : None, int or numpy.random.Generator, optional
+        Source of the draws. None takes them from NumPy's global state.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter breaks its rule; if samples would be appended in prediction or never.
+
+    Notes
+    -----
+    Any shape with a batch axis; the result is `float32`. With `augmentation`, `(N, ...)` becomes
+    `(N + int(ratio * N), ...)`, copies drawn with replacement, and labels are repeated to match. Gradients
+    pass through the sum unchanged; clipping is taken for the identity.
+
+    References
+    ----------
+    .. [1] Zantedeschi, Nicolae, Rawat. Efficient Defenses Against Adversarial Attacks. AISec 2017.
+       arXiv:1707.06728
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from preshield import GaussianAugmentation
+    >>> x, y = GaussianAugmentation(sigma=0.1, ratio=0.5, rng=0)(np.zeros((4, 2)), np.arange(4))
+    >>> x.shape, y.shape
+    ((6, 2), (6,))
+    """
+
+    domains = ("image", "video", "audio", "features")
+    stochastic = True
+    changes_shape = True  # the number of samples, with `augmentation`
+    output_dtype = "float32"
+    paper = "arXiv:1707.06728"
+    known_attacks = (
+        "Carlini and Wagner 2017 (arXiv:1711.08478): noise in training, unbounded attack succeeds with "
+        "slightly larger perturbations",
+        "Athalye, Carlini, Wagner 2018 (arXiv:1802.00420): noise in prediction, gradients averaged over draws",
+    )
+
+    def __init__(
+        self,
+        sigma: float = 1.0,
+        augmentation: bool = True,
+        ratio: float = 1.0,
+        clip_values: ClipValues | None = None,
+        apply_fit: bool = True,
+        apply_predict: bool = False,
+        *,
+        rng: Rng = None,
+    ) -> None:
+        check_number("sigma", sigma, 0)
+        check_bool(augmentation=augmentation, apply_fit=apply_fit, apply_predict=apply_predict)
+        check_number("ratio", ratio)
+        if augmentation and ratio <= 0:
+            raise ValueError(f"`ratio` must be above 0 with augmentation=True, got {ratio!r}.")
+        if augmentation and not apply_fit:
+            raise ValueError(
+                "`apply_fit` must be True with augmentation=True, got False: samples are appended in "
+                "training only. Pass augmentation=False to add noise in prediction."
+            )
+        check_clip_values(clip_values, optional=True)
+        check_rng(rng)
+        self.sigma = sigma
+        self.augmentation = augmentation
+        self.ratio = ratio
+        self.clip_values = clip_values
+        self.apply_fit = apply_fit
+        self.apply_predict = apply_predict
+        self.rng = rng
+
+    def _draw(self, x: Array, rng: np.random.Generator) -> Draw:
+        copies = self._output_shape(x.shape)[0] - len(x) if self.augmentation else 0
+        samples = rng.integers(0, len(x), size=copies) if copies else np.zeros(0, dtype=int)
+        return Draw(samples, rng.integers(0, 2**32, size=SEED_WORDS, dtype=np.uint32))
+
+    def _transform(self, x: Array, draw: Draw) -> Array:
+        out = np.empty(self._output_shape(x.shape), np.float32)
+        if self.augmentation:
+            np.take(x, draw.samples, axis=0, out=out[len(x) :])
+            out[: len(x)] = x
+        noisy = out[len(x) :] if self.augmentation else out
+        if not self.augmentation:
+            out[...] = x
+        flat = noisy.reshape(-1)
+
+        def work(values: slice) -> None:
+            noise = np.empty(values.stop - values.start, np.float32)
+            block_generator(draw.seed, values.start // STREAM).standard_normal(dtype=np.float32, out=noise)
+            noise *= np.float32(self.sigma)
+            flat[values] += noise
+
+        map_blocks(work, flat.size, STREAM)
+        if self.clip_values is not None:
+            np.clip(out, *self.clip_values, out=out, casting="unsafe")
+        return out
+
+    def _gradient(self, x: Array, grad: Array, draw: Draw) -> Array:
+        if not self.augmentation:
+            return grad
+        total = grad[: len(x)].copy()
+        np.add.at(total, draw.samples, grad[len(x) :])
+        return total
+
+    def _transform_labels(self, y: Array | None, draw: Draw) -> Array | None:
+        if y is None or not self.augmentation:
+            return y
+        return np.concatenate((y, y[draw.samples]))
+
+    def _output_shape(self, shape: Shape) -> Shape:
+        if not self.augmentation:
+            return shape
+        return (shape[0] + int(shape[0] * self.ratio), *shape[1:])

@@ -1,0 +1,120 @@
+"""Label smoothing."""
+
+import numpy as np
+
+from .._core.checks import check_bool, check_integer, check_number
+from .._core.layout import kept_dtype
+from .._core.threads import block_length, map_blocks
+from .._core.typing import Array
+from ..preprocessor import Preprocessor
+
+__all__ = ["LabelSmoothing"]
+
+
+class LabelSmoothing(Preprocessor):
+    """Give the correct class a probability below 1 and share the rest among the others [1]_ [2]_.
+
+    Parameters
+    ----------
+    max_value : float, default 0.9
+        Probability of the correct class, in (0, 1]. The others receive ``(1 - max_value) / (classes - 1)``.
+    apply_fit : bool, default True
+        Whether a classifier applies it when it is trained.
+    apply_predict : bool, default False
+        Whether a classifier applies it when it predicts.
+    num_classes : int, optional
+        Number of classes; with it, labels may also be class indices `(N,)`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter breaks its rule; if labels are missing, not numeric, of the wrong shape, out of
+        range, or have a single class; if `max_value` is smaller than what the other classes receive.
+
+    Notes
+    -----
+    Labels are `(N, classes)`, one-hot, or indices `(N,)`. Ones become `max_value` and zeros the share of
+    the others; entries in between, as in soft labels, stay. Floating types are kept, all others become
+    `float32`. `x` passes through untouched.
+
+    References
+    ----------
+    .. [1] Szegedy, Vanhoucke, Ioffe, Shlens, Wojna. Rethinking the Inception Architecture for Computer
+       Vision. CVPR 2016. arXiv:1512.00567
+    .. [2] Warde-Farley, Goodfellow. Adversarial Perturbations of Deep Neural Networks. 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from preshield import LabelSmoothing
+    >>> x = np.zeros((2, 5))
+    >>> LabelSmoothing(0.75)(x, np.array([[1, 0], [0, 1]]))[1]
+    array([[0.75, 0.25],
+           [0.25, 0.75]], dtype=float32)
+    """
+
+    domains = ("labels",)
+    gradient_kind = "exact"  # the data pass through
+    paper = "arXiv:1512.00567"
+    known_attacks = (
+        "Mosbach et al. 2018 (arXiv:1810.12042): logit squeezing, its close relative, only masks gradients; "
+        "PGD with many random starts succeeds",
+    )
+
+    def __init__(
+        self,
+        max_value: float = 0.9,
+        apply_fit: bool = True,
+        apply_predict: bool = False,
+        *,
+        num_classes: int | None = None,
+    ) -> None:
+        check_number("max_value", max_value, 0, 1)
+        if max_value == 0:
+            raise ValueError("`max_value` must be above 0, got 0.")
+        check_bool(apply_fit=apply_fit, apply_predict=apply_predict)
+        if num_classes is not None:
+            check_integer("num_classes", num_classes, 2)
+        self.max_value = max_value
+        self.apply_fit = apply_fit
+        self.apply_predict = apply_predict
+        self.num_classes = num_classes
+
+    def _transform_labels(self, y: Array | None, draw: None) -> Array:
+        if y is None:
+            raise ValueError("`y` must be given: LabelSmoothing changes labels.")
+        if y.dtype.kind not in "buif":
+            raise TypeError(f"`y` must hold numbers, got dtype {y.dtype}.")
+        if y.ndim == 1 and self.num_classes is not None:
+            y = self._one_hot(y)
+        if y.ndim != 2 or y.shape[1] != (self.num_classes or y.shape[1]):
+            classes = self.num_classes or "classes"
+            hint = "" if self.num_classes else "; class indices (N,) need `num_classes`"
+            raise ValueError(f"`y` must have shape (N, {classes}), got {y.shape}{hint}.")
+        if y.shape[1] < 2:
+            raise ValueError(f"`y` must have at least two classes, got shape {y.shape}.")
+        if not np.isfinite(y).all():
+            raise ValueError(f"`y` must be finite, got {int((~np.isfinite(y)).sum())} NaN or infinite entries.")
+        rest = (1 - self.max_value) / (y.shape[1] - 1)
+        if self.max_value < rest:
+            raise ValueError(
+                f"`max_value` must be at least 1 / classes = {1 / y.shape[1]:.3g}, got {self.max_value!r}: "
+                "the wrong classes would receive more."
+            )
+        out = np.empty(y.shape, kept_dtype(y.dtype))
+
+        def work(rows: slice) -> None:
+            block = y[rows]
+            out[rows] = np.where(block == 1, self.max_value, np.where(block == 0, rest, block))
+
+        map_blocks(work, len(y), block_length(y))
+        return out
+
+    def _one_hot(self, y: Array) -> Array:
+        indices = y.astype(np.int64)
+        if (indices != y).any() or (indices < 0).any() or (indices >= self.num_classes).any():
+            raise ValueError(
+                f"`y` must hold class indices from 0 to {self.num_classes - 1}, got values from {y.min()} "  # type: ignore[operator]
+                f"to {y.max()}."
+            )
+        return np.equal(indices[:, None], np.arange(self.num_classes)).astype(kept_dtype(y.dtype))

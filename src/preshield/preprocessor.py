@@ -1,0 +1,381 @@
+"""The contract of a defence."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from ._core import random, tensors
+from ._core.checks import check_batch, check_gradient, check_integer, check_unknown
+from ._core.layout import kept_dtype
+from ._core.typing import Array, Dtype, Seed, Shape
+
+__all__ = ["Preprocessor"]
+
+
+class Preprocessor:
+    """Base class of every defence.
+
+    A subclass states its facts as class attributes, writes an `__init__` that assigns and checks its
+    parameters and computes nothing, and the hooks that it needs; the public methods are final. Where
+    `art` is installed, every instance passes as ART's `Preprocessor`, `PreprocessorPyTorch` and
+    `PreprocessorTensorFlowV2`, so it goes into `preprocessing_defences` of any classifier.
+
+    Attributes
+    ----------
+    domains : tuple of str
+        What it protects: "image", "video", "audio", "features", "labels".
+    stochastic : bool
+        Whether two calls on the same input may differ.
+    gradient_kind : str
+        What `estimate_gradient` is by default: "exact", "identity" (the defence is taken for the identity)
+        or "surrogate" (a differentiable stand-in).
+    changes_shape : bool
+        Whether the output may have another shape than the input.
+    optimises_at_test_time : bool
+        Whether a call runs an optimiser.
+    output_dtype : str or None
+        The dtype of every output; None keeps floating types and makes integers `float32`.
+    keeps_integers : bool
+        With `output_dtype=None`: integers stay as they are.
+    paper : str
+        Where it was proposed.
+    known_attacks : tuple of str
+        Who broke it, and how far.
+    params : tuple of str
+        Names of the constructor's parameters.
+
+    Notes
+    -----
+    Hooks, all on NumPy arrays:
+
+    ``_transform(x, draw)``
+        The arithmetic, on a checked batch that must not be written to; deterministic given `draw`.
+    ``_draw(x, rng)``
+        Stochastic defences: what is drawn for this batch, from a generator. Only the shape and dtype of
+        `x` may be used.
+    ``_gradient(x, grad, draw)``
+        Vector-Jacobian product at `x`, or its estimate; the identity if not written.
+    ``_transform_labels(y, draw)``
+        Labels, where they change.
+    ``_fit(x, y, **kwargs)``
+        Learning, where there is any.
+    ``_output_shape(shape)``
+        Shape of the output, where it differs from that of the input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from preshield import Preprocessor
+    >>> class Invert(Preprocessor):
+    ...     domains = ("image", "features")
+    ...     gradient_kind = "exact"
+    ...     def _transform(self, x, draw):
+    ...         return 1 - x
+    ...     def _gradient(self, x, grad, draw):
+    ...         return -grad
+    >>> Invert().transform(np.array([[0.25, 1.0]]))
+    array([[0.75, 0.  ]])
+    """
+
+    domains: ClassVar[tuple[str, ...]] = ("image",)
+    stochastic: ClassVar[bool] = False
+    gradient_kind: ClassVar[str] = "identity"
+    changes_shape: ClassVar[bool] = False
+    optimises_at_test_time: ClassVar[bool] = False
+    output_dtype: ClassVar[str | None] = None
+    keeps_integers: ClassVar[bool] = False
+    paper: ClassVar[str] = ""
+    known_attacks: ClassVar[tuple[str, ...]] = ()
+    params: ClassVar[tuple[str, ...]] = ()
+
+    apply_fit: bool = False
+    apply_predict: bool = True
+
+    _frozen: int | None = None
+    _stream: random.SeedStream | None = None
+    _fitted: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        signature = inspect.signature(cls.__init__)
+        cls.params = tuple(
+            name
+            for name, parameter in signature.parameters.items()
+            if name not in ("self", "channel_index")
+            and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        )
+
+    # Public, final
+
+    def __call__(self, x: Any, y: Any = None) -> tuple[Any, Any]:
+        """Apply the defence.
+
+        Parameters
+        ----------
+        x : array_like or tensor
+            Batch, first axis samples. NumPy arrays, and tensors of torch, TensorFlow and JAX, eager or
+            traced; gradients flow through tensors as `estimate_gradient` states.
+        y : array_like or tensor, optional
+            Labels of the batch.
+
+        Returns
+        -------
+        x : as the input
+            Defended batch, of the same type and on the same device.
+        y : as the input
+            The labels; unchanged unless the defence is about labels or adds samples.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the batch cannot be defended; before any work starts.
+        """
+        return tensors.call(self, x, y)
+
+    def transform(self, x: Any) -> Any:
+        """Apply the defence to a batch without labels.
+
+        Parameters
+        ----------
+        x : array_like or tensor
+            Batch.
+
+        Returns
+        -------
+        array or tensor
+            Defended batch.
+        """
+        return self(x)[0]
+
+    def forward(self, x: Any, y: Any = None) -> tuple[Any, Any]:
+        """Apply the defence, as ART's framework classifiers do; the same as calling it."""
+        return self(x, y)
+
+    def estimate_forward(self, x: Any, y: Any = None) -> Any:
+        """Apply the defence where only its gradient is wanted; the same as `transform`."""
+        return self(x, y)[0]
+
+    def estimate_gradient(self, x: Any, grad: Any) -> Any:
+        """Pull a gradient back through the defence.
+
+        Parameters
+        ----------
+        x : array_like or tensor
+            Batch at which the defence is differentiated.
+        grad : array_like or tensor
+            Gradient with respect to the output: shaped like it, or `(N, classes, ...)`.
+
+        Returns
+        -------
+        array or tensor
+            Gradient with respect to `x`; with the axis of classes if `grad` has one. Exact, or an
+            estimate: see `gradient_kind` and the class. A stochastic defence draws anew unless `frozen`.
+        """
+        return tensors.pull_back(self, x, grad)
+
+    def fit(self, x: Any, y: Any = None, **kwargs: Any) -> Self:
+        """Learn from data, if the defence has anything to learn.
+
+        Parameters
+        ----------
+        x : array_like or tensor
+            Training batch.
+        y : array_like or tensor, optional
+            Its labels.
+        **kwargs
+            What the subclass documents; unknown names are refused.
+
+        Returns
+        -------
+        self
+        """
+        self._fit(self._checked(tensors.to_numpy(x)), None if y is None else tensors.to_numpy(y), **kwargs)
+        self._fitted = True
+        return self
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it can be called: always, unless there is something to learn first."""
+        return self._fitted or type(self)._fit is Preprocessor._fit
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters by name, the very objects that were passed.
+
+        Parameters
+        ----------
+        deep : bool, default True
+            For scikit-learn; makes no difference.
+
+        Returns
+        -------
+        dict
+        """
+        return {name: getattr(self, name) for name in self.params}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change parameters after the checks of the constructor.
+
+        Parameters
+        ----------
+        **params
+            New values by name.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError
+            If a name is unknown; nothing has changed then.
+        """
+        check_unknown(set(params), self.params, type(self).__name__)
+        checked = type(self)(**{**self.get_params(), **params})
+        for name in params:
+            setattr(self, name, getattr(checked, name))
+        if "rng" in params:
+            self._stream = None
+        return self
+
+    @contextmanager
+    def frozen(self, seed: int = 0) -> Iterator[Self]:
+        """Repeat the same draw at every call inside a `with` block.
+
+        Parameters
+        ----------
+        seed : int, default 0
+            Which draw.
+
+        Yields
+        ------
+        self
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from preshield import GaussianAugmentation
+        >>> noise = GaussianAugmentation(augmentation=False)
+        >>> x = np.zeros((1, 2))
+        >>> with noise.frozen(1):
+        ...     same = (noise.transform(x) == noise.transform(x)).all()
+        >>> bool(same)
+        True
+        """
+        check_integer("seed", seed, minimum=0)
+        previous, self._frozen = self._frozen, int(seed)
+        try:
+            yield self
+        finally:
+            self._frozen = previous
+
+    def __repr__(self) -> str:
+        """Constructor call with the parameters that differ from the defaults."""
+        parameters = inspect.signature(type(self).__init__).parameters
+        shown = [
+            f"{name}={value!r}"
+            for name, value in self.get_params().items()
+            if not _equal(value, parameters[name].default)
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __sklearn_tags__(self) -> Any:
+        """Say to scikit-learn that this is a transformer without a requirement to be fitted."""
+        from sklearn.utils import Tags, TargetTags, TransformerTags
+
+        return Tags(
+            estimator_type=None,
+            target_tags=TargetTags(required=False),
+            transformer_tags=TransformerTags(),
+            requires_fit=not self.is_fitted,
+        )
+
+    # Hooks, for subclasses
+
+    def _transform(self, x: Array, draw: Any) -> Array:
+        raise NotImplementedError(f"{type(self).__name__} must write _transform(x, draw).")
+
+    def _draw(self, x: Array, rng: np.random.Generator) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} is stochastic and must write _draw(x, rng).")
+
+    def _gradient(self, x: Array, grad: Array, draw: Any) -> Array:
+        return grad
+
+    def _transform_labels(self, y: Array | None, draw: Any) -> Array | None:
+        return y
+
+    def _fit(self, x: Array, y: Array | None) -> None:
+        """Nothing to learn."""
+
+    def _output_shape(self, shape: Shape) -> Shape:
+        return shape
+
+    # Seeds and draws; a Chain has those of its stages
+
+    @property
+    def _seed_words(self) -> int:
+        return random.SEED_WORDS if self.stochastic else 0
+
+    def _fresh_seed(self) -> Seed:
+        if not self.stochastic:
+            return np.zeros(0, dtype=np.uint32)
+        if self._stream is None:
+            self._stream = random.SeedStream(getattr(self, "rng", None))
+        return self._stream.next()
+
+    def _begin(self, x: Array, seed: Seed) -> Any:
+        """The draw of one pass, from its seed."""
+        return self._draw(x, random.generator(seed)) if self.stochastic else None
+
+    @property
+    def _changes_labels(self) -> bool:
+        return type(self)._transform_labels is not Preprocessor._transform_labels
+
+    # What tensors.py and Chain call, on NumPy arrays
+
+    def _next_seed(self) -> Seed:
+        """The seed of the next pass."""
+        if self._frozen is not None:
+            return random.expand_seed(self._frozen, self._seed_words)
+        return self._fresh_seed()
+
+    def _checked(self, x: Any) -> Array:
+        """`x` as an array that this defence can take."""
+        if self.domains == ("labels",):
+            return x  # type: ignore[no-any-return]
+        return check_batch(x, self.domains, getattr(self, "channels_first", None))
+
+    def _output_dtype(self, dtype: Dtype) -> Dtype:
+        if self.output_dtype is not None:
+            return np.dtype(self.output_dtype)
+        if dtype == object or (self.keeps_integers and dtype.kind in "bui"):
+            return dtype
+        return kept_dtype(dtype)
+
+    def _run(self, x: Array, draw: Any) -> Array:
+        """Transform a checked batch."""
+        if self.domains == ("labels",):
+            return x
+        out = self._transform(x, draw)
+        return out if out.dtype == object else out.astype(self._output_dtype(x.dtype), copy=False)
+
+    def _pull_back(self, x: Array, grad: Array, draw: Any) -> Array:
+        """Vector-Jacobian product at a checked batch."""
+        if x.dtype == object:
+            return self._gradient(x, grad, draw)
+        grad = check_gradient(grad, self._output_shape(x.shape))
+        if grad.ndim == x.ndim:
+            pulled = self._gradient(x, grad, draw)
+        else:
+            classes = [self._gradient(x, grad[:, k], draw) for k in range(grad.shape[1])]
+            pulled = np.stack(classes, axis=1) if classes else np.empty(x.shape[:1] + (0,) + x.shape[1:])
+        return pulled.astype(kept_dtype(grad.dtype), copy=pulled is grad)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    try:
+        return bool(np.all(a == b))
+    except (TypeError, ValueError):
+        return False
