@@ -1,7 +1,7 @@
 """Preprocessing defences against adversarial examples.
 
-The names, arguments and results of `art.defences.preprocessor`, faster, for NumPy, torch, TensorFlow and JAX, and
-what the Adversarial Robustness Toolbox lacks. Every name is loaded when it is first used.
+The names, arguments and results of `art.defences.preprocessor`, faster, for NumPy, torch, TensorFlow and
+JAX. Every name is loaded when it is first used.
 """
 
 import lazy_loader

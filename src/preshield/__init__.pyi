@@ -10,4 +10,3 @@ from .defences.total_var_min import TotalVarMin as TotalVarMin
 from .preprocessor import Preprocessor as Preprocessor
 
 __version__: str
-__all__: list[str]

@@ -1,5 +1,6 @@
 """The defences as a table."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -25,11 +26,8 @@ class DefenceFacts:
     @classmethod
     def of(cls, defence: type[Preprocessor]) -> "DefenceFacts":
         """Read the facts off a class."""
-        summary = (defence.__doc__ or "").strip().split("\n\n")[0]
-        while summary.endswith("_.") or summary.endswith("]_"):  # footnotes
-            summary = summary[: summary.rindex("[")].rstrip() + "."
-            if summary.endswith("].") or summary.endswith("]_."):
-                continue
+        summary = (defence.__doc__ or "").strip().partition("\n\n")[0]
+        summary = re.sub(r"\s*\[\d+\]_", "", summary)  # footnotes
         return cls(
             defence.__name__,
             " ".join(summary.split()),
@@ -102,6 +100,6 @@ def list_defences() -> DefenceTable:
     """
     import preshield
 
-    public = (getattr(preshield, name) for name in preshield.__all__)
+    public = (getattr(preshield, name) for name in dir(preshield))
     classes = (c for c in public if isinstance(c, type) and issubclass(c, Preprocessor))
     return DefenceTable(DefenceFacts.of(c) for c in classes if c.__module__.startswith("preshield.defences."))

@@ -72,8 +72,10 @@ class Preprocessor:
     >>> class Invert(Preprocessor):
     ...     domains = ("image", "features")
     ...     gradient_kind = "exact"
+    ...
     ...     def _transform(self, x, draw):
     ...         return 1 - x
+    ...
     ...     def _gradient(self, x, grad, draw):
     ...         return -grad
     >>> Invert().transform(np.array([[0.25, 1.0]]))
@@ -350,7 +352,7 @@ class Preprocessor:
     def _output_dtype(self, dtype: Dtype) -> Dtype:
         if self.output_dtype is not None:
             return np.dtype(self.output_dtype)
-        if dtype == object or (self.keeps_integers and dtype.kind in "bui"):
+        if dtype.kind == "O" or (self.keeps_integers and dtype.kind in "bui"):
             return dtype
         return kept_dtype(dtype)
 
@@ -370,7 +372,7 @@ class Preprocessor:
             pulled = self._gradient(x, grad, draw)
         else:
             classes = [self._gradient(x, grad[:, k], draw) for k in range(grad.shape[1])]
-            pulled = np.stack(classes, axis=1) if classes else np.empty(x.shape[:1] + (0,) + x.shape[1:])
+            pulled = np.stack(classes, axis=1) if classes else np.empty((*x.shape[:1], 0, *x.shape[1:]))
         return pulled.astype(kept_dtype(grad.dtype), copy=pulled is grad)
 
 

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from .threads import block_length, map_blocks
-from .typing import Array, ClipValues, Rng, Shape
+from .typing import Array, Shape
 
 __all__ = [
     "check_batch",
@@ -35,9 +35,7 @@ def check_bool(**values: object) -> None:
             raise TypeError(f"`{name}` must be True or False, got {value!r}.")
 
 
-def check_integer(
-    name: str, value: object, minimum: int | None = None, maximum: int | None = None
-) -> None:
+def check_integer(name: str, value: object, minimum: int | None = None, maximum: int | None = None) -> None:
     """Refuse what is not an integer between `minimum` and `maximum`, both included."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
         raise TypeError(f"`{name}` must be an integer, got {value!r} of type {type(value).__name__}.")
@@ -76,19 +74,20 @@ def check_option(name: str, value: object, options: tuple[str, ...]) -> None:
         raise ValueError(f"`{name}` must be one of {legal}, got {value!r}.")
 
 
-def check_rng(rng: Rng) -> None:
+def check_rng(rng: object) -> None:
     """Refuse what is not `None`, a seed or a generator."""
     if rng is None or isinstance(rng, np.random.Generator):
         return
-    if isinstance(rng, bool | np.bool_) or not isinstance(rng, Integral):
+    try:
+        check_integer("rng", rng, minimum=0)
+    except TypeError:
         raise TypeError(
             "`rng` must be None, an integer seed or a numpy.random.Generator, got "
             f"{rng!r} of type {type(rng).__name__}."
-        )
-    check_integer("rng", rng, minimum=0)
+        ) from None
 
 
-def check_clip_values(clip_values: ClipValues | None, *, optional: bool = False) -> None:
+def check_clip_values(clip_values: object, *, optional: bool = False) -> None:
     """Refuse what is not a pair `(minimum, maximum)` of finite numbers or arrays in this order."""
     name = "`clip_values`"
     if clip_values is None and optional:

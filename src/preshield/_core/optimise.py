@@ -83,14 +83,14 @@ def minimise(
     Steps satisfy the weak Wolfe conditions, found by bracketing and bisection, which also holds up where
     the objective has kinks (Lewis and Overton 2013, doi:10.1007/s10107-012-0514-2).
     """
-    result = Minimum(
-        x.copy(), np.empty(len(x)), np.zeros(len(x), dtype=int), np.zeros(len(x), dtype=int)
-    )
+    result = Minimum(x.copy(), np.empty(len(x)), np.zeros(len(x), dtype=int), np.zeros(len(x), dtype=int))
     rows = np.arange(len(x))
     evaluate = _Counted(objective, result.evaluations)
     value, grad = evaluate(x, rows)
     result.value[:] = value
-    direction_of = {"L-BFGS-B": _Lbfgs, "CG": _ConjugateGradient, "Newton-CG": _Newton}[method]()
+    methods: dict[str, type[_Lbfgs | _ConjugateGradient | _Newton]]
+    methods = {"L-BFGS-B": _Lbfgs, "CG": _ConjugateGradient, "Newton-CG": _Newton}
+    direction_of = methods[method]()
     for _ in range(max_iter):
         going = np.abs(grad).max(axis=1, initial=0) > tolerance
         if not going.all():

@@ -29,9 +29,10 @@ def require(module: str, *, extra: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+        package = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != package:
             raise
         raise ImportError(
-            f'This needs the package {module.split(".")[0]!r}: pip install "preshield[{extra}]".',
+            f'This needs the package {package!r}: pip install "preshield[{extra}]".',
             name=error.name,
         ) from error

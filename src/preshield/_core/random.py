@@ -1,14 +1,15 @@
 """Seeds, and the generators that are made from them.
 
-A stochastic defence takes a few words of entropy for each call, its *seed*. Everything that it draws in that
-call is regenerated from them, so that a backward pass, another thread or a traced graph sees the same draw.
+A stochastic defence takes a few words of entropy for each call, its *seed*. Everything that it draws in
+that call is regenerated from them, so that a backward pass, another thread or a traced graph sees the
+same draw.
 """
 
 import numpy as np
 
 from .typing import Rng, Seed
 
-__all__ = ["SEED_WORDS", "SeedStream", "block_generator", "expand_seed", "generator"]
+__all__ = ["SEED_WORDS", "SeedStream", "block_generator", "draw_seed", "expand_seed", "generator"]
 
 SEED_WORDS = 4
 
@@ -29,13 +30,18 @@ class SeedStream:
     def next(self) -> Seed:
         """The next seed."""
         if self._generator is None:
-            return np.random.randint(0, 2**32, size=SEED_WORDS, dtype=np.uint32)  # noqa: NPY002
-        return self._generator.integers(0, 2**32, size=SEED_WORDS, dtype=np.uint32)
+            return np.random.randint(0, 2**32, size=SEED_WORDS, dtype=np.uint32)
+        return draw_seed(self._generator)
+
+
+def draw_seed(rng: np.random.Generator) -> Seed:
+    """A seed from a generator."""
+    return rng.integers(0, 2**32, size=SEED_WORDS, dtype=np.uint32)
 
 
 def expand_seed(seed: int, words: int) -> Seed:
     """As many words as wanted from one integer."""
-    return np.random.SeedSequence(seed).generate_state(words)
+    return np.random.SeedSequence(seed).generate_state(words).astype(np.uint32, copy=False)
 
 
 def generator(seed: Seed) -> np.random.Generator:

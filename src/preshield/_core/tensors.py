@@ -1,8 +1,9 @@
 """Which framework a tensor belongs to, and the way through NumPy and back with the gradient.
 
 A framework is recognised through `sys.modules`: whoever holds a tensor has imported it. Eager tensors are
-computed at once, and the draw of the forward pass is kept for the backward pass. Traced tensors (`tf.function`,
-`jax.jit`, `jax.grad`) call back at run time, and the draw is regenerated from a seed that is part of the graph.
+computed at once, and the draw of the forward pass is kept for the backward pass. Traced tensors
+(`tf.function`, `jax.jit`, `jax.grad`) call back at run time, and the draw is regenerated from a seed that
+is part of the graph.
 """
 
 import sys
@@ -106,9 +107,7 @@ def _backward(defence: "Preprocessor", x: Array, seed: Seed, grad: Array) -> Arr
 
 
 def _relabel(defence: "Preprocessor", y: Array, x: Array, seed: Seed) -> Array:
-    out = defence._transform_labels(y, defence._begin(x, seed))
-    assert out is not None  # there were labels
-    return out
+    return np.asarray(defence._transform_labels(y, defence._begin(x, seed)))
 
 
 def _label_example(defence: "Preprocessor", y: Shape, y_dtype: Any, x: Shape, x_dtype: Any) -> Array:
@@ -124,7 +123,7 @@ def _label_example(defence: "Preprocessor", y: Shape, y_dtype: Any, x: Shape, x_
 def _torch_function() -> Any:
     torch = sys.modules["torch"]
 
-    class Defend(torch.autograd.Function):  # type: ignore[misc]
+    class Defend(torch.autograd.Function):  # type: ignore[misc, name-defined, unused-ignore]
         @staticmethod
         def forward(ctx: Any, x: Any, defence: "Preprocessor", passed: list[Any]) -> Any:
             batch = defence._checked(to_numpy(x))
@@ -189,9 +188,7 @@ def _tensorflow_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, An
             out.set_shape(_static_shape(defence, x.shape))
 
         def backward(grad: Any) -> Any:
-            pulled = tf.numpy_function(
-                lambda x, s, g: _backward(defence, x, s, g), [x, seed, grad], x.dtype
-            )
+            pulled = tf.numpy_function(lambda x, s, g: _backward(defence, x, s, g), [x, seed, grad], x.dtype)
             pulled.set_shape(x.shape)
             return pulled, None
 

@@ -5,7 +5,7 @@ import numpy as np
 from .._core.checks import check_bool, check_clip_values, check_integer, check_option
 from .._core.layout import working_dtype
 from .._core.threads import block_length, map_blocks
-from .._core.typing import Array, ClipValues
+from .._core.typing import Array, ClipValues, Dtype
 from ..preprocessor import Preprocessor
 
 __all__ = ["FeatureSqueezing"]
@@ -56,8 +56,10 @@ class FeatureSqueezing(Preprocessor):
     domains = ("image", "video", "audio", "features")
     paper = "arXiv:1704.01155"
     known_attacks = (
-        "He et al. 2017 (arXiv:1706.04701): adaptive attack on bit depth and median together, "
-        "close to 100% success at slightly larger perturbations",
+        (
+            "He et al. 2017 (arXiv:1706.04701): adaptive attack on bit depth and median together, "
+            "close to 100% success at slightly larger perturbations"
+        ),
         "Sharma and Chen 2018 (arXiv:1803.09868): stronger oblivious attacks pass the detector",
     )
 
@@ -93,7 +95,7 @@ class FeatureSqueezing(Preprocessor):
             def work(rows: slice) -> None:
                 block = flat[rows].astype(dtype, copy=False)
                 target = flat_out[rows] if out.dtype == dtype else np.empty(block.shape, dtype)
-                squeeze(target, block, low[()], span[()], levels)
+                squeeze(target, block, dtype.type(low), dtype.type(span), levels)
                 flat_out[rows] = target
 
             map_blocks(work, flat.size, block_length(flat))
@@ -116,7 +118,7 @@ class FeatureSqueezing(Preprocessor):
         slope = sharpness / (2 * np.tanh(sharpness / 2) * np.cosh(sharpness * between) ** 2)
         return np.asarray(grad * slope)
 
-    def _range(self, x: Array, dtype: np.dtype) -> tuple[Array, Array]:  # type: ignore[type-arg]
+    def _range(self, x: Array, dtype: Dtype) -> tuple[Array, Array]:
         """Minimum and range, in the dtype of the computation."""
         low, high = (np.asarray(value, dtype=dtype) for value in self.clip_values)
         span = np.asarray(high - low)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_number, check_rng
-from .._core.random import SEED_WORDS, block_generator
+from .._core.random import block_generator, draw_seed
 from .._core.threads import map_blocks
 from .._core.typing import Array, ClipValues, Rng, Seed, Shape
 from ..preprocessor import Preprocessor
@@ -75,8 +75,10 @@ class GaussianAugmentation(Preprocessor):
     output_dtype = "float32"
     paper = "arXiv:1707.06728"
     known_attacks = (
-        "Carlini and Wagner 2017 (arXiv:1711.08478): noise in training, unbounded attack succeeds with "
-        "slightly larger perturbations",
+        (
+            "Carlini and Wagner 2017 (arXiv:1711.08478): noise in training, unbounded attack succeeds with "
+            "slightly larger perturbations"
+        ),
         "Athalye, Carlini, Wagner 2018 (arXiv:1802.00420): noise in prediction, gradients averaged over draws",
     )
 
@@ -114,7 +116,7 @@ class GaussianAugmentation(Preprocessor):
     def _draw(self, x: Array, rng: np.random.Generator) -> Draw:
         copies = self._output_shape(x.shape)[0] - len(x) if self.augmentation else 0
         samples = rng.integers(0, len(x), size=copies) if copies else np.zeros(0, dtype=int)
-        return Draw(samples, rng.integers(0, 2**32, size=SEED_WORDS, dtype=np.uint32))
+        return Draw(samples, draw_seed(rng))
 
     def _transform(self, x: Array, draw: Draw) -> Array:
         out = np.empty(self._output_shape(x.shape), np.float32)

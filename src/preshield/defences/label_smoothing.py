@@ -57,8 +57,10 @@ class LabelSmoothing(Preprocessor):
     gradient_kind = "exact"  # the data pass through
     paper = "arXiv:1512.00567"
     known_attacks = (
-        "Mosbach et al. 2018 (arXiv:1810.12042): logit squeezing, its close relative, only masks gradients; "
-        "PGD with many random starts succeeds",
+        (
+            "Mosbach et al. 2018 (arXiv:1810.12042): logit squeezing, its close relative, only masks gradients; "
+            "PGD with many random starts succeeds"
+        ),
     )
 
     def __init__(
@@ -86,7 +88,7 @@ class LabelSmoothing(Preprocessor):
         if y.dtype.kind not in "buif":
             raise TypeError(f"`y` must hold numbers, got dtype {y.dtype}.")
         if y.ndim == 1 and self.num_classes is not None:
-            y = self._one_hot(y)
+            y = _one_hot(y, self.num_classes)
         if y.ndim != 2 or y.shape[1] != (self.num_classes or y.shape[1]):
             classes = self.num_classes or "classes"
             hint = "" if self.num_classes else "; class indices (N,) need `num_classes`"
@@ -94,7 +96,9 @@ class LabelSmoothing(Preprocessor):
         if y.shape[1] < 2:
             raise ValueError(f"`y` must have at least two classes, got shape {y.shape}.")
         if not np.isfinite(y).all():
-            raise ValueError(f"`y` must be finite, got {int((~np.isfinite(y)).sum())} NaN or infinite entries.")
+            raise ValueError(
+                f"`y` must be finite, got {int((~np.isfinite(y)).sum())} NaN or infinite entries."
+            )
         rest = (1 - self.max_value) / (y.shape[1] - 1)
         if self.max_value < rest:
             raise ValueError(
@@ -110,11 +114,12 @@ class LabelSmoothing(Preprocessor):
         map_blocks(work, len(y), block_length(y))
         return out
 
-    def _one_hot(self, y: Array) -> Array:
-        indices = y.astype(np.int64)
-        if (indices != y).any() or (indices < 0).any() or (indices >= self.num_classes).any():
-            raise ValueError(
-                f"`y` must hold class indices from 0 to {self.num_classes - 1}, got values from {y.min()} "  # type: ignore[operator]
-                f"to {y.max()}."
-            )
-        return np.equal(indices[:, None], np.arange(self.num_classes)).astype(kept_dtype(y.dtype))
+
+def _one_hot(y: Array, classes: int) -> Array:
+    """Class indices `(N,)` as `(N, classes)`."""
+    indices = y.astype(np.int64)
+    if (indices != y).any() or (indices < 0).any() or (indices >= classes).any():
+        raise ValueError(
+            f"`y` must hold class indices from 0 to {classes - 1}, got values from {y.min()} to {y.max()}."
+        )
+    return np.equal(indices[:, None], np.arange(classes)).astype(kept_dtype(y.dtype))

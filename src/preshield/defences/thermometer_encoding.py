@@ -74,8 +74,10 @@ class ThermometerEncoding(Preprocessor):
     output_dtype = "float32"
     paper = "https://openreview.net/forum?id=S18Su--CW"
     known_attacks = (
-        "Athalye, Carlini, Wagner 2018 (arXiv:1802.00420): BPDA, CIFAR-10 accuracy 0% at L-infinity 8/255 "
-        "(30% after adversarial training, below adversarial training alone)",
+        (
+            "Athalye, Carlini, Wagner 2018 (arXiv:1802.00420): BPDA, CIFAR-10 accuracy 0% at L-infinity 8/255 "
+            "(30% after adversarial training, below adversarial training alone)"
+        ),
     )
 
     def __init__(
@@ -150,4 +152,5 @@ class ThermometerEncoding(Preprocessor):
         span = np.asarray(high - low)
         check_channels("clip_values", span, x.shape, axis)
         channels = x.shape[axis]
-        return tuple(np.ascontiguousarray(np.broadcast_to(v.reshape(-1), channels)) for v in (low, span))
+        low, span = (np.broadcast_to(value.reshape(-1), channels) for value in (low, span))
+        return np.ascontiguousarray(low), np.ascontiguousarray(span)

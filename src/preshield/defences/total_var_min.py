@@ -12,7 +12,7 @@ from .._core.checks import (
 )
 from .._core.layout import to_frames
 from .._core.optimise import METHODS, minimise
-from .._core.random import SEED_WORDS, block_generator
+from .._core.random import block_generator, draw_seed
 from .._core.threads import map_blocks
 from .._core.typing import Array, ClipValues, Rng, Seed
 from ..preprocessor import Preprocessor
@@ -87,8 +87,10 @@ class TotalVarMin(Preprocessor):
     output_dtype = "float32"
     paper = "arXiv:1711.00117"
     known_attacks = (
-        "Athalye, Carlini, Wagner 2018 (arXiv:1802.00420): BPDA and expectation over the draws, ImageNet "
-        "accuracy 0%",
+        (
+            "Athalye, Carlini, Wagner 2018 (arXiv:1802.00420): BPDA and expectation over the draws, ImageNet "
+            "accuracy 0%"
+        ),
     )
 
     def __init__(
@@ -128,7 +130,7 @@ class TotalVarMin(Preprocessor):
         self.rng = rng
 
     def _draw(self, x: Array, rng: np.random.Generator) -> Seed:
-        return rng.integers(0, 2**32, size=SEED_WORDS, dtype=np.uint32)
+        return draw_seed(rng)
 
     def _transform(self, x: Array, draw: Seed) -> Array:
         out = np.empty(x.shape, np.float32)

@@ -8,6 +8,7 @@ instructions.
 """
 
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from ..typing import Array
 from . import kernel
 
 __all__ = ["median_gradient", "median_network", "median_planes"]
+
+Step: TypeAlias = tuple[int, int, int, int]
 
 CACHE = 32768  # bytes; the strips of one network stay within the first-level cache
 
@@ -66,18 +69,19 @@ def median_network(window: int) -> tuple[Array, Array, int]:
     median = [place for place in places if place is not None][window**2 // 2]
 
     read = {median}
-    columns, merge = [], []
+    columns: list[Step] = []
+    merge: list[Step] = []
     for sorts_columns, i, j in reversed(steps):
         if sorts_columns:
             if j < window:  # all columns are sorted alike
                 columns.append((i, j, 1, 1))
         elif i in read or j in read:
-            merge.append((i, j, i in read, j in read))
+            merge.append((i, j, int(i in read), int(j in read)))
             read |= {i, j}
     return _steps(columns), _steps(merge), median
 
 
-def _steps(backwards: list[tuple[int, int, int, int]]) -> Array:
+def _steps(backwards: list[Step]) -> Array:
     return np.array(backwards[::-1], dtype=np.int32).reshape(-1, 4)
 
 
@@ -185,9 +189,7 @@ def median_planes(
 
 
 @kernel
-def median_gradient(
-    out: Array, x: Array, median: Array, grad: Array, window: int, step: int
-) -> None:
+def median_gradient(out: Array, x: Array, median: Array, grad: Array, window: int, step: int) -> None:
     """Send each entry of `grad` to the pixel that was the median; of equal pixels, to the first.
 
     Parameters

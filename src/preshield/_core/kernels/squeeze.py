@@ -10,7 +10,7 @@ __all__ = ["squeeze"]
 
 @kernel
 def squeeze(out: Array, x: Array, low: float, span: float, levels: float) -> None:
-    """Round each entry of `x` to the nearest of `levels + 1` levels, the first at `low`, `span` apart in all.
+    """Round each entry of `x` to the nearest of `levels + 1` levels from `low` to `low + span`.
 
     Ties go to the even level. The position between the levels is multiplied in double precision, so that
     an input in single precision does not cross a tie by rounding.
