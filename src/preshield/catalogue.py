@@ -50,18 +50,18 @@ class DefenceTable(list[DefenceFacts]):
     def to_markdown(self) -> str:
         """The table in GitHub's Markdown."""
         head = ("defence", "domains", "stochastic", "gradient", "paper", "known attacks")
-        lines = [head, tuple("---" for _ in head)]
-        for row in self:
-            lines.append(
-                (
-                    f"`{row.name}`",
-                    ", ".join(row.domains),
-                    "yes" if row.stochastic else "no",
-                    row.gradient_kind,
-                    _link(row.paper),
-                    "; ".join(row.known_attacks),
-                )
+        rows = [
+            (
+                f"`{row.name}`",
+                ", ".join(row.domains),
+                "yes" if row.stochastic else "no",
+                row.gradient_kind,
+                _link(row.paper),
+                "; ".join(row.known_attacks),
             )
+            for row in self
+        ]
+        lines = [head, tuple("---" for _ in head), *rows]
         return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
     def __str__(self) -> str:

@@ -79,7 +79,7 @@ class GaussianAugmentation(Preprocessor):
             "Carlini and Wagner 2017 (arXiv:1711.08478): noise in training, unbounded attack succeeds with "
             "slightly larger perturbations"
         ),
-        "Athalye, Carlini, Wagner 2018 (arXiv:1802.00420): noise in prediction, gradients averaged over draws",
+        "Athalye, Carlini, Wagner 2018 (arXiv:1802.00420): noise in prediction falls to averaged gradients",
     )
 
     def __init__(
@@ -120,12 +120,11 @@ class GaussianAugmentation(Preprocessor):
 
     def _transform(self, x: Array, draw: Draw) -> Array:
         out = np.empty(self._output_shape(x.shape), np.float32)
+        out[: len(x)] = x
+        noisy = out
         if self.augmentation:
-            np.take(x, draw.samples, axis=0, out=out[len(x) :])
-            out[: len(x)] = x
-        noisy = out[len(x) :] if self.augmentation else out
-        if not self.augmentation:
-            out[...] = x
+            noisy = out[len(x) :]
+            np.take(out[: len(x)], draw.samples, axis=0, out=noisy, mode="clip")  # "raise" would buffer
         flat = noisy.reshape(-1)
 
         def work(values: slice) -> None:

@@ -99,17 +99,21 @@ class JpegCompression(Preprocessor):
         frames = to_frames(x, self.channels_first)
         self._check_frames(frames)
         scale = 255 / self.clip_values[1]
-        values = (np.arange(256) / scale).astype(np.float32)
         out = np.empty(frames.shape, np.float32)
 
-        def work(rows: slice) -> None:
-            pixels = _to_bytes(frames[rows], scale)
-            for index in np.ndindex(pixels.shape[:2]):
-                pixels[index] = self._compress(pixels[index])
-            np.take(values, pixels, out=out[rows])
+        flat = out.reshape(-1, *out.shape[2:])
+
+        def work(numbers: slice) -> None:
+            for number in range(numbers.start, numbers.stop):
+                frame = flat[number]  # also the scratch: a fresh array costs as much as the arithmetic
+                np.multiply(frames[divmod(number, frames.shape[1])], scale, out=frame, casting="unsafe")
+                np.minimum(np.rint(frame, out=frame), 255, out=frame)
+                frame[...] = self._compress(frame.astype(np.uint8))
+                if scale != 1:
+                    frame /= scale
 
         progress = "JPEG compression" if self.verbose else None
-        map_blocks(work, len(frames), block_length(out), progress=progress)
+        map_blocks(work, len(flat), block_length(flat), progress=progress)
         return from_frames(out, x.ndim, self.channels_first)
 
     def _compress(self, pixels: Array) -> Array:
@@ -132,9 +136,3 @@ class JpegCompression(Preprocessor):
                 f"`x` must not be negative, got a minimum of {frames.min()}; undo any normalisation and pass "
                 f"values in {self.clip_values}."
             )
-
-
-def _to_bytes(x: Array, scale: float) -> Array:
-    """Rounded to 8 bits and saturated."""
-    scaled = x * np.asarray(scale, dtype=x.dtype if x.dtype.kind == "f" else np.float32)
-    return np.ascontiguousarray(np.minimum(np.rint(scaled, out=scaled), 255, out=scaled).astype(np.uint8))

@@ -58,7 +58,7 @@ class LabelSmoothing(Preprocessor):
     paper = "arXiv:1512.00567"
     known_attacks = (
         (
-            "Mosbach et al. 2018 (arXiv:1810.12042): logit squeezing, its close relative, only masks gradients; "
+            "Mosbach et al. 2018 (arXiv:1810.12042): logit squeezing, a close relative, masks gradients; "
             "PGD with many random starts succeeds"
         ),
     )

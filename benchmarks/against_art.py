@@ -1,0 +1,216 @@
+"""Time every defence beside ART's, in one process, and beside the floor that no code can go below.
+
+Each row runs ART, preshield and the floor in turn, several times over; the figure that counts is the ratio
+of the medians. The floor is a copy of the array or, where a codec does the work, one thread that encodes
+and decodes and does nothing else. Extra memory is the peak of what Python and NumPy allocate in one call of
+preshield, less the output. Run it on an idle machine:
+
+    python benchmarks/against_art.py [--pairs 7] [--only TEXT] [--json FILE]
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from statistics import median
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from art.defences import preprocessor as art
+from tqdm import tqdm
+
+import preshield
+from preshield._core.threads import thread_count
+from preshield.codecs import jpeg
+
+
+@dataclass
+class Case:
+    """One row: what runs, and what is asked of it."""
+
+    name: str
+    ours: Callable[[], object]
+    art: Callable[[], object]
+    floor: Callable[[], object]
+    floor_name: str
+    target: float
+
+
+@dataclass
+class Result:
+    """Medians in milliseconds."""
+
+    name: str
+    ours_ms: float
+    art_ms: float
+    floor_ms: float
+    floor_name: str
+    ratio: float
+    target: float
+    extra_mb: float
+
+
+def images(*shape: int) -> np.ndarray:
+    """Photographic crops in [0, 1] of this shape, repeated as often as needed."""
+    from skimage import data
+
+    photograph = (data.astronaut()[..., : shape[-1]] / 255).astype(np.float32)
+    height, width = shape[1:3]
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, photograph.shape[0] - height + 1, shape[0])
+    columns = rng.integers(0, photograph.shape[1] - width + 1, shape[0])
+    return np.stack([photograph[r : r + height, c : c + width] for r, c in zip(rows, columns, strict=True)])
+
+
+def cases() -> list[Case]:
+    """All rows, with the inputs and targets of the project."""
+    large, medium, small = images(64, 224, 224, 3), images(16, 224, 224, 3), images(512, 32, 32, 3)
+    rows = [
+        defence("FeatureSqueezing 4 bits", "FeatureSqueezing", large, 12, (0.0, 1.0), 4),
+        *[
+            defence(f"SpatialSmoothing {w}", "SpatialSmoothing", medium, target, w)
+            for w, target in ((3, 60), (5, 25), (2, 3), (4, 3), (7, 3), (9, 3))
+        ],
+        defence("ThermometerEncoding 10 levels", "ThermometerEncoding", small, 800, (0.0, 1.0), 10),
+        defence("GaussianAugmentation, noise only", "GaussianAugmentation", large, 4, 0.1, False),
+        defence("TotalVarMin", "TotalVarMin", small[:16], 8),
+        defence("TotalVarMin", "TotalVarMin", medium[:4], 8),
+    ]
+    for x, target in ((large, 1.4), (images(400, 32, 32, 3), 1.0)):
+        row = defence("JpegCompression 50", "JpegCompression", np.rint(255 * x), target, (0, 255), 50)
+        pixels = np.rint(255 * x).astype(np.uint8)
+        row.floor = lambda pixels=pixels: [jpeg.decode(jpeg.encode(p, 50)) for p in pixels]
+        row.floor_name = "codec, 1 thread"
+        rows.append(row)
+    labels = np.eye(1000, dtype=np.float32)[np.random.default_rng(0).integers(0, 1000, 10000)]
+    ours, theirs = preshield.LabelSmoothing(), art.LabelSmoothing()
+    rows.append(
+        Case(
+            "LabelSmoothing (10000, 1000)",
+            lambda: ours(labels, labels),
+            lambda: theirs(labels, labels),
+            labels.copy,
+            "copy",
+            2,
+        )
+    )
+    return rows
+
+
+def defence(name: str, cls: str, x: np.ndarray, target: float, *args: object) -> Case:
+    """A row for one defence, constructed alike in both libraries."""
+    ours, theirs = getattr(preshield, cls)(*args), getattr(art, cls)(*args)
+    changes = ours.changes_shape and cls == "ThermometerEncoding"
+    like = np.empty(ours.transform(x[:1]).shape[1:], np.float32)
+    filled = (lambda: np.ones((len(x), *like.shape), np.float32)) if changes else x.copy
+    name = f"{name} {'x'.join(map(str, x.shape))}"
+    return Case(
+        name, lambda: ours(x), lambda: theirs(x.copy()), filled, "fill" if changes else "copy", target
+    )
+
+
+def measure(case: Case, pairs: int) -> Result:
+    """Run the three in turn; the first round, in which code is compiled, does not count."""
+    case.ours()
+    times: dict[str, list[float]] = {"art": [], "ours": [], "floor": []}
+    for _ in range(pairs):
+        for key, samples in times.items():
+            start = time.perf_counter()
+            getattr(case, key)()
+            samples.append(1e3 * (time.perf_counter() - start))
+    ours, theirs, floor = (median(times[key]) for key in ("ours", "art", "floor"))
+    tracemalloc.start()
+    output = case.ours()[0 if "Label" not in case.name else 1]
+    extra = (tracemalloc.get_traced_memory()[1] - output.nbytes) / 2**20
+    tracemalloc.stop()
+    return Result(case.name, ours, theirs, floor, case.floor_name, theirs / ours, case.target, extra)
+
+
+def objectives() -> str:
+    """ART's objective at both results, for the same masks."""
+    crops = images(16, 32, 32, 3)
+    masks = np.random.default_rng(1).random(crops.shape) < 0.3
+    theirs, ours = art.TotalVarMin(), preshield.TotalVarMin()
+    values: dict[str, list[float]] = {"ART": [], "preshield": []}
+    for x, mask in zip(crops, masks, strict=True):
+        planes, chosen = np.moveaxis(x, -1, 0), np.moveaxis(mask, -1, 0)
+        solved = {
+            "ART": np.moveaxis(theirs._minimize(x, mask.astype(int)), -1, 0),
+            "preshield": ours._smooth(planes.astype(float), chosen),
+        }
+        for key, z in solved.items():
+            for channel in range(3):
+                values[key].append(
+                    theirs._loss_func(z[channel].ravel(), planes[channel], chosen[channel].astype(int), 2, 0.5)
+                )
+    means = ", ".join(f"{key} {np.mean(v):.4f}" for key, v in values.items())
+    return f"TotalVarMin, mean of ART's objective over 48 channels, same masks: {means} (lower is better)"
+
+
+def import_time(pairs: int) -> float:
+    """Milliseconds that `import preshield` takes on top of NumPy, in fresh processes."""
+    code = "import time, numpy; t = time.perf_counter(); import preshield; print(time.perf_counter() - t)"
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(pairs)
+    ]
+    return 1e3 * median(map(float, runs))
+
+
+def table(results: list[Result]) -> str:
+    """Markdown."""
+    lines = [
+        "| case | ART ms | preshield ms | ratio | asked | floor ms | extra MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        lines.append(
+            f"| {r.name} | {r.art_ms:.1f} | {r.ours_ms:.1f} | **{r.ratio:.1f}x** | {r.target:g}x | "
+            f"{r.floor_ms:.1f} ({r.floor_name}) | {r.extra_mb:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print and store."""
+    parser = argparse.ArgumentParser(description="Time preshield beside ART.")
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--only", default="", help="run the rows whose name contains this text")
+    parser.add_argument("--json", help="also write the table to this file")
+    options = parser.parse_args()
+    chosen = [case for case in cases() if options.only.lower() in case.name.lower()]
+    results = [measure(case, options.pairs) for case in tqdm(chosen, desc="Benchmark")]
+    imported = import_time(options.pairs)
+    objective = objectives() if not options.only else ""
+    print(table(results))
+    print(f"\n`import preshield` on top of `import numpy`: {imported:.0f} ms (asked: under 100 ms)")
+    if objective:
+        print(objective)
+    if options.json:
+        record = {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "threads": thread_count(),
+            "versions": {
+                name: version(name)
+                for name in ("preshield", "adversarial-robustness-toolbox", "numpy", "numba", "pillow", "scipy")
+            },
+            "pairs": options.pairs,
+            "import_ms": imported,
+            "objective": objective,
+            "rows": [asdict(r) for r in results],
+        }
+        with open(options.json, "w") as file:
+            json.dump(record, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()
