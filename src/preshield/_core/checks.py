@@ -22,6 +22,7 @@ __all__ = [
     "check_option",
     "check_rng",
     "check_unknown",
+    "check_values",
     "resolve_channels_first",
 ]
 
@@ -164,9 +165,9 @@ def check_batch(x: object, domains: tuple[str, ...], channels_first: bool | None
                 "bring the samples to one shape first."
             )
         for sample in array:
-            _check_values(np.asarray(sample))
+            check_values("x", np.asarray(sample))
         return array
-    _check_values(array)
+    check_values("x", array)
     if set(domains) <= {"image", "video"}:
         axes = {"image": "NCHW" if channels_first else "NHWC"}
         axes["video"] = "NCFHW" if channels_first else "NFHWC"
@@ -199,26 +200,23 @@ def _check_layout(shape: Shape, channels_first: bool) -> None:
         )
 
 
-def _check_values(x: Array) -> None:
+def check_values(name: str, x: Array) -> None:
+    """Refuse what is not made of finite real numbers."""
     if x.dtype.kind not in "buif":
-        raise TypeError(f"`x` must hold real numbers, got dtype {x.dtype}.")
+        raise TypeError(f"`{name}` must hold real numbers, got dtype {x.dtype}.")
     if x.dtype.kind != "f":
         return
-    flat = x.reshape(-1) if x.flags.c_contiguous else x
-    block = block_length(flat)
-    finite = np.ones(-(-len(flat) // block) if x.ndim else 1, dtype=bool)
+    rows = x.reshape(-1) if x.flags.c_contiguous else x
+    finite = []
 
-    def look(rows: slice) -> None:
-        finite[rows.start // block] = np.isfinite(flat[rows]).all()
+    def look(block: slice) -> None:
+        finite.append(np.isfinite(rows[block]).all())
 
-    if x.ndim:
-        map_blocks(look, len(flat), block)
-    else:
-        finite[0] = np.isfinite(x)
-    if not finite.all():
+    map_blocks(look, len(rows), block_length(rows))
+    if not all(finite):
         nan, infinite = int(np.isnan(x).sum()), int(np.isinf(x).sum())
         raise ValueError(
-            f"`x` must be finite, got {nan} NaN and {infinite} infinite among {x.size} values; "
+            f"`{name}` must be finite, got {nan} NaN and {infinite} infinite among {x.size} values; "
             "replace them first, for example with numpy.nan_to_num."
         )
 

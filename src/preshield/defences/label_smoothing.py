@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .._core.checks import check_bool, check_integer, check_number
+from .._core.checks import check_bool, check_integer, check_number, check_values
 from .._core.layout import kept_dtype
 from .._core.threads import block_length, map_blocks
 from .._core.typing import Array
@@ -85,8 +85,7 @@ class LabelSmoothing(Preprocessor):
     def _transform_labels(self, y: Array | None, draw: None) -> Array:
         if y is None:
             raise ValueError("`y` must be given: LabelSmoothing changes labels.")
-        if y.dtype.kind not in "buif":
-            raise TypeError(f"`y` must hold numbers, got dtype {y.dtype}.")
+        check_values("y", y)
         if y.ndim == 1 and self.num_classes is not None:
             y = _one_hot(y, self.num_classes)
         if y.ndim != 2 or y.shape[1] != (self.num_classes or y.shape[1]):
@@ -95,10 +94,6 @@ class LabelSmoothing(Preprocessor):
             raise ValueError(f"`y` must have shape (N, {classes}), got {y.shape}{hint}.")
         if y.shape[1] < 2:
             raise ValueError(f"`y` must have at least two classes, got shape {y.shape}.")
-        if not np.isfinite(y).all():
-            raise ValueError(
-                f"`y` must be finite, got {int((~np.isfinite(y)).sum())} NaN or infinite entries."
-            )
         rest = (1 - self.max_value) / (y.shape[1] - 1)
         if self.max_value < rest:
             raise ValueError(
