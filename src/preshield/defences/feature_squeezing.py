@@ -57,8 +57,8 @@ class FeatureSqueezing(Preprocessor):
     paper = "arXiv:1704.01155"
     known_attacks = (
         (
-            "He et al. 2017 (arXiv:1706.04701): adaptive attack on bit depth and median together, "
-            "close to 100% success at slightly larger perturbations"
+            "He et al. 2017 (arXiv:1706.04701): adaptive attack on bit depth and median together succeeds "
+            "with low distortion"
         ),
         "Sharma and Chen 2018 (arXiv:1803.09868): stronger oblivious attacks pass the detector",
     )

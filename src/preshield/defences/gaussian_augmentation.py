@@ -76,8 +76,8 @@ class GaussianAugmentation(Preprocessor):
     paper = "arXiv:1707.06728"
     known_attacks = (
         (
-            "Carlini and Wagner 2017 (arXiv:1711.08478): noise in training, unbounded attack succeeds with "
-            "slightly larger perturbations"
+            "Carlini and Wagner 2017 (arXiv:1711.08478): noise in training, defeated with a slight increase "
+            "in distortion"
         ),
         "Athalye, Carlini, Wagner 2018 (arXiv:1802.00420): noise in prediction falls to averaged gradients",
     )

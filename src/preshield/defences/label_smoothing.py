@@ -58,8 +58,8 @@ class LabelSmoothing(Preprocessor):
     paper = "arXiv:1512.00567"
     known_attacks = (
         (
-            "Mosbach et al. 2018 (arXiv:1810.12042): logit squeezing, a close relative, masks gradients; "
-            "PGD with many random starts succeeds"
+            "Fu et al. 2020 (arXiv:2009.08233): the robustness is volatile and gone against attacks "
+            "transferred from a naturally trained model"
         ),
     )
 
