@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from .typing import Array, Dtype, Shape
+from .typing import Array, ClipValues, Dtype, Shape
 
-__all__ = ["channel_axis", "from_frames", "kept_dtype", "per_channel", "planes", "to_frames", "working_dtype"]
+__all__ = ["channel_axis", "from_frames", "kept_dtype", "per_channel", "planes",
+    "range_dtype", "to_frames", "working_dtype"]
 
 
 def channel_axis(ndim: int, channels_first: bool) -> int:
@@ -57,3 +58,9 @@ def kept_dtype(dtype: Dtype) -> Dtype:
 def working_dtype(dtype: Dtype) -> Dtype:
     """The type in which to compute: `float64` from 64 bits up if floating, else `float32`."""
     return np.dtype(np.float64 if dtype.kind == "f" and dtype.itemsize >= 8 else np.float32)
+
+
+def range_dtype(dtype: Dtype, clip_values: ClipValues) -> Dtype:
+    """The type in which NumPy would bring data into a range: arrays in `clip_values` count, numbers do not."""
+    bounds = (value if isinstance(value, int | float) else np.asarray(value) for value in clip_values)
+    return np.result_type(working_dtype(dtype), *bounds)

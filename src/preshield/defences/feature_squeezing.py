@@ -3,7 +3,7 @@
 import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_integer, check_option
-from .._core.layout import working_dtype
+from .._core.layout import range_dtype
 from .._core.threads import block_length, map_blocks
 from .._core.typing import Array, ClipValues, Dtype
 from ..preprocessor import Preprocessor
@@ -85,7 +85,7 @@ class FeatureSqueezing(Preprocessor):
     def _transform(self, x: Array, draw: None) -> Array:
         from .._core.kernels.squeeze import squeeze
 
-        dtype = working_dtype(x.dtype)
+        dtype = range_dtype(x.dtype, self.clip_values)
         levels = float(2.0**self.bit_depth - 1)
         low, span = self._range(x, dtype)
         out = np.empty(x.shape, self._output_dtype(x.dtype))

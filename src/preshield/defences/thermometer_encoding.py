@@ -10,7 +10,7 @@ from .._core.checks import (
     check_option,
     resolve_channels_first,
 )
-from .._core.layout import channel_axis, per_channel, working_dtype
+from .._core.layout import channel_axis, per_channel, range_dtype
 from .._core.threads import block_length, map_blocks
 from .._core.typing import Array, ClipValues, Dtype, Shape
 from ..preprocessor import Preprocessor
@@ -106,7 +106,7 @@ class ThermometerEncoding(Preprocessor):
         from .._core.kernels.thermometer import thermometer
 
         axis = channel_axis(x.ndim, self.channels_first)
-        dtype = working_dtype(x.dtype)
+        dtype = range_dtype(x.dtype, self.clip_values)
         low, span = self._range(x, dtype)
         thresholds = self._thresholds(dtype)
         out = np.empty(self._output_shape(x.shape), np.float32)
@@ -123,7 +123,7 @@ class ThermometerEncoding(Preprocessor):
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         axis = channel_axis(x.ndim, self.channels_first)
-        dtype = working_dtype(x.dtype)
+        dtype = range_dtype(x.dtype, self.clip_values)
         low, span = self._range(x, dtype)
         low, span = (per_channel(value, x.ndim, self.channels_first) for value in (low, span))
         split = (*x.shape[: axis + 1], self.num_space, *x.shape[axis + 1 :])
