@@ -4,8 +4,16 @@ import numpy as np
 
 from .typing import Array, ClipValues, Dtype, Shape
 
-__all__ = ["channel_axis", "from_frames", "kept_dtype", "per_channel", "planes",
-    "range_dtype", "to_frames", "working_dtype"]
+__all__ = [
+    "channel_axis",
+    "from_frames",
+    "kept_dtype",
+    "per_channel",
+    "planes",
+    "range_dtype",
+    "to_frames",
+    "working_dtype",
+]
 
 
 def channel_axis(ndim: int, channels_first: bool) -> int:
@@ -61,6 +69,6 @@ def working_dtype(dtype: Dtype) -> Dtype:
 
 
 def range_dtype(dtype: Dtype, clip_values: ClipValues) -> Dtype:
-    """The type in which NumPy would bring data into a range: arrays in `clip_values` count, numbers do not."""
+    """The type in which NumPy computes with data and `clip_values`: arrays count, plain numbers do not."""
     bounds = (value if isinstance(value, int | float) else np.asarray(value) for value in clip_values)
     return np.result_type(working_dtype(dtype), *bounds)

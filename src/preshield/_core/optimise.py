@@ -18,9 +18,11 @@ METHODS = ("L-BFGS-B", "CG", "Newton-CG")
 Objective = Callable[[Array, Array], tuple[Array, Array]]
 """`(points (B, n), problems (B,)) -> (values (B,), gradients (B, n))`; `problems` numbers the rows."""
 
-HISTORY = 10
+HISTORY = 5
 DECREASE = 1e-4  # Armijo: the fraction of the predicted decrease that a step must reach
 TRIALS = 20  # evaluations in one line search
+REFINEMENTS = 4  # of them, those that also look for a slope that is not steeply uphill
+MARGIN = 0.1  # trials keep this fraction of the bracket away from its ends
 INNER = 20  # conjugate-gradient steps inside a Newton step
 DIFFERENCE = 1e-6  # length of the step over which a Newton step differences gradients
 TINY = 1e-300
@@ -80,8 +82,9 @@ def minimise(
 
     Notes
     -----
-    Steps satisfy the weak Wolfe conditions, found by bracketing and bisection, which also holds up where
-    the objective has kinks (Lewis and Overton 2013, doi:10.1007/s10107-012-0514-2).
+    Steps satisfy the strong Wolfe conditions, found by bracketing and cubic interpolation. Kinks of the
+    objective may leave no such step; then the weak conditions do, which can always be met (Lewis and
+    Overton 2013, doi:10.1007/s10107-012-0514-2).
     """
     result = Minimum(x.copy(), np.empty(len(x)), np.zeros(len(x), dtype=int), np.zeros(len(x), dtype=int))
     rows = np.arange(len(x))
@@ -142,34 +145,50 @@ def _line_search(
 ) -> tuple[Array, Array, Array]:
     """Step along `direction` for each row, with value and gradient there; 0 where nothing decreases."""
     slope = _dot(grad, direction)
-    low, high = np.zeros(len(x)), np.full(len(x), np.inf)
+    low = np.stack((np.zeros(len(x)), value, slope))  # both ends of the bracket: step, value and slope
+    high = np.full_like(low, np.inf)
     best, best_value, best_grad = np.zeros(len(x)), value.copy(), grad.copy()
     pending = np.flatnonzero(slope < 0)
     step = step.copy()
-    for _ in range(TRIALS):
+    for trial in range(TRIALS):
         if not len(pending):
             break
         p = slice(None) if len(pending) == len(x) else pending
         trial_value, trial_grad = evaluate(x[p] + step[p][:, None] * direction[p], rows[p])
+        trial_slope = _dot(trial_grad, direction[p])
         decreased = trial_value <= value[p] + DECREASE * step[p] * slope[p]
-        flat = _dot(trial_grad, direction[p]) >= curvature * slope[p]
-        taken = pending[decreased]
+        better = decreased & (trial_value < best_value[p])
+        taken = pending[better]
         best[taken] = step[taken]
-        best_value[taken] = trial_value[decreased]
-        best_grad[taken] = trial_grad[decreased]
-        low[taken] = step[taken]
-        rejected = pending[~decreased]
-        high[rejected] = step[rejected]
-        pending = pending[~(decreased & flat)]
-        bounded = np.isfinite(high[pending])
-        step[pending] = np.where(bounded, (low[pending] + high[pending]) / 2, 2 * step[pending])
+        best_value[taken] = trial_value[better]
+        best_grad[taken] = trial_grad[better]
+        beyond = ~decreased | (trial_value > low[1, p]) | (trial_slope >= 0)
+        ends = np.stack((step[p], trial_value, trial_slope))
+        low[:, pending[~beyond]] = ends[:, ~beyond]
+        high[:, pending[beyond]] = ends[:, beyond]
+        flat = trial_slope >= curvature * slope[p]
+        if trial < REFINEMENTS:
+            flat &= trial_slope <= -curvature * slope[p]
+        pending = pending[~(better & flat)]
+        step[pending] = _between(low[:, pending], high[:, pending])
     return best, best_value, best_grad
+
+
+def _between(low: Array, high: Array) -> Array:
+    """Where the cubic through both ends is least, but away from them; doubled while `high` is infinite."""
+    (a, value_a, slope_a), (b, value_b, slope_b) = low, high
+    with np.errstate(all="ignore"):  # the infinite ends
+        chord = slope_a + slope_b - 3 * (value_b - value_a) / (b - a)
+        root = np.sqrt(np.maximum(chord**2 - slope_a * slope_b, 0))
+        part = 1 - (slope_b + root - chord) / (slope_b - slope_a + 2 * root)
+        part = np.clip(np.where(np.isfinite(part), part, 0.5), MARGIN, 1 - MARGIN)
+        return np.where(np.isfinite(b), a + part * (b - a), 2 * a)
 
 
 class _Lbfgs:
     """Limited-memory BFGS (Nocedal 1980): the two-loop recursion, for all rows at once."""
 
-    curvature = 0.9
+    curvature = 0.3
 
     def __init__(self) -> None:
         self.pairs: list[tuple[Array, Array, Array]] = []  # step s, change of gradient y, 1 / <s, y>
