@@ -1,0 +1,1 @@
+"""Attacks on a defended model, and the records that they return."""

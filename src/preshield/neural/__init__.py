@@ -1,0 +1,1 @@
+"""Models, their training, and what an attack needs from them."""
