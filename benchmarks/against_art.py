@@ -1,7 +1,7 @@
 """Time every defence beside ART's, in one process, and beside the floor that no code can go below.
 
-Each row runs ART, preshield and the floor in turn, several times over; the figure that counts is the ratio
-of the medians. The floor is a copy of the array or, where a codec does the work, one thread that encodes
+Each row runs ART, preshield and the floor in turn, several times over, each time for a tenth of a second at
+least; the figure that counts is the ratio of the medians. The floor is a copy of the array or, where a codec does the work, one thread that encodes
 and decodes and does nothing else. Extra memory is the peak of what Python and NumPy allocate in one call of
 preshield, less the output. Run it on an idle machine:
 
@@ -30,6 +30,9 @@ from tqdm import tqdm
 import preshield
 from preshield._core.threads import thread_count
 from preshield.codecs import jpeg
+
+
+SAMPLE_SECONDS = 0.1
 
 
 @dataclass
@@ -118,14 +121,16 @@ def defence(name: str, cls: str, x: np.ndarray, target: float, *args: object) ->
 
 
 def measure(case: Case, pairs: int) -> Result:
-    """Run the three in turn; the first round, in which code is compiled, does not count."""
-    case.ours()
+    """Run the three in turn; a sample is the mean of as many calls as fill a tenth of a second."""
+    case.ours()  # compiles
     times: dict[str, list[float]] = {"art": [], "ours": [], "floor": []}
     for _ in range(pairs):
         for key, samples in times.items():
-            start = time.perf_counter()
-            getattr(case, key)()
-            samples.append(1e3 * (time.perf_counter() - start))
+            call, start, calls = getattr(case, key), time.perf_counter(), 0
+            while calls == 0 or time.perf_counter() - start < SAMPLE_SECONDS:
+                call()
+                calls += 1
+            samples.append(1e3 * (time.perf_counter() - start) / calls)
     ours, theirs, floor = (median(times[key]) for key in ("ours", "art", "floor"))
     tracemalloc.start()
     output = case.ours()[0 if "Label" not in case.name else 1]

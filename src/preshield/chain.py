@@ -41,7 +41,7 @@ class Chain(Preprocessor):
     TypeError
         If `defences` is not a list or tuple of preshield's defences.
     ValueError
-        If it is empty.
+        If it is empty, or no domain is common to all stages.
 
     Notes
     -----
@@ -77,6 +77,9 @@ class Chain(Preprocessor):
         self.defences = defences
         self.apply_fit = apply_fit
         self.apply_predict = apply_predict
+        if not self.domains:
+            of_each = ", ".join(f"{type(d).__name__}: {'/'.join(d.domains)}" for d in defences)
+            raise ValueError(f"`defences` must have a domain in common, got {of_each}.")
 
     # Facts, from the stages
 
@@ -106,6 +109,11 @@ class Chain(Preprocessor):
     def optimises_at_test_time(self) -> bool:  # type: ignore[override]
         """Whether a stage optimises."""
         return any(d.optimises_at_test_time for d in self.defences)
+
+    @property
+    def ragged(self) -> bool:  # type: ignore[override]
+        """Whether every stage takes samples that differ in length."""
+        return all(d.ragged for d in self.defences if d.domains != ("labels",))
 
     @property
     def paper(self) -> str:  # type: ignore[override]
@@ -139,6 +147,8 @@ class Chain(Preprocessor):
         return grad
 
     def _transform_labels(self, y: Array | None, draw: _Pass) -> Array | None:
+        if y is None:  # in prediction
+            return None
         for stage, _, stage_draw in self._steps(draw):
             y = stage._transform_labels(y, stage_draw)
         return y
@@ -149,9 +159,16 @@ class Chain(Preprocessor):
         return draw.steps
 
     def _fit(self, x: Array, y: Array | None) -> None:
-        for stage in self.defences:
-            stage.fit(x, y)
-            x, y = stage(x, y)
+        learners = [i for i, d in enumerate(self.defences) if d._learns]
+        for i, stage in enumerate(self.defences[: max(learners, default=-1) + 1]):
+            if stage._learns:
+                stage.fit(x, y)
+            if i != learners[-1]:
+                x, y = stage(x, y)
+
+    @property
+    def _learns(self) -> bool:
+        return any(d._learns for d in self.defences)
 
     def _output_shape(self, shape: Shape) -> Shape:
         for stage in self.defences:

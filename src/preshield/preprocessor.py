@@ -40,6 +40,8 @@ class Preprocessor:
         The dtype of every output; None keeps floating types and makes integers `float32`.
     keeps_integers : bool
         With `output_dtype=None`: integers stay as they are.
+    ragged : bool
+        Whether samples may differ in length, in an object array.
     paper : str
         Where it was proposed.
     known_attacks : tuple of str
@@ -89,6 +91,7 @@ class Preprocessor:
     optimises_at_test_time: ClassVar[bool] = False
     output_dtype: ClassVar[str | None] = None
     keeps_integers: ClassVar[bool] = False
+    ragged: ClassVar[bool] = False
     paper: ClassVar[str] = ""
     known_attacks: ClassVar[tuple[str, ...]] = ()
     params: ClassVar[tuple[str, ...]] = ()
@@ -201,7 +204,7 @@ class Preprocessor:
     @property
     def is_fitted(self) -> bool:
         """Whether it can be called: always, unless there is something to learn first."""
-        return self._fitted or type(self)._fit is Preprocessor._fit
+        return self._fitted or not self._learns
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters by name, the very objects that were passed.
@@ -239,7 +242,7 @@ class Preprocessor:
         for name in params:
             setattr(self, name, getattr(checked, name))
         if "rng" in params:
-            self._stream = None
+            self.__dict__.pop("_stream", None)
         return self
 
     @contextmanager
@@ -323,13 +326,17 @@ class Preprocessor:
     def _fresh_seed(self) -> Seed:
         if not self.stochastic:
             return np.zeros(0, dtype=np.uint32)
-        if self._stream is None:
-            self._stream = random.SeedStream(getattr(self, "rng", None))
+        if self._stream is None:  # one stream, whichever thread is first
+            self.__dict__.setdefault("_stream", random.SeedStream(getattr(self, "rng", None)))
         return self._stream.next()
 
     def _begin(self, x: Array, seed: Seed) -> Any:
         """The draw of one pass, from its seed."""
         return self._draw(x, random.generator(seed)) if self.stochastic else None
+
+    @property
+    def _learns(self) -> bool:
+        return type(self)._fit is not Preprocessor._fit
 
     @property
     def _changes_labels(self) -> bool:
@@ -347,7 +354,8 @@ class Preprocessor:
         """`x` as an array that this defence can take."""
         if self.domains == ("labels",):
             return x  # type: ignore[no-any-return]
-        return check_batch(x, self.domains, getattr(self, "channels_first", None))
+        channels_first = getattr(self, "channels_first", None)
+        return check_batch(x, self.domains, channels_first, ragged=self.ragged)
 
     def _output_dtype(self, dtype: Dtype) -> Dtype:
         if self.output_dtype is not None:
@@ -361,7 +369,9 @@ class Preprocessor:
         if self.domains == ("labels",):
             return x
         out = self._transform(x, draw)
-        return out if out.dtype == object else out.astype(self._output_dtype(x.dtype), copy=False)
+        if out.dtype == object:
+            return out
+        return out.astype(self._output_dtype(x.dtype), copy=np.may_share_memory(out, x))
 
     def _pull_back(self, x: Array, grad: Array, draw: Any) -> Array:
         """Vector-Jacobian product at a checked batch."""

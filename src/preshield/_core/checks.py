@@ -140,7 +140,9 @@ def resolve_channels_first(channels_first: bool, channel_index: int | None) -> b
     return channel_index == 1
 
 
-def check_batch(x: object, domains: tuple[str, ...], channels_first: bool | None) -> Array:
+def check_batch(
+    x: object, domains: tuple[str, ...], channels_first: bool | None, *, ragged: bool = False
+) -> Array:
     """Return `x` as a NumPy array if a defence for `domains` can take it.
 
     Parameters
@@ -151,6 +153,8 @@ def check_batch(x: object, domains: tuple[str, ...], channels_first: bool | None
         Images have 4 axes, videos 5; other domains take any number from 1 up.
     channels_first : bool or None
         Which axis holds the channels; None if that makes no difference to the defence.
+    ragged : bool, default False
+        Whether samples may differ in length: an object array of arrays.
 
     Returns
     -------
@@ -159,7 +163,7 @@ def check_batch(x: object, domains: tuple[str, ...], channels_first: bool | None
     """
     array = np.asarray(x)
     if array.dtype == object:
-        if "audio" not in domains:
+        if not ragged:
             raise TypeError(
                 "`x` must be a numeric array, got an object array (samples of different shapes?); "
                 "bring the samples to one shape first."

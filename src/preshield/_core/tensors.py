@@ -46,15 +46,14 @@ def to_numpy(x: Any) -> Array:
 def call(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     """Apply `defence` to a batch of any framework, and to its labels."""
     kind = framework(x)
-    if kind == "numpy":
+    if kind == "numpy" or (defence.domains == ("labels",) and not _traced(kind, x, y)):
         x = defence._checked(x)
         draw = defence._begin(x, defence._next_seed())
         return defence._run(x, draw), _labels(defence, y, draw)
-    if defence.domains == ("labels",):
-        return x, _labels(defence, y, defence._begin(x, defence._next_seed()))
     if "bfloat16" in str(x.dtype):
         out, y = call(defence, _cast(kind, x, "float32"), y)
-        return (out if defence.output_dtype else _cast(kind, out, "bfloat16")), y
+        kept = defence._output_dtype(np.dtype(np.float16)) == np.float16
+        return (_cast(kind, out, "bfloat16") if kept else out), y
     return {"torch": _torch, "tensorflow": _tensorflow, "jax": _jax}[kind](defence, x, y)
 
 
@@ -91,6 +90,13 @@ def _cast(kind: str, x: Any, dtype: str) -> Any:
     if kind == "torch":
         return x.to(getattr(sys.modules["torch"], dtype))
     return sys.modules["tensorflow"].cast(x, dtype) if kind == "tensorflow" else x.astype(dtype)
+
+
+def _traced(kind: str, *tensors: Any) -> bool:
+    """Whether values are known only when the graph runs."""
+    if kind == "tensorflow":
+        return not sys.modules["tensorflow"].executing_eagerly()
+    return kind == "jax" and any(isinstance(t, sys.modules["jax"].core.Tracer) for t in tensors)
 
 
 # What a traced graph calls back: everything is regenerated from the seed
@@ -131,8 +137,7 @@ def _torch_function() -> Any:
             ctx.defence = defence
             ctx.save_for_backward(x)
             passed.append(ctx.draw)
-            out = defence._run(batch, ctx.draw)
-            return _like(x, out.copy() if np.shares_memory(out, batch) else out)
+            return _like(x, defence._run(batch, ctx.draw))
 
         @staticmethod
         @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
@@ -156,7 +161,7 @@ def _torch(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
 def _tensorflow(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     tf = sys.modules["tensorflow"]
     x = tf.convert_to_tensor(x)
-    if not tf.executing_eagerly():
+    if _traced("tensorflow", x, y):
         return _tensorflow_traced(defence, x, y)
     passed = []
 
@@ -194,7 +199,7 @@ def _tensorflow_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, An
 
         return out, backward
 
-    out = defend(x, seed)
+    out = x if defence.domains == ("labels",) else defend(x, seed)
     if y is None or not defence._changes_labels:
         return out, y
     y = tf.convert_to_tensor(y)
@@ -218,8 +223,7 @@ def _static_shape(defence: "Preprocessor", shape: Any) -> list[int | None]:
 
 
 def _jax(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
-    jax = sys.modules["jax"]
-    if isinstance(x, jax.core.Tracer):
+    if _traced("jax", x, y):
         return _jax_traced(defence, x, y)
     batch = defence._checked(to_numpy(x))
     draw = defence._begin(batch, defence._next_seed())
@@ -257,9 +261,9 @@ def _jax_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
         seed = io_callback(
             defence._next_seed, jax.ShapeDtypeStruct((defence._seed_words,), np.uint32), ordered=False
         )
-    out = defend(x, seed)
+    out = x if defence.domains == ("labels",) else defend(x, seed)
     if y is None or not defence._changes_labels:
         return out, y
-    y = jax.numpy.asarray(y)
+    x, y = jax.lax.stop_gradient((x, jax.numpy.asarray(y)))  # labels have no gradient
     example = _label_example(defence, y.shape, y.dtype, x.shape, x.dtype)
     return out, call_back(_relabel, example.shape, example.dtype, y, x, seed)

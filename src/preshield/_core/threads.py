@@ -1,13 +1,18 @@
 """One way to spread a batch over threads."""
 
 import os
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
 
 from .typing import Array
 
 __all__ = ["block_length", "map_blocks", "thread_count"]
 
+RUNS = 4  # for each thread, so that none is left with most of the work
+MOST_THREADS = 256
 BLOCK_BYTES = 1 << 19  # a block and what is made of it stay within the second-level cache
 
 
@@ -36,13 +41,14 @@ def map_blocks(
 ) -> None:
     """Call `function` with consecutive slices of `range(total)`, on all threads.
 
-    The threads are started for this call and end with it, so nothing survives a fork, and a call from any
-    thread is safe. The function must release the global interpreter lock for most of its time.
+    The calling thread works too, so a call makes progress whatever the pool is busy with, and calls from
+    many threads are safe. A forked process starts a pool of its own.
 
     Parameters
     ----------
     function : callable
-        Takes a slice of at most `block` entries; writes its result where the caller finds it.
+        Takes a slice of at most `block` entries; writes its result where the caller finds it. It must
+        release the global interpreter lock for most of its time.
     total, block : int
         Number of entries, and of entries in a slice.
     progress : str, optional
@@ -50,21 +56,54 @@ def map_blocks(
     """
     slices = [slice(i, min(i + block, total)) for i in range(0, total, block)]
     threads = min(thread_count(), len(slices))
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            done = pool.map(function, slices)
-            _exhaust(done, slices, progress)
-    else:
-        _exhaust(map(function, slices), slices, progress)
+    # A thread takes neighbouring blocks: two threads in one huge page wait for each other.
+    run = max(1, len(slices) // (RUNS * threads)) if threads else 1
+    pending = iter([slices[i : i + run] for i in range(0, len(slices), run)])
+    bar, lock = _bar(total, progress), threading.Lock()
+
+    def drain() -> None:
+        while True:
+            with lock:
+                blocks = next(pending, None)
+            if blocks is None:
+                return
+            try:
+                for rows in blocks:
+                    function(rows)
+                    if bar is not None:
+                        with lock:
+                            bar.update(rows.stop - rows.start)
+            except BaseException:
+                with lock:  # nobody takes another block
+                    for _ in pending:
+                        pass
+                raise
+
+    helpers = [_pool().submit(drain) for _ in range(threads - 1)]
+    try:
+        drain()
+    finally:
+        errors = [helper.exception() for helper in helpers if not helper.cancel()]
+        if bar is not None:
+            bar.close()
+    for error in errors:
+        if error is not None:
+            raise error
 
 
-def _exhaust(done: Iterator[None], slices: list[slice], progress: str | None) -> None:
+def _bar(total: int, progress: str | None) -> Any:
     if progress is None:
-        for _ in done:
-            pass
-        return
+        return None
     from tqdm.auto import tqdm
 
-    with tqdm(total=slices[-1].stop if slices else 0, desc=progress) as bar:
-        for rows, _ in zip(slices, done, strict=True):
-            bar.update(rows.stop - rows.start)
+    return tqdm(total=total, desc=progress)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Threads for the life of this process; they are started as they are needed."""
+    return ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="preshield")
+
+
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_integer, check_option
-from .._core.layout import range_dtype
+from .._core.layout import range_dtype, working_dtype
 from .._core.threads import block_length, map_blocks
 from .._core.typing import Array, ClipValues, Dtype
 from ..preprocessor import Preprocessor
@@ -88,15 +88,13 @@ class FeatureSqueezing(Preprocessor):
         dtype = range_dtype(x.dtype, self.clip_values)
         levels = float(2.0**self.bit_depth - 1)
         low, span = self._range(x, dtype)
-        out = np.empty(x.shape, self._output_dtype(x.dtype))
+        out = np.empty(x.shape, working_dtype(x.dtype))
         if low.ndim == 0 and x.flags.c_contiguous:  # the shape does not matter: blocks of any length
             flat, flat_out = x.reshape(-1), out.reshape(-1)
 
             def work(rows: slice) -> None:
                 block = flat[rows].astype(dtype, copy=False)
-                target = flat_out[rows] if out.dtype == dtype else np.empty(block.shape, dtype)
-                squeeze(target, block, dtype.type(low), dtype.type(span), levels)
-                flat_out[rows] = target
+                squeeze(flat_out[rows], block, dtype.type(low), dtype.type(span), levels)
 
             map_blocks(work, flat.size, block_length(flat))
         else:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .._core.checks import check_bool, check_integer, check_number, check_values
-from .._core.layout import kept_dtype
+from .._core.layout import kept_dtype, working_dtype
 from .._core.threads import block_length, map_blocks
 from .._core.typing import Array
 from ..preprocessor import Preprocessor
@@ -83,6 +83,8 @@ class LabelSmoothing(Preprocessor):
         self.num_classes = num_classes
 
     def _transform_labels(self, y: Array | None, draw: None) -> Array:
+        from .._core.kernels.labels import smooth_labels
+
         if y is None:
             raise ValueError("`y` must be given: LabelSmoothing changes labels.")
         check_values("y", y)
@@ -100,14 +102,15 @@ class LabelSmoothing(Preprocessor):
                 f"`max_value` must be at least 1 / classes = {1 / y.shape[1]:.3g}, got {self.max_value!r}: "
                 "the wrong classes would receive more."
             )
-        out = np.empty(y.shape, kept_dtype(y.dtype))
+        out = np.empty(y.shape, working_dtype(y.dtype))
+        values = out.dtype.type(self.max_value), out.dtype.type(rest)
 
         def work(rows: slice) -> None:
-            block = y[rows]
-            out[rows] = np.where(block == 1, self.max_value, np.where(block == 0, rest, block))
+            block = np.ascontiguousarray(y[rows], dtype=out.dtype)
+            smooth_labels(out[rows].reshape(-1), block.reshape(-1), *values)
 
-        map_blocks(work, len(y), block_length(y))
-        return out
+        map_blocks(work, len(y), block_length(out))
+        return out.astype(kept_dtype(y.dtype), copy=False)
 
 
 def _one_hot(y: Array, classes: int) -> Array:

@@ -120,7 +120,8 @@ class SpatialSmoothing(Preprocessor):
             block = np.ascontiguousarray(source[rows], dtype=dtype)
             medians = target[rows] if out.dtype == dtype else np.empty(block.shape, dtype)
             median_planes(medians, block, int(self.window_size), step, *network)
-            target[rows] = medians
+            if out.dtype != dtype:
+                target[rows] = medians
 
         progress = "Spatial smoothing" if self.verbose else None
         if x.size:
