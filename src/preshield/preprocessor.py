@@ -54,7 +54,7 @@ class Preprocessor:
     Hooks, all on NumPy arrays:
 
     ``_transform(x, draw)``
-        The arithmetic, on a checked batch that must not be written to; deterministic given `draw`.
+        The arithmetic, on a checked, read-only batch; deterministic given `draw`.
     ``_draw(x, rng)``
         Stochastic defences: what is drawn for this batch, from a generator. Only the shape and dtype of
         `x` may be used.
@@ -361,7 +361,7 @@ class Preprocessor:
         if self.output_dtype is not None:
             return np.dtype(self.output_dtype)
         if dtype.kind == "O" or (self.keeps_integers and dtype.kind in "bui"):
-            return dtype
+            return dtype.newbyteorder("=")
         return kept_dtype(dtype)
 
     def _run(self, x: Array, draw: Any) -> Array:
@@ -383,7 +383,7 @@ class Preprocessor:
         else:
             classes = [self._gradient(x, grad[:, k], draw) for k in range(grad.shape[1])]
             pulled = np.stack(classes, axis=1) if classes else np.empty((*x.shape[:1], 0, *x.shape[1:]))
-        return pulled.astype(kept_dtype(grad.dtype), copy=pulled is grad)
+        return pulled.astype(kept_dtype(grad.dtype), copy=np.may_share_memory(pulled, grad))
 
 
 def _equal(a: Any, b: Any) -> bool:

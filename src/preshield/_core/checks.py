@@ -159,7 +159,7 @@ def check_batch(
     Returns
     -------
     ndarray
-        `x` itself if it is an array.
+        A read-only view of `x` if it is an array, so that no defence can write to what the caller owns.
     """
     array = np.asarray(x)
     if array.dtype == object:
@@ -170,7 +170,7 @@ def check_batch(
             )
         for sample in array:
             check_values("x", np.asarray(sample))
-        return array
+        return _read_only(array)
     check_values("x", array)
     if set(domains) <= {"image", "video"}:
         axes = {"image": "NCHW" if channels_first else "NHWC"}
@@ -180,11 +180,17 @@ def check_batch(
             wanted = " or a ".join(f"{n}-D {layouts[n]}" for n in sorted(layouts))
             hint = "; add the batch axis with x[None]" if array.ndim + 1 in layouts else ""
             raise ValueError(f"`x` must be a {wanted}, got shape {array.shape}{hint}.")
-        if channels_first is not None:
-            _check_layout(array.shape, channels_first)
     elif array.ndim < 1:
         raise ValueError(f"`x` must have a batch axis, got a scalar of type {array.dtype}.")
-    return array
+    if channels_first is not None and array.ndim in (4, 5):
+        _check_layout(array.shape, channels_first)
+    return _read_only(array)
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _check_layout(shape: Shape, channels_first: bool) -> None:
@@ -235,12 +241,12 @@ def check_channels(name: str, value: Array, shape: Shape, axis: int) -> None:
 
 
 def check_gradient(grad: object, shape: Shape) -> Array:
-    """Return `grad` as an array if it is shaped like the output, or has one more axis for classes."""
+    """Return `grad` as a read-only array if it is shaped like the output, or has an axis for classes."""
     array = np.asarray(grad)
     if array.dtype.kind not in "buif":
         raise TypeError(f"`grad` must hold real numbers, got dtype {array.dtype}.")
     if array.shape == shape or (array.ndim == len(shape) + 1 and _without_classes(array.shape) == shape):
-        return array
+        return _read_only(array)
     raise ValueError(
         f"`grad` must have the shape {shape} of the output, or that with an axis of classes after the "
         f"first, got {array.shape}."

@@ -69,6 +69,6 @@ def working_dtype(dtype: Dtype) -> Dtype:
 
 
 def range_dtype(dtype: Dtype, clip_values: ClipValues) -> Dtype:
-    """The type in which NumPy computes with data and `clip_values`: arrays count, plain numbers do not."""
+    """The type in which NumPy divides data by the span of `clip_values`, but at least `float32`."""
     bounds = (value if isinstance(value, int | float) else np.asarray(value) for value in clip_values)
-    return np.result_type(working_dtype(dtype), *bounds)
+    return working_dtype(np.result_type(dtype, 0.0, *bounds))

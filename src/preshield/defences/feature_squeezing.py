@@ -89,7 +89,7 @@ class FeatureSqueezing(Preprocessor):
         levels = float(2.0**self.bit_depth - 1)
         low, span = self._range(x, dtype)
         out = np.empty(x.shape, working_dtype(x.dtype))
-        if low.ndim == 0 and x.flags.c_contiguous:  # the shape does not matter: blocks of any length
+        if span.ndim == 0 and x.flags.c_contiguous:  # the shape does not matter: blocks of any length
             flat, flat_out = x.reshape(-1), out.reshape(-1)
 
             def work(rows: slice) -> None:

@@ -1,0 +1,100 @@
+"""One page for each defence, from its docstring and its facts; and a copy of the notebooks."""
+
+import re
+import shutil
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+import preshield
+from preshield.catalogue import DefenceFacts
+
+GRADIENTS = {
+    "exact": "exact",
+    "identity": "identity: the backward pass takes the defence for the identity",
+    "surrogate": "surrogate: the derivative of a smooth stand-in",
+}
+
+
+def write_pages(app: Sphinx) -> None:
+    docs = Path(app.srcdir)
+    for facts in preshield.list_defences():
+        write(docs / "defences" / "generated" / f"{facts.name}.rst", page(facts))
+    for notebook in (docs.parent / "examples").glob("*.ipynb"):
+        target = docs / "examples" / "generated" / notebook.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists() or target.read_bytes() != notebook.read_bytes():
+            shutil.copyfile(notebook, target)
+
+
+def page(facts: DefenceFacts) -> str:
+    cls = getattr(preshield, facts.name)
+    rows = {
+        "Protects": ", ".join(facts.domains),
+        "Stochastic": yes_or_no(facts.stochastic),
+        "Gradient, by default": GRADIENTS[facts.gradient_kind],
+        "Changes the shape": yes_or_no(facts.changes_shape),
+        "Optimises at test time": yes_or_no(facts.optimises_at_test_time),
+        "Output": output(cls),
+        "Paper": link(facts.paper),
+    }
+    table = "".join(f"   * - {name}\n     - {value}\n" for name, value in rows.items())
+    attacks = "".join(f"- {link(attack)}\n" for attack in facts.known_attacks)
+    return f"""\
+{facts.name}
+{"=" * len(facts.name)}
+
+{facts.summary}
+
+Facts
+-----
+
+.. list-table::
+   :stub-columns: 1
+   :widths: 30 70
+
+{table}
+Known attacks
+-------------
+
+Who broke it, and how far. An attacker who knows the defence is the one to reckon with.
+
+{attacks}
+Reference
+---------
+
+The methods are those of every defence: see :doc:`/contract`.
+
+.. autoclass:: preshield.{facts.name}
+   :no-index-entry:
+"""
+
+
+def output(cls: type[preshield.Preprocessor]) -> str:
+    if cls.domains == ("labels",):
+        return "labels of a floating type; the data pass through"
+    if cls.output_dtype is not None:
+        return f"``{cls.output_dtype}``"
+    return "the input's dtype" if cls.keeps_integers else "floating types are kept, integers become ``float32``"
+
+
+def yes_or_no(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def link(text: str) -> str:
+    """Identifiers of arXiv as links."""
+    text = re.sub(r"arXiv:(\d+\.\d+)", r"`arXiv:\1 <https://arxiv.org/abs/\1>`__", text)
+    return re.sub(r"(?<![<\w])(https://(?!arxiv)\S+)", r"`\1 <\1>`__", text)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a page if it has changed, so that an unchanged one is not built again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("builder-inited", write_pages)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,132 @@
+"""Every defence, once: the contract runs over all of its cases."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from preshield import (
+    Chain,
+    FeatureSqueezing,
+    GaussianAugmentation,
+    JpegCompression,
+    LabelSmoothing,
+    Preprocessor,
+    SpatialSmoothing,
+    ThermometerEncoding,
+    TotalVarMin,
+)
+
+__all__ = ["ALL", "CASES", "Case", "features", "images", "videos"]
+
+
+def images(channels: int = 3, *, channels_first: bool = False, scale: float = 1) -> np.ndarray:
+    """Three images of 6 x 5 pixels in [0, scale], the ends of the range and ties among their values."""
+    x = np.random.default_rng(0).random((3, 6, 5, channels), dtype=np.float32)
+    x = np.round(x, 2)
+    x[0, 0, 0], x[0, 0, 1] = 0, 1
+    return np.ascontiguousarray(np.moveaxis(x, -1, 1) if channels_first else x) * np.float32(scale)
+
+
+def videos(channels: int = 3, *, channels_first: bool = False, scale: float = 1) -> np.ndarray:
+    """Two videos of 3 frames of 6 x 5 pixels in [0, scale]."""
+    x = np.random.default_rng(1).random((2, 3, 6, 5, channels))
+    return np.ascontiguousarray(np.moveaxis(x, -1, 1) if channels_first else x) * scale
+
+
+def features() -> np.ndarray:
+    """Four samples with seven features in [0, 1]."""
+    return np.random.default_rng(2).random((4, 7))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A defence with some parameters, and a batch that it accepts."""
+
+    defence: type[Preprocessor]
+    name: str
+    parameters: dict[str, Any]
+    sample: np.ndarray
+
+    def make(self) -> Preprocessor:
+        return self.defence(**copy.deepcopy(self.parameters))
+
+    def __str__(self) -> str:
+        return f"{self.defence.__name__}-{self.name}"
+
+
+CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = {
+    FeatureSqueezing: {
+        "images": ({"clip_values": (0, 1), "bit_depth": 3}, images()),
+        "soft": ({"clip_values": (-1, 2), "bit_depth": 2, "gradient": "soft"}, features()),
+        "per channel": ({"clip_values": (np.zeros(3), np.array([1, 2, 3])), "bit_depth": 4}, videos()),
+    },
+    GaussianAugmentation: {
+        "augment": ({"sigma": 0.1, "ratio": 0.7}, images()),
+        "replace": (
+            {"sigma": 0.1, "augmentation": False, "clip_values": (0, 1), "rng": 3, "apply_predict": True},
+            features(),
+        ),
+    },
+    JpegCompression: {
+        "colour": ({"clip_values": (0, 1)}, images()),
+        "grey": (
+            {"clip_values": (0, 1), "quality": 80, "channels_first": True},
+            images(1, channels_first=True),
+        ),
+        "videos": (
+            {"clip_values": (0, 255), "channels_first": True},
+            videos(2, channels_first=True, scale=255),
+        ),
+    },
+    LabelSmoothing: {
+        "one-hot": ({}, images()),
+        "classes": ({"max_value": 0.6, "num_classes": 3}, features()),
+    },
+    SpatialSmoothing: {
+        "images": ({}, images()),
+        "exact": (
+            {"window_size": 2, "channels_first": True, "clip_values": (0.2, 0.9), "gradient": "exact"},
+            images(2, channels_first=True),
+        ),
+        "videos": ({"window_size": 5, "gradient": "exact"}, videos()),
+    },
+    ThermometerEncoding: {
+        "images": ({"clip_values": (0, 1), "num_space": 4}, images()),
+        "videos": ({"clip_values": (0, 2), "channels_first": True}, videos(channels_first=True)),
+        "identity": ({"clip_values": (-1, 1), "num_space": 3, "gradient": "identity"}, features()),
+    },
+    TotalVarMin: {
+        "images": ({"max_iter": 3}, images()),
+        "generator": (
+            {"solver": "CG", "norm": 1, "max_iter": 3, "rng": np.random.default_rng(5), "clip_values": (0, 1)},
+            videos(1),
+        ),
+        "Newton": (
+            {"solver": "Newton-CG", "max_iter": 2, "channels_first": True},
+            images(channels_first=True),
+        ),
+    },
+    Chain: {
+        "gradients": (
+            {"defences": [SpatialSmoothing(gradient="exact"), FeatureSqueezing((0, 1), 2, gradient="soft")]},
+            images(),
+        ),
+        "shapes, labels and draws": (
+            {
+                "defences": [
+                    GaussianAugmentation(0.1, ratio=0.5, clip_values=(0, 1)),
+                    LabelSmoothing(),
+                    Chain((JpegCompression((0, 1)), GaussianAugmentation(0.1, False))),
+                    ThermometerEncoding((0, 1), 3),
+                ],
+                "apply_fit": True,
+            },
+            images(),
+        ),
+        "labels": ({"defences": (LabelSmoothing(), LabelSmoothing(0.8))}, features()),
+    },
+}
+
+ALL = [Case(defence, name, *case) for defence, cases in CASES.items() for name, case in cases.items()]

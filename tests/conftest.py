@@ -1,0 +1,20 @@
+"""What all tests share."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# The same examples at every run; no limit for the first one, which compiles kernels.
+settings.register_profile("preshield", deadline=None, derandomize=True, database=None)
+settings.load_profile("preshield")
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    """Tests draw the same numbers in whatever order they run."""
+    np.random.seed(0)

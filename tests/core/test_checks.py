@@ -1,0 +1,227 @@
+"""The checks, rule by rule."""
+
+import numpy as np
+import pytest
+
+from preshield._core import checks
+
+NUMBERS = (None, "1", [1], 1j)
+
+
+@pytest.mark.parametrize("value", [True, False, np.True_])
+def test_bool(value):
+    checks.check_bool(flag=value)
+
+
+@pytest.mark.parametrize("value", [0, 1, None, "True"])
+def test_not_bool(value):
+    with pytest.raises(TypeError, match=r"`flag` must be True or False, got "):
+        checks.check_bool(other=True, flag=value)
+
+
+@pytest.mark.parametrize("value", [1, 3, np.int64(2), np.uint8(3)])
+def test_integer(value):
+    checks.check_integer("n", value, 1, 3)
+
+
+@pytest.mark.parametrize("value", [*NUMBERS, 1.0, True, np.True_])
+def test_not_an_integer(value):
+    with pytest.raises(TypeError, match=r"`n` must be an integer, got .* of type "):
+        checks.check_integer("n", value)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "value", "rule"),
+    [((1, 3), 0, "between 1 and 3"), ((1, 3), 4, "between 1 and 3"), ((1, None), 0, "at least 1"), ((None, 3), 4, "at most 3")],
+)
+def test_integer_out_of_range(bounds, value, rule):
+    with pytest.raises(ValueError, match=rf"`n` must be {rule}, got {value}\."):
+        checks.check_integer("n", value, *bounds)
+
+
+@pytest.mark.parametrize("value", [0, 0.5, 1, np.float32(0.5), np.int8(1)])
+def test_number(value):
+    checks.check_number("x", value, 0, 1)
+
+
+@pytest.mark.parametrize("value", [*NUMBERS, True])
+def test_not_a_number(value):
+    with pytest.raises(TypeError, match=r"`x` must be a number, got .* of type "):
+        checks.check_number("x", value)
+
+
+@pytest.mark.parametrize(("value", "rule"), [(np.nan, "finite"), (-np.inf, "finite"), (-0.1, "between 0 and 1"), (1.1, "between 0 and 1")])
+def test_number_out_of_range(value, rule):
+    with pytest.raises(ValueError, match=rf"`x` must be {rule}, got {value}\."):
+        checks.check_number("x", value, 0, 1)
+
+
+@pytest.mark.parametrize("value", ["c", None, 1, ("a",)])
+def test_options_are_listed(value):
+    checks.check_option("kind", "a", ("a", "b"))
+    with pytest.raises(ValueError, match=r"`kind` must be one of 'a', 'b', got "):
+        checks.check_option("kind", value, ("a", "b"))
+
+
+def test_rng():
+    for rng in (None, 0, np.int64(3), np.random.default_rng(0)):
+        checks.check_rng(rng)
+    with pytest.raises(ValueError, match="`rng` must be at least 0, got -1"):
+        checks.check_rng(-1)
+    for rng in (True, 1.5, "seed", np.random.RandomState(0)):
+        with pytest.raises(TypeError, match=r"`rng` must be None, an integer seed or a numpy\.random\.Generator"):
+            checks.check_rng(rng)
+
+
+@pytest.mark.parametrize(
+    "clip_values",
+    [(0, 1), [0.0, 255], np.array([-1, 1]), (np.zeros(3), np.ones(3)), (0, np.ones(3)), ([0, 0], [1, 2])],
+)
+def test_clip_values(clip_values):
+    checks.check_clip_values(clip_values)
+
+
+@pytest.mark.parametrize(
+    ("clip_values", "error", "message"),
+    [
+        (None, ValueError, r"must be a pair \(minimum, maximum\), got None"),
+        (1.0, ValueError, r"must be a pair \(minimum, maximum\), got 1\.0"),
+        ((0, 1, 2), ValueError, r"must be a pair \(minimum, maximum\), got \(0, 1, 2\)"),
+        (("a", "b"), TypeError, r"must hold numbers or arrays, got \('a', 'b'\)"),
+        ((0, None), ValueError, r"must be finite"),
+        ((0, np.inf), ValueError, r"must be finite, got \(0, inf\)"),
+        ((1, 1), ValueError, r"must have minimum < maximum everywhere, got \(1, 1\)"),
+        ((np.zeros(2), np.array([1, 0])), ValueError, r"must have minimum < maximum everywhere"),
+        ((np.zeros(2), np.ones(3)), ValueError, r"arrays that fit each other, got shapes \(2,\) and \(3,\)"),
+    ],
+)
+def test_bad_clip_values(clip_values, error, message):
+    with pytest.raises(error, match=message):
+        checks.check_clip_values(clip_values)
+
+
+def test_clip_values_may_be_missing_where_they_are_optional():
+    checks.check_clip_values(None, optional=True)
+
+
+def test_unknown_names_are_named_and_the_legal_ones_listed():
+    checks.check_unknown({"a"}, ("a", "b"), "Owner")
+    with pytest.raises(TypeError, match=r"Owner has no parameter 'c', 'd'; it has a, b\."):
+        checks.check_unknown({"a", "d", "c"}, ("a", "b"), "Owner")
+
+
+class Caller:
+    def __init__(self, channels_first=False, channel_index=None):
+        self.channels_first = checks.resolve_channels_first(channels_first, channel_index)
+
+
+@pytest.mark.parametrize(("index", "first"), [(1, True), (3, False), (4, False), (-1, False)])
+def test_channel_index_sets_channels_first_and_warns_where_it_was_written(index, first):
+    with pytest.warns(FutureWarning, match=rf"use channels_first={first} instead of channel_index={index}\.") as caught:
+        assert Caller(channel_index=index).channels_first is first
+    assert caught[0].filename == __file__
+
+
+def test_channel_index_out_of_range():
+    with pytest.raises(ValueError, match=r"`channel_index` must be 1 .*, got 2; better: use `channels_first`"):
+        Caller(channel_index=2)
+    with pytest.raises(TypeError, match="`channel_index` must be an integer, got 'last'"):
+        Caller(channel_index="last")
+    with pytest.raises(TypeError, match="`channels_first` must be True or False, got 1"):
+        Caller(channels_first=1)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (np.array([1, np.nan, np.nan, np.inf]), ValueError, r"`x` must be finite, got 2 NaN and 1 infinite among 4"),
+        (np.array(["a"]), TypeError, r"`x` must hold real numbers, got dtype <U1"),
+        (np.array([1j]), TypeError, r"`x` must hold real numbers, got dtype complex128"),
+        (np.array([[1, 2], [3]], dtype=object), TypeError, r"`x` must be a numeric array, got an object array"),
+        (np.float64(1), ValueError, r"`x` must have a batch axis, got a scalar"),
+    ],
+)
+def test_bad_features(x, error, message):
+    with pytest.raises(error, match=message):
+        checks.check_batch(x, ("image", "features"), None)
+
+
+def test_every_nan_is_found_whatever_the_memory_layout():
+    x = np.zeros((700, 700), dtype=np.float32)  # several blocks
+    x[699, 699] = np.nan
+    for layout in (x, x.T, x[::-1], x[:, ::-1]):
+        with pytest.raises(ValueError, match=r"got 1 NaN and 0 infinite among 490000 values"):
+            checks.check_batch(layout, ("features",), None)
+
+
+def test_a_batch_is_a_read_only_view():
+    x = np.zeros((2, 3))
+    view = checks.check_batch(x, ("features",), None)
+    assert np.shares_memory(view, x)
+    assert not view.flags.writeable
+    assert x.flags.writeable
+    assert isinstance(checks.check_batch([[1, 2]], ("features",), None), np.ndarray)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels_first", "message"),
+    [
+        ((8, 8, 3), False, r"4-D image batch \(NHWC\) or a 5-D video batch \(NFHWC\), got shape \(8, 8, 3\); add the batch axis"),
+        ((8, 8), True, r"4-D image batch \(NCHW\) or a 5-D video batch \(NCFHW\), got shape \(8, 8\)\."),
+        ((1, 1, 1, 1, 1, 1), True, r"got shape \(1, 1, 1, 1, 1, 1\)"),
+        ((2, 3, 8, 8), False, r"`x` of shape \(2, 3, 8, 8\) has its channels first, .*pass channels_first=True"),
+        ((2, 8, 8, 3), True, r"`x` of shape \(2, 8, 8, 3\) has its channels last, .*pass channels_first=False"),
+        ((2, 1, 4, 8, 8), False, r"has its channels first"),
+        ((2, 4, 8, 8, 1), True, r"has its channels last"),
+    ],
+)
+def test_bad_images(shape, channels_first, message):
+    with pytest.raises(ValueError, match=message):
+        checks.check_batch(np.zeros(shape), ("image", "video"), channels_first)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels_first"),
+    [
+        ((2, 8, 8, 3), False),
+        ((2, 3, 8, 8), True),
+        ((2, 3, 8, 8, 3), False),  # three frames
+        ((2, 3, 3, 8, 8), True),
+        ((2, 3, 4, 1), False),
+        ((2, 3, 3, 3), True),
+        ((0, 8, 8, 3), False),
+        ((2, 8, 8, 8), True),
+        ((2, 8, 8, 8), False),
+    ],
+)
+def test_good_images(shape, channels_first):
+    assert checks.check_batch(np.zeros(shape), ("image", "video"), channels_first).shape == shape
+
+
+def test_ragged_samples_are_checked_one_by_one():
+    ragged = np.empty(2, dtype=object)
+    ragged[:] = [np.zeros(3), np.array([0, np.inf])]
+    with pytest.raises(ValueError, match="got 0 NaN and 1 infinite among 2 values"):
+        checks.check_batch(ragged, ("audio",), None, ragged=True)
+    ragged[1] = np.zeros(5)
+    view = checks.check_batch(ragged, ("audio",), None, ragged=True)
+    assert view[1] is ragged[1]
+    assert not view.flags.writeable
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (1, 1)])
+def test_channels(shape):
+    if int(np.prod(shape)) in (1, 3):
+        checks.check_channels("clip_values", np.zeros(shape), (2, 3, 4), 1)
+    with pytest.raises(ValueError, match=r"`clip_values` .* each of the 3 channels of `x` \(axis 1 of shape \(2, 3, 4\)\), got shape \(2,\)"):
+        checks.check_channels("clip_values", np.zeros(2), (2, 3, 4), 1)
+
+
+def test_gradient():
+    for shape in ((2, 3), (2, 10, 3)):
+        assert checks.check_gradient(np.ones(shape), (2, 3)).shape == shape
+    for shape in ((3, 2), (2, 3, 10), (2,), (10, 2, 3)):
+        with pytest.raises(ValueError, match=r"`grad` must have the shape \(2, 3\) of the output, .*, got "):
+            checks.check_gradient(np.ones(shape), (2, 3))
+    with pytest.raises(TypeError, match=r"`grad` must hold real numbers, got dtype <U1"):
+        checks.check_gradient(np.full((2, 3), "a"), (2, 3))

@@ -1,0 +1,98 @@
+"""Layouts and dtypes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preshield._core.layout import (
+    channel_axis,
+    from_frames,
+    kept_dtype,
+    per_channel,
+    planes,
+    range_dtype,
+    to_frames,
+    working_dtype,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.lists(st.integers(0, 4), min_size=4, max_size=5).map(tuple), channels_first=st.booleans()
+)
+def test_frames_are_a_view_and_lead_back(shape, channels_first):
+    x = np.arange(np.prod(shape)).reshape(shape)
+    frames = to_frames(x, channels_first)
+    assert frames.ndim == 5
+    assert frames.shape[0] == shape[0]
+    assert frames.shape[1] == (1 if len(shape) == 4 else shape[2 if channels_first else 1])
+    assert frames.shape[-1] == shape[channel_axis(len(shape), channels_first)]
+    back = from_frames(frames, len(shape), channels_first)
+    np.testing.assert_array_equal(back, x)
+    assert x.size == 0 or np.shares_memory(back, x)
+
+
+def test_frames_of_videos_with_channels_first():
+    x = np.arange(2 * 3 * 4 * 5 * 6).reshape(2, 3, 4, 5, 6)  # NCFHW
+    assert to_frames(x, True)[1, 3, 4, 5, 2] == x[1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels_first", "expected"),
+    [
+        ((2, 5, 6, 3), False, ((2, 5, 18), 3)),
+        ((2, 4, 5, 6, 3), False, ((8, 5, 18), 3)),
+        ((2, 3, 5, 6), True, ((6, 5, 6), 1)),
+        ((2, 3, 4, 5, 6), True, ((24, 5, 6), 1)),
+    ],
+)
+def test_planes(shape, channels_first, expected):
+    assert planes(shape, channels_first) == expected
+
+
+def test_planes_keep_horizontal_neighbours_one_step_apart():
+    x = np.arange(2 * 5 * 6 * 3).reshape(2, 5, 6, 3)
+    shape, step = planes(x.shape, False)
+    assert x.reshape(shape)[1, 4, 2 * step + 1] == x[1, 4, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("ndim", "channels_first", "shape"), [(4, True, (1, 3, 1, 1)), (4, False, (1, 1, 1, 3)), (2, False, (1, 3))]
+)
+def test_per_channel(ndim, channels_first, shape):
+    assert per_channel(np.arange(3.0), ndim, channels_first).shape == shape
+    assert per_channel(np.array([2.0]), ndim, channels_first).shape == ()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept", "working"),
+    [
+        ("uint8", "float32", "float32"),
+        ("bool", "float32", "float32"),
+        ("float16", "float16", "float32"),
+        ("float32", "float32", "float32"),
+        (">f4", "float32", "float32"),
+        ("float64", "float64", "float64"),
+        ("longdouble", "longdouble", "float64"),
+    ],
+)
+def test_dtypes(dtype, kept, working):
+    assert kept_dtype(np.dtype(dtype)) == np.dtype(kept)
+    assert kept_dtype(np.dtype(dtype)).isnative
+    assert working_dtype(np.dtype(dtype)) == np.dtype(working)
+
+
+@pytest.mark.parametrize(
+    "clip_values",
+    [(0, 255), (0.0, 1.0), (np.float64(0), np.float64(1)), (np.float32(0), np.float32(1)), (np.zeros(3), np.ones(3))],
+)
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "bool", "float32", "float64"])
+def test_range_dtype_is_that_of_numpy_arithmetic(dtype, clip_values):
+    low, high = clip_values
+    x = np.ones((2, 3), dtype=dtype)
+    assert range_dtype(x.dtype, clip_values) == ((x - low) / (high - low)).dtype
+
+
+def test_range_dtype_of_half_precision_is_at_least_single():
+    assert range_dtype(np.dtype("float16"), (0, 1)) == np.float32

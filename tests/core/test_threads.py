@@ -1,0 +1,133 @@
+"""Blocks and threads."""
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preshield._core.threads import block_length, map_blocks, thread_count
+
+threads = pytest.mark.parametrize("threads", ["1", "2", "5"])
+
+
+def test_the_environment_sets_the_number_of_threads(monkeypatch):
+    monkeypatch.setenv("PRESHIELD_NUM_THREADS", "7")
+    assert thread_count() == 7
+    monkeypatch.setenv("PRESHIELD_NUM_THREADS", "")
+    assert thread_count() >= 1
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
+def test_a_wrong_number_of_threads_is_refused(monkeypatch, value):
+    monkeypatch.setenv("PRESHIELD_NUM_THREADS", value)
+    with pytest.raises(ValueError, match=rf"PRESHIELD_NUM_THREADS must be a positive integer, got '{value}'"):
+        map_blocks(print, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("x", "expected"),
+    [
+        (np.zeros((10, 100), np.uint8), 10),
+        (np.zeros((10, 300), np.float64), 1),
+        (np.zeros((0, 3)), 1000),
+        (np.zeros((4, 0)), 1000),
+        (np.zeros(5, np.uint8), 1000),
+    ],
+)
+def test_block_length(x, expected):
+    assert block_length(x, 1000) == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(total=st.integers(0, 50), block=st.integers(1, 60), count=st.integers(1, 6))
+def test_every_entry_is_visited_once(total, block, count):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRESHIELD_NUM_THREADS", str(count))
+        visits = np.zeros(total, dtype=int)
+        lengths = []
+
+        def work(rows):
+            visits[rows] += 1
+            lengths.append(rows.stop - rows.start)
+
+        map_blocks(work, total, block)
+    np.testing.assert_array_equal(visits, 1)
+    assert all(1 <= length <= block for length in lengths)
+
+
+@threads
+def test_an_error_comes_through_and_ends_the_work(monkeypatch, threads):
+    monkeypatch.setenv("PRESHIELD_NUM_THREADS", threads)
+    seen = []
+
+    def work(rows):
+        seen.append(rows.start)
+        if rows.start == 2:
+            raise KeyError("third block")
+
+    with pytest.raises(KeyError, match="third block"):
+        map_blocks(work, 10_000, 1)
+    assert len(seen) < 10_000
+
+
+def test_blocks_run_at_the_same_time(monkeypatch):
+    monkeypatch.setenv("PRESHIELD_NUM_THREADS", "3")
+    barrier = threading.Barrier(3, timeout=30)  # breaks unless three blocks are worked on at once
+    map_blocks(lambda rows: barrier.wait() and None, 3, 1)
+
+
+@threads
+def test_calls_inside_calls_from_many_threads_end(monkeypatch, threads):
+    monkeypatch.setenv("PRESHIELD_NUM_THREADS", threads)
+
+    def call(_):
+        sums = np.zeros(20, dtype=int)
+
+        def outer(rows):
+            def inner(columns):
+                sums[rows] += columns.stop - columns.start
+
+            map_blocks(inner, 1, 1)
+
+        map_blocks(outer, 20, 3)
+        return sums.tolist()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(call, range(16), timeout=60)) == [[1] * 20] * 16
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork on this platform")
+def test_a_forked_child_can_work():
+    code = """
+import os, warnings
+warnings.simplefilter("ignore")
+os.environ["PRESHIELD_NUM_THREADS"] = "3"
+from preshield._core.threads import map_blocks
+def total():
+    seen = []
+    map_blocks(lambda rows: seen.append(rows.start), 9, 1)
+    return len(seen)
+assert total() == 9
+child = os.fork()
+if child == 0:
+    os._exit(0 if total() == 9 else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+@threads
+def test_progress(monkeypatch, capsys, threads):
+    monkeypatch.setenv("PRESHIELD_NUM_THREADS", threads)
+    map_blocks(lambda rows: None, 10, 3)
+    assert capsys.readouterr().err == ""
+    map_blocks(lambda rows: None, 10, 3, progress="Working")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Working: 100%" in captured.err
+    assert "10/10" in captured.err

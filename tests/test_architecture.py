@@ -1,0 +1,191 @@
+"""The house: who imports whom, what `import preshield` loads, where things stand."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import preshield
+from preshield import Preprocessor
+
+from tests.cases import CASES
+
+SOURCE = Path(preshield.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+NAMESPACE = "the namespace"
+
+# Each room, and the rooms that it may import. `_core` is open to all, a room to itself; exceptions are below.
+MAY_IMPORT = {
+    "_core": set(),
+    "preprocessor": set(),
+    "chain": {"preprocessor"},
+    "codecs": set(),
+    "neural": set(),
+    "defences": {"preprocessor", "codecs", "neural"},
+    "evaluation": {"preprocessor", "chain", "neural"},
+    "plots": {"evaluation"},
+    "interop": {"preprocessor"},
+    "testing": {"preprocessor"},
+    "catalogue": {"preprocessor", NAMESPACE},
+    "demo": {"preprocessor", "chain", "defences", "neural", "evaluation", "plots", NAMESPACE},
+    "cli": {"preprocessor", "chain", "defences", "evaluation", "plots", "demo", NAMESPACE},
+    "__main__": {"cli"},
+    "__init__": {"interop"},
+}
+HEAVY = ["scipy", "numba", "PIL", "tensorflow", "keras", "torch", "jax", "art", "sklearn", "skimage"]
+HEAVY += ["simplejpeg", "tqdm", "matplotlib", "pywt", "av", "resampy"]
+
+
+def room(parts):
+    """First part of a module's path inside the package."""
+    return parts[0].removesuffix(".py") if parts else NAMESPACE
+
+
+def own_imports(file):
+    """Modules of the package that a file imports when it runs, as paths inside the package."""
+    package = file.relative_to(SOURCE).parts[:-1]
+    for node in runtime_nodes(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            yield (*base, *(node.module or "").split("."))[: None if node.module else -1]
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            yield from (tuple(n.split(".")[1:]) for n in names if n.split(".")[0] == "preshield")
+
+
+def foreign_imports(file):
+    for node in runtime_nodes(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.split(".")[0]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+
+
+def runtime_nodes(tree):
+    """All nodes but those under `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from runtime_nodes(node)
+
+
+def name_of(file):
+    return file.relative_to(SOURCE).as_posix()
+
+
+def test_imports_are_read():
+    """The reader sees relative, absolute and namespace imports, and skips those for type checkers."""
+    assert ("_core", "checks") in set(own_imports(SOURCE / "preprocessor.py"))
+    assert ("_core", "tensors") not in set(own_imports(SOURCE / "_core" / "tensors.py"))
+    assert ("preprocessor",) not in set(own_imports(SOURCE / "_core" / "tensors.py"))
+    assert ("codecs",) in set(own_imports(SOURCE / "defences" / "jpeg_compression.py"))
+    assert () in set(own_imports(SOURCE / "catalogue.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_imports_point_one_way(file):
+    own = room(file.relative_to(SOURCE).parts)
+    assert own in MAY_IMPORT, f"a new room: say in DESIGN and here what {own} may import"
+    for target in own_imports(file):
+        allowed = MAY_IMPORT[own] | {own, "_core"}
+        assert room(target) in allowed, f"{name_of(file)} imports {'.'.join(target) or NAMESPACE}"
+
+
+@pytest.mark.parametrize("file", sorted((SOURCE / "defences").glob("*.py")), ids=lambda f: f.stem)
+def test_defences_never_import_each_other(file):
+    assert not [target for target in own_imports(file) if target[:1] == ("defences",)]
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_only_interop_and_evaluation_know_art(file):
+    if room(file.relative_to(SOURCE).parts) not in ("interop", "evaluation", "demo"):
+        assert "art" not in set(foreign_imports(file))
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_only_the_command_line_prints(file):
+    calls = [n for n in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
+    prints = [n.lineno for n in calls if getattr(n.func, "id", "") == "print"]
+    assert file.name in ("cli.py", "__main__.py") or not prints, f"print in lines {prints}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_all_is_sorted(file):
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            names = ast.literal_eval(node.value)
+            assert names == sorted(set(names))
+
+
+def run_python(code):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+
+
+def loaded_by(code):
+    modules = run_python(f"{code}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})").split()
+    return set(modules)
+
+
+def test_import_loads_nothing_heavier_than_numpy():
+    loaded = loaded_by("import preshield; preshield.__version__; dir(preshield)")
+    assert not loaded & set(HEAVY)
+
+
+def test_classes_load_nothing_heavier_than_numpy():
+    code = "import preshield\nfor name in preshield.__all__: getattr(preshield, name)\n"
+    code += "preshield.SpatialSmoothing(3), preshield.TotalVarMin(), preshield.JpegCompression((0, 1))\n"
+    code += "str(preshield.list_defences())"
+    loaded = loaded_by(code)
+    assert {"preshield", "numpy"} <= loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_numpy_batches_load_no_framework():
+    code = "import numpy, preshield; preshield.SpatialSmoothing(3).transform(numpy.zeros((1, 4, 4, 1)))"
+    assert not loaded_by(code) & {"torch", "tensorflow", "jax", "keras", "art", "sklearn"}
+
+
+def test_namespace_is_sorted_and_complete():
+    assert preshield.__all__ == sorted(preshield.__all__)
+    assert set(preshield.__all__) <= set(dir(preshield))
+    stub = (SOURCE / "__init__.pyi").read_text(encoding="utf-8")
+    names = re.findall(r"^from \S+ import (\w+) as (\w+)$", stub, flags=re.MULTILINE)
+    assert [first for first, _ in names] == [second for _, second in names]
+    assert sorted(first for first, _ in names) == preshield.__all__
+    lines = [line for line in stub.splitlines() if line.startswith("from")]
+    assert lines == sorted(lines)
+
+
+def test_every_name_exists():
+    for name in preshield.__all__:
+        assert getattr(preshield, name).__name__ == name
+    with pytest.raises(AttributeError, match="no_such_name"):
+        preshield.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("file", sorted((SOURCE / "defences").glob("[a-z]*.py")), ids=lambda f: f.stem)
+def test_a_defence_stands_in_the_file_of_its_name_and_in_the_cases(file):
+    classes = [c for c in CASES if c.__module__ == f"preshield.defences.{file.stem}"]
+    assert classes, f"no class of {file.name} stands in tests/cases.py"
+    assert file.stem in [re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", c.__name__).lower() for c in classes]
+    public = {node.name for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)}
+    assert {c.__name__ for c in classes} <= public
+
+
+@pytest.mark.parametrize("defence", list(CASES), ids=lambda c: c.__name__)
+def test_a_class_is_abstract_or_final(defence):
+    assert Preprocessor in defence.__bases__
+    assert not defence.__subclasses__()
+
+
+def test_facts_name_a_paper_and_the_attacks():
+    for row in preshield.list_defences():
+        assert re.match(r"arXiv:\d{4}\.\d{4,5}|https://|doi:", row.paper), row.name
+        assert row.known_attacks, row.name
+        assert row.summary.endswith("."), row.name

@@ -1,0 +1,542 @@
+"""The contract: every rule over every defence, the checks themselves, and what bad input gets."""
+
+from functools import partial
+from inspect import signature
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import preshield
+from preshield import (
+    Chain,
+    FeatureSqueezing,
+    GaussianAugmentation,
+    JpegCompression,
+    LabelSmoothing,
+    Preprocessor,
+    SpatialSmoothing,
+    ThermometerEncoding,
+    TotalVarMin,
+)
+from preshield.testing import CHECKS, Subject, check_preprocessor
+
+from tests.cases import ALL, CASES, features, images, videos
+
+OF_DATA = [case for case in ALL if case.make().domains != ("labels",)]
+OF_FRAMES = [case for case in OF_DATA if set(case.make().domains) <= {"image", "video"}]
+
+
+def one_hot(n):
+    return np.eye(3, dtype=np.float32)[np.arange(n) % 3]
+
+
+# Every rule over every defence
+
+
+def test_every_defence_has_its_case():
+    public = (getattr(preshield, name) for name in preshield.__all__)
+    defences = {c for c in public if isinstance(c, type) and issubclass(c, Preprocessor)} - {Preprocessor}
+    assert set(CASES) == defences
+    assert all(CASES.values())
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("_check_"))
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_contract(case, check):
+    check(Subject(case.make(), case.sample.copy(), one_hot(len(case.sample))))
+
+
+@pytest.mark.parametrize("case", [cases[0] for cases in ([c for c in ALL if c.defence is d] for d in CASES)], ids=str)
+def test_check_preprocessor_leaves_the_defence_alone(case, monkeypatch):
+    monkeypatch.setattr("preshield.testing.find_spec", lambda name: None)  # the frameworks have had their turn
+    defence, sample = case.make(), case.sample.copy()
+    state = np.random.get_state()[1].copy()
+    check_preprocessor(defence, sample)
+    assert vars(defence).keys() == vars(case.make()).keys()
+    np.testing.assert_array_equal(sample, case.sample)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+
+
+# A check that cannot fail is a defect: one broken defence for each rule
+
+
+class Sound(Preprocessor):
+    """Keeps every rule; the broken ones below change one thing."""
+
+    domains = ("image", "features")
+    gradient_kind = "exact"
+
+    def __init__(self, factor=0.5, apply_fit=False, apply_predict=True):
+        self.factor = factor
+        self.apply_fit = apply_fit
+        self.apply_predict = apply_predict
+
+    def _transform(self, x, draw):
+        return x * self.factor
+
+    def _gradient(self, x, grad, draw):
+        return grad * self.factor
+
+
+class NoDomain(Sound):
+    domains = ("pictures",)
+
+
+class OddGradientKind(Sound):
+    gradient_kind = "approximate"
+
+
+class Overrides(Sound):
+    def transform(self, x):
+        return x
+
+
+class Converts(Sound):
+    def __init__(self, factor=0.5):
+        self.factor = np.array(factor)
+
+
+class Swallows(Sound):
+    def __init__(self, factor=0.5, **kwargs):
+        self.factor = factor
+
+
+class Unpicklable(Sound):
+    def __init__(self, factor=0.5):
+        self.factor = factor
+        self.helper = lambda x: x
+
+
+class ForgetsShape(Sound):
+    def _transform(self, x, draw):
+        return x.repeat(2, axis=-1)
+
+
+class Writes(Sound):
+    def _transform(self, x, draw):
+        x *= 2
+        return x
+
+
+class WritesGradient(Sound):
+    def _gradient(self, x, grad, draw):
+        grad *= self.factor
+        return grad
+
+
+class WritesLabels(Sound):
+    def _transform_labels(self, y, draw):
+        if y is not None:
+            y[:] = 0
+        return None if y is None else y.copy()
+
+
+class WantsWriteableLabels(Sound):
+    def _transform_labels(self, y, draw):
+        if y is not None:
+            y.setflags(write=True)
+        return None if y is None else y.copy()
+
+
+class ReadsMemory(Sound):
+    def _transform(self, x, draw):
+        return np.ndarray(x.shape, x.dtype, np.asarray(x).tobytes(order="A")) * self.factor
+
+
+class WantsSamples(Sound):
+    def _transform(self, x, draw):
+        return x * self.factor / (x.size > 0 or 1 // x.size)
+
+
+class WantsTwo(Sound):
+    def _transform(self, x, draw):
+        return x * self.factor if len(x) != 1 else np.stack([x, x])
+
+
+class Widens(Sound):
+    keeps_integers = True
+
+    def _output_dtype(self, dtype):
+        return np.dtype(np.float64)
+
+
+class AcceptsNaN(Sound):
+    def _checked(self, x):
+        return np.asarray(x)
+
+
+class LooksAround(Sound):
+    def _transform(self, x, draw):
+        return np.asarray(x, dtype=float) - x.max(axis=0, initial=0)
+
+
+class Irreproducible(Sound):
+    def __init__(self):
+        self.factor = 0.5
+
+    def _transform(self, x, draw):
+        return x + np.random.default_rng().random()
+
+
+class Nonlinear(Sound):
+    def _gradient(self, x, grad, draw):
+        return grad**2
+
+
+class Affine(Sound):
+    gradient_kind = "surrogate"
+
+    def _gradient(self, x, grad, draw):
+        return grad + 1
+
+
+class WrongGradientShape(Sound):
+    def _gradient(self, x, grad, draw):
+        return grad.sum(axis=-1)
+
+
+class NotIdentity(Sound):
+    gradient_kind = "identity"
+
+
+class HalfGradient(Sound):
+    def _gradient(self, x, grad, draw):
+        return grad * self.factor / 2
+
+
+class CountsCalls(Sound):
+    def __init__(self):
+        self.factor = 1
+
+    def _transform(self, x, draw):
+        self.factor += 1
+        return x * self.factor
+
+
+@pytest.mark.parametrize(
+    ("broken", "rule"),
+    [
+        (NoDomain, r"Facts are .* `domains` must be a tuple of names among .*'pictures'"),
+        (OddGradientKind, r"Facts are .* `gradient_kind` must be one of"),
+        (Overrides, r"Public methods are not overridden.* `transform` is overridden"),
+        (Converts, r"very objects that were passed.* `factor`: passed .*, kept"),
+        (Swallows, r"Unknown parameters are refused.* an unknown keyword .* was accepted"),
+        (Unpicklable, r"pickle and copy.deepcopy keep it"),
+        (ForgetsShape, r"Every way to call it.* changes_shape=False, but the shape is \(3, 8\)"),
+        (Writes, r"ValueError: output array is read-only"),
+        (WritesGradient, r"ValueError: output array is read-only"),
+        (WritesLabels, r"are never changed.* `y` was written to"),
+        (WantsWriteableLabels, r"Read-only arrays work.* ValueError: cannot set WRITEABLE flag"),
+        (ReadsMemory, r"The layout of memory makes no difference.* values differ"),
+        (WantsSamples, r"A batch without samples gives .* ZeroDivisionError"),
+        (WantsTwo, r"A batch of one sample works.* The shape is \(2, 1, 4\) instead of \(1, 4\)"),
+        (Widens, r"The dtype of the result is .* float16 became float64 instead of float16"),
+        (AcceptsNaN, r"NaN and infinity are refused.* was accepted"),
+        (LooksAround, r"a sample is defended alike.* sample 0 alone: values differ"),
+        (Irreproducible, r"values differ by up to"),
+        (Nonlinear, r"linear in the vector.* gradient of 2a - 3b: values differ"),
+        (Affine, r"linear in the vector.* gradient of 2a - 3b: values differ"),
+        (WrongGradientShape, r"A gradient is shaped as `x`|breaks a rule"),
+        (NotIdentity, r"taken for the identity is passed on unchanged.* values differ"),
+        (HalfGradient, r"agrees with finite differences.* Along a random direction it is"),
+        (CountsCalls, r"values differ by up to"),
+    ],
+)
+def test_a_broken_rule_is_found(broken, rule, monkeypatch):
+    monkeypatch.setattr("preshield.testing.find_spec", lambda name: None)
+    x = np.random.default_rng(0).random((3, 4))
+    check_preprocessor(Sound(), x)
+    with pytest.raises(AssertionError, match=f"(?s)^{broken.__name__}.*breaks a rule. .*{rule}"):
+        check_preprocessor(broken(), x)
+
+
+def test_check_preprocessor_wants_a_batch_and_a_defence():
+    with pytest.raises(AssertionError, match="is not a Preprocessor"):
+        check_preprocessor(lambda x: x, np.zeros((2, 2)))
+    with pytest.raises(AssertionError, match=r"two samples or more, got shape \(1, 2\)"):
+        check_preprocessor(Sound(), np.zeros((1, 2)))
+
+
+# Shapes, dtypes and layouts of all kinds
+
+
+LAYOUTS = {
+    "C": np.ascontiguousarray,
+    "Fortran": np.asfortranarray,
+    "gaps": lambda x: np.repeat(x, 2, axis=2)[:, :, ::2],
+    "backwards": lambda x: np.ascontiguousarray(x[::-1, :, ::-1])[::-1, :, ::-1],
+    "broadcast": lambda x: np.broadcast_to(x[:1], x.shape),
+}
+ANY_IMAGE = {
+    "squeeze": FeatureSqueezing((0, 1), 3),
+    "noise": GaussianAugmentation(0.1, False),
+    "augment": GaussianAugmentation(0.1, ratio=0.4),
+    "jpeg": JpegCompression((0, 1)),
+    "median": SpatialSmoothing(3, gradient="exact"),
+    "even median": SpatialSmoothing(4, clip_values=(0.1, 0.9)),
+    "thermometer": ThermometerEncoding((0, 1), 3),
+    "total variation": TotalVarMin(max_iter=1),
+    "chain": Chain([SpatialSmoothing(2), JpegCompression((0, 1)), ThermometerEncoding((0, 1), 2)]),
+}
+
+
+@pytest.mark.parametrize("name", ANY_IMAGE)
+@settings(max_examples=25)
+@given(data=st.data())
+def test_any_image_batch(name, data):
+    defence = ANY_IMAGE[name]
+    shape = data.draw(st.tuples(*[st.integers(0, 3)], *[st.integers(1, 9)] * 2, st.integers(1, 5)), label="shape")
+    dtype = data.draw(st.sampled_from(["f2", "f4", "f8", ">f4", ">f8", "u1", "i2", ">i4", "i8", "?"]), label="dtype")
+    layout = LAYOUTS[data.draw(st.sampled_from(sorted(LAYOUTS)), label="layout")]
+    values = np.random.default_rng(0).random(shape)
+    assume(not shape[2] == shape[3] > 4)  # which axis holds the channels would be a guess
+    x = layout(np.rint(values).astype(dtype) if np.dtype(dtype).kind in "iu?" else values.astype(dtype))
+    x.setflags(write=False)
+    before = x.tobytes()
+    plain = np.ascontiguousarray(x.astype(x.dtype.newbyteorder("=")))
+    with defence.frozen(1):
+        out, expected = defence.transform(x), defence.transform(plain)
+        grad = np.random.default_rng(1).random(out.shape)
+        pulled, expected_grad = defence.estimate_gradient(x, grad), defence.estimate_gradient(plain, grad)
+    assert x.tobytes() == before
+    assert out.dtype == expected.dtype == defence._output_dtype(x.dtype)
+    assert out.dtype.isnative
+    assert out.shape == defence._output_shape(shape)
+    np.testing.assert_allclose(out.astype(float), expected.astype(float), rtol=1e-6, atol=1e-6)
+    assert pulled.shape == shape
+    np.testing.assert_allclose(pulled, expected_grad, rtol=1e-6, atol=1e-6)
+
+
+# What bad input gets
+
+
+@pytest.mark.parametrize("case", OF_DATA, ids=str)
+def test_nan_and_infinity_are_counted(case):
+    x = case.sample.astype(np.float32)
+    x.reshape(-1)[[0, 5, 7]] = np.nan, np.nan, -np.inf
+    expected = f"`x` must be finite, got 2 NaN and 1 infinite among {x.size} values; replace them first"
+    with pytest.raises(ValueError, match=expected):
+        case.make()(x, one_hot(len(x)))
+    with pytest.raises(ValueError, match=expected):
+        case.make().estimate_gradient(x, x)
+
+
+def test_one_nan_in_a_large_batch_is_found():
+    x = np.zeros((40, 32, 32, 3), dtype=np.float32)
+    x[23, 4, 5, 1] = np.nan
+    for view in (x, x[:, ::-1]):
+        with pytest.raises(ValueError, match="got 1 NaN and 0 infinite among 122880 values"):
+            FeatureSqueezing((0, 1)).transform(view)
+
+
+@pytest.mark.parametrize("case", OF_FRAMES, ids=str)
+def test_a_wrong_number_of_axes_is_refused(case):
+    layout = "NCHW" if getattr(case.make(), "channels_first", False) else "NHWC"
+    defence = case.make()
+    wanted = rf"`x` must be a 4-D image batch \({layout}\) or a 5-D video batch \(N.*\), got shape "
+    with pytest.raises(ValueError, match=rf"{wanted}\(6, 5, 3\); add the batch axis with x\[None\]"):
+        defence.transform(np.zeros((6, 5, 3)))
+    with pytest.raises(ValueError, match=rf"{wanted}\(6, 5\)\.$"):
+        defence.transform(np.zeros((6, 5)))
+    with pytest.raises(ValueError, match=rf"{wanted}\(\)\.$"):
+        defence.transform(np.float32(1))
+
+
+@pytest.mark.parametrize(
+    "defence",
+    [
+        SpatialSmoothing,
+        TotalVarMin,
+        partial(JpegCompression, (0, 1)),
+        partial(ThermometerEncoding, (0, 1)),
+    ],
+    ids=["median", "total variation", "jpeg", "thermometer"],
+)
+@pytest.mark.parametrize("frames", [(), (2,)], ids=["images", "videos"])
+def test_channels_in_the_other_place_are_refused(defence, frames):
+    last, first = np.zeros((2, *frames, 8, 8, 3)), np.zeros((2, 3, *frames, 8, 8))
+    with pytest.raises(ValueError, match="has its channels last, but channels_first=True; pass channels_first=False"):
+        defence(channels_first=True).transform(last)
+    with pytest.raises(ValueError, match="has its channels first, but channels_first=False; pass channels_first=True"):
+        defence(channels_first=False).transform(first)
+    assert len(defence(channels_first=True).transform(first)) == 2
+    assert len(defence(channels_first=False).transform(last)) == 2
+
+
+def test_values_outside_the_range_saturate():
+    x = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8, 1)
+    above, below = x * 3, x * 3 - 1
+    jpeg, code = JpegCompression((0, 1)), ThermometerEncoding((0, 1), 4)
+    np.testing.assert_array_equal(jpeg.transform(above), jpeg.transform(np.minimum(above, 1)))
+    np.testing.assert_array_equal(code.transform(below), code.transform(np.clip(below, 0, 1)))
+    with pytest.raises(ValueError, match=r"`x` must not be negative, got a minimum of -1\.0; undo any normalisation"):
+        jpeg.transform(below)
+
+
+@pytest.mark.parametrize("case", OF_DATA, ids=str)
+@pytest.mark.parametrize(
+    ("convert", "message"),
+    [
+        (lambda x: x.astype(object), "must be a numeric array, got an object array"),
+        (lambda x: x.astype(complex), "must hold real numbers, got dtype complex128"),
+        (lambda x: x.astype(str), "must hold real numbers, got dtype <U"),
+        (lambda x: x.astype("m8[s]"), "must hold real numbers, got dtype timedelta64"),
+    ],
+    ids=["object", "complex", "text", "timedelta"],
+)
+def test_what_is_not_real_is_refused(case, convert, message):
+    with pytest.raises(TypeError, match=f"`x` {message}"):
+        case.make()(convert(case.sample), one_hot(len(case.sample)))
+
+
+def test_samples_of_different_lengths_are_refused_where_they_make_no_sense():
+    ragged = np.empty(2, dtype=object)
+    ragged[:] = np.zeros(3), np.zeros(5)
+    for defence in (FeatureSqueezing((0, 1)), GaussianAugmentation(), SpatialSmoothing()):
+        with pytest.raises(TypeError, match="object array .samples of different shapes.*bring the samples to one shape"):
+            defence.transform(ragged)
+
+
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_unknown_keywords_and_parameters_are_refused(case):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'strength'"):
+        case.defence(**case.parameters, strength=1)
+    defence = case.make()
+    name = case.defence.__name__
+    listed = ", ".join(p for p in signature(case.defence).parameters if p != "channel_index")
+    with pytest.raises(TypeError, match=f"{name} has no parameter 'bits', 'strength'; it has {listed}"):
+        defence.set_params(apply_fit=True, strength=1, bits=2)
+    assert defence.apply_fit is case.make().apply_fit
+    with pytest.raises(TypeError, match="unexpected keyword argument 'epochs'"):
+        defence.fit(case.sample, one_hot(len(case.sample)), epochs=3)
+
+
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_set_params_checks_before_it_changes(case):
+    defence = case.make()
+    with pytest.raises(TypeError, match="`apply_predict` must be True or False, got 'no'"):
+        defence.set_params(apply_fit=not defence.apply_fit, apply_predict="no")
+    assert defence.apply_fit is case.make().apply_fit
+    assert defence.set_params(apply_fit=True).apply_fit is True
+
+
+@pytest.mark.parametrize(
+    ("make", "legal"),
+    [
+        (lambda v: FeatureSqueezing((0, 1), gradient=v), "'identity', 'soft'"),
+        (lambda v: SpatialSmoothing(gradient=v), "'identity', 'exact'"),
+        (lambda v: ThermometerEncoding((0, 1), gradient=v), "'surrogate', 'identity'"),
+        (lambda v: TotalVarMin(solver=v), "'L-BFGS-B', 'CG', 'Newton-CG'"),
+    ],
+    ids=["squeeze", "median", "thermometer", "total variation"],
+)
+@pytest.mark.parametrize("value", ["Soft", None, 3, ["exact"]], ids=repr)
+def test_a_wrong_option_lists_the_legal_ones(make, legal, value):
+    with pytest.raises(ValueError, match=f"must be one of {legal}, got "):
+        make(value)
+
+
+@pytest.mark.parametrize("case", OF_DATA, ids=str)
+def test_a_gradient_that_does_not_fit_is_refused(case):
+    defence, x = case.make(), case.sample
+    with pytest.raises(ValueError, match=r"`grad` must have the shape .* of the output, or .* axis of classes .* got \(1, 2\)"):
+        defence.estimate_gradient(x, np.ones((1, 2)))
+    with pytest.raises(TypeError, match="`grad` must hold real numbers, got dtype <U"):
+        defence.estimate_gradient(x, np.full(x.shape, "a"))
+
+
+@pytest.mark.parametrize("case", OF_DATA, ids=str)
+def test_nested_lists_are_arrays(case):
+    defence = case.make()
+    with defence.frozen():
+        expected = defence(case.sample.astype(float), one_hot(len(case.sample)))[0]
+        out = defence(case.sample.astype(float).tolist(), one_hot(len(case.sample)))[0]
+    np.testing.assert_array_equal(out, expected)
+
+
+# The base class itself
+
+
+def test_repr_shows_what_differs_from_the_defaults():
+    assert repr(SpatialSmoothing()) == "SpatialSmoothing()"
+    assert repr(JpegCompression((0, 1), 75)) == "JpegCompression(clip_values=(0, 1), quality=75)"
+    array = (np.zeros(2), np.ones(2))
+    assert repr(FeatureSqueezing(array)) == "FeatureSqueezing(clip_values=(array([0., 0.]), array([1., 1.])))"
+
+
+def test_a_subclass_without_its_hook_says_so():
+    class Bare(Preprocessor):
+        domains = ("features",)
+
+    class Random(Bare):
+        stochastic = True
+
+    with pytest.raises(NotImplementedError, match=r"Bare must write _transform\(x, draw\)"):
+        Bare().transform(features())
+    with pytest.raises(NotImplementedError, match=r"Random is stochastic and must write _draw\(x, rng\)"):
+        Random().transform(features())
+
+
+def test_a_view_returned_by_a_hook_is_copied():
+    class Crop(Preprocessor):
+        changes_shape = True
+
+        def _transform(self, x, draw):
+            return x[:, 1:-1]
+
+        def _output_shape(self, shape):
+            return (shape[0], shape[1] - 2, *shape[2:])
+
+        def _gradient(self, x, grad, draw):
+            return np.pad(grad, ((0, 0), (1, 1), (0, 0), (0, 0)))
+
+    x = images()
+    out = Crop().transform(x)
+    out[:] = 7
+    np.testing.assert_array_equal(x, images())
+
+
+class Centre(Preprocessor):
+    """Subtract the mean that was learned."""
+
+    domains = ("features",)
+    mean = None
+
+    def _fit(self, x, y, *, weight=1.0):
+        self.mean = weight * x.mean(axis=0)
+
+    def _transform(self, x, draw):
+        return x - self.mean
+
+
+def test_a_defence_that_learns_is_fitted_first():
+    defence = Centre()
+    assert not defence.is_fitted
+    assert defence.fit(features(), weight=0.5) is defence
+    assert defence.is_fitted
+    np.testing.assert_allclose(defence.transform(features()), features() - features().mean(axis=0) / 2)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'wait'"):
+        defence.fit(features(), wait=1)
+    check_preprocessor(Centre(), features())
+    assert SpatialSmoothing().is_fitted
+
+
+def test_params_follow_from_the_constructor():
+    assert FeatureSqueezing.params == ("clip_values", "bit_depth", "apply_fit", "apply_predict", "gradient")
+    assert "channel_index" not in SpatialSmoothing.params
+    assert Preprocessor.params == ()
+    assert LabelSmoothing(0.7).get_params() == {
+        "max_value": 0.7,
+        "apply_fit": True,
+        "apply_predict": False,
+        "num_classes": None,
+    }
+
+
+def test_videos_are_defended_frame_by_frame():
+    x = videos().astype(np.float32)
+    for defence in (SpatialSmoothing(3), JpegCompression((0, 1))):
+        frames = defence.transform(x.reshape(6, 6, 5, 3)).reshape(x.shape)
+        np.testing.assert_array_equal(defence.transform(x), frames)

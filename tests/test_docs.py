@@ -1,0 +1,80 @@
+"""README and documentation: their code runs, and what they repeat is true."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import preshield
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = sorted([README, *(ROOT / "docs").glob("*.md")], key=lambda path: path.name)
+FRAMEWORKS = ("art", "jax", "tensorflow", "torch")
+
+
+def python_blocks(path):
+    """The Python blocks of a Markdown file, padded so that tracebacks show its line numbers."""
+    text = path.read_text(encoding="utf-8")
+    for match in re.finditer(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        yield "\n" * text.count("\n", 0, match.start(1)) + match[1]
+
+
+def between(path, marker):
+    text = path.read_text(encoding="utf-8")
+    (part,) = re.findall(f"<!-- {marker} -->\n(.*?)\n<!-- /{marker} -->", text, re.DOTALL)
+    return part
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if list(python_blocks(p))], ids=lambda p: p.stem)
+def test_code_runs(path, tmp_path, monkeypatch):
+    blocks = list(python_blocks(path))
+    for package in FRAMEWORKS:
+        if re.search(rf"^\s*(import|from) {package}\b", "".join(blocks), re.MULTILINE):
+            pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "__main__"}  # the blocks of a page build on each other
+    for block in blocks:
+        exec(compile(block, path.name, "exec"), namespace)
+
+
+def test_readme_starts_with_code():
+    block = next(python_blocks(README)).strip().splitlines()
+    assert len([line for line in block if line]) <= 10
+
+
+def test_readme_lists_the_defences():
+    assert between(README, "defences") == preshield.list_defences().to_markdown(), (
+        "paste the output of `preshield list` between the markers"
+    )
+
+
+def test_readme_shows_the_adaptive_figure_beside_the_oblivious_one():
+    head, _, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in between(README, "demo").splitlines()
+    )
+    assert head.index("Adaptive") == head.index("Oblivious") + 1
+    in_demo = {row[0].split(",")[0] for row in rows}
+    of_images = {row.name for row in preshield.list_defences() if "image" in row.domains}
+    assert in_demo >= of_images, "run `preshield demo` and paste its table between the markers"
+
+
+def test_every_defence_has_its_docs_entry():
+    index = (ROOT / "docs" / "defences" / "index.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^generated/(\w+)$", index, re.MULTILINE)
+    assert sorted(entries) == sorted(row.name for row in preshield.list_defences())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_relative_links_lead_somewhere(page):
+    made_by_the_build = re.compile(r"(^|/)generated/")
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    local = [t for t in targets if "://" not in t and not made_by_the_build.search(t)]
+    assert [t for t in local if not (page.parent / t).exists()] == []
+
+
+@pytest.mark.parametrize("command", ["torch==2.13.0", '".[test]"', "-m pytest -n 2"])
+def test_readme_and_ci_run_the_same_tests(command):
+    for path in (README, ROOT / ".ci" / "run"):
+        assert command in path.read_text(encoding="utf-8"), path
