@@ -18,8 +18,9 @@ extensions = [
     "myst_nb",
     "generated_pages",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "defences/generated/overview.md"]
 nitpicky = True
+smartquotes = False  # a dash in an address stays a dash
 default_role = "code"  # the docstrings write `x` for code
 
 # Signatures stay short; the docstring gives the types in words.
@@ -32,6 +33,7 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # the notebook holds its results; the tests execute it
 nb_output_stderr = "remove"
+nb_render_markdown_format = "myst"  # tables
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"preshield {version}"
@@ -40,6 +42,7 @@ html_css_files = ["preshield.css"]
 html_show_sourcelink = False
 html_theme_options = {
     "navbar_align": "left",
+    "header_links_before_dropdown": 6,
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": False,
@@ -47,3 +50,4 @@ html_theme_options = {
     "footer_end": [],
     "show_toc_level": 2,
 }
+html_sidebars = {"[!d]*": [], "[!d]*/**": [], "differences_from_art": []}  # only the defences have siblings

@@ -100,7 +100,13 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
     TotalVarMin: {
         "images": ({"max_iter": 3}, images()),
         "generator": (
-            {"solver": "CG", "norm": 1, "max_iter": 3, "rng": np.random.default_rng(5), "clip_values": (0, 1)},
+            {
+                "solver": "CG",
+                "norm": 1,
+                "max_iter": 3,
+                "rng": np.random.default_rng(5),
+                "clip_values": (0, 1),
+            },
             videos(1),
         ),
         "Newton": (

@@ -10,7 +10,6 @@ import pytest
 
 import preshield
 from preshield import Preprocessor
-
 from tests.cases import CASES
 
 SOURCE = Path(preshield.__file__).parent
@@ -128,7 +127,9 @@ def run_python(code):
 
 
 def loaded_by(code):
-    modules = run_python(f"{code}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})").split()
+    modules = run_python(
+        f"{code}\nimport sys\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    ).split()
     return set(modules)
 
 
@@ -174,7 +175,11 @@ def test_a_defence_stands_in_the_file_of_its_name_and_in_the_cases(file):
     classes = [c for c in CASES if c.__module__ == f"preshield.defences.{file.stem}"]
     assert classes, f"no class of {file.name} stands in tests/cases.py"
     assert file.stem in [re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", c.__name__).lower() for c in classes]
-    public = {node.name for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)}
+    public = {
+        node.name
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
     assert {c.__name__ for c in classes} <= public
 
 

@@ -57,7 +57,10 @@ def test_facts_are_complete():
 def test_facts_of_the_foundation():
     rows = {row.name: row for row in list_defences()}
     assert {name for name in NAMES if rows[name].stochastic} == {"GaussianAugmentation", "TotalVarMin"}
-    assert {name for name in NAMES if rows[name].changes_shape} == {"GaussianAugmentation", "ThermometerEncoding"}
+    assert {name for name in NAMES if rows[name].changes_shape} == {
+        "GaussianAugmentation",
+        "ThermometerEncoding",
+    }
     assert {name for name in NAMES if rows[name].optimises_at_test_time} == {"TotalVarMin"}
     assert rows["ThermometerEncoding"].gradient_kind == "surrogate"
     assert rows["LabelSmoothing"].gradient_kind == "exact"

@@ -14,7 +14,6 @@ from preshield import (
     ThermometerEncoding,
     TotalVarMin,
 )
-
 from tests.cases import features, images
 
 
@@ -117,7 +116,9 @@ def test_the_gradient_sees_the_draw_of_its_pass():
 
 def test_labels_go_through_every_stage_that_changes_them():
     x, y = np.arange(8.0).reshape(4, 2), np.eye(4)
-    chain = Chain([LabelSmoothing(0.7), GaussianAugmentation(0.0, ratio=1.5, rng=1), FeatureSqueezing((0, 8), 4)])
+    chain = Chain(
+        [LabelSmoothing(0.7), GaussianAugmentation(0.0, ratio=1.5, rng=1), FeatureSqueezing((0, 8), 4)]
+    )
     out, labels = chain(x, y)
     assert out.shape == (10, 2)
     assert labels.shape == (10, 4)
@@ -208,11 +209,15 @@ def test_the_stages_are_checked():
         Chain(SpatialSmoothing())
     with pytest.raises(ValueError, match="`defences` must hold at least one defence"):
         Chain([])
-    with pytest.raises(TypeError, match=r"`defences\[1\]` must be a preshield defence, got 'jpeg' of type builtins.str"):
+    with pytest.raises(
+        TypeError, match=r"`defences\[1\]` must be a preshield defence, got 'jpeg' of type builtins.str"
+    ):
         Chain([SpatialSmoothing(), "jpeg"])
     with pytest.raises(TypeError, match=r"`defences\[0\]` must be .* of type builtins.type"):
         Chain([SpatialSmoothing])
-    with pytest.raises(ValueError, match="must have a domain in common, got SpatialSmoothing: image/video, Sound: audio"):
+    with pytest.raises(
+        ValueError, match="must have a domain in common, got SpatialSmoothing: image/video, Sound: audio"
+    ):
         Chain([SpatialSmoothing(), Sound()])
     with pytest.raises(TypeError, match="`apply_fit` must be True or False, got 1"):
         Chain([SpatialSmoothing()], 1)

@@ -1,5 +1,6 @@
 """The contract: every rule over every defence, the checks themselves, and what bad input gets."""
 
+import pickle
 from functools import partial
 from inspect import signature
 
@@ -21,7 +22,6 @@ from preshield import (
     TotalVarMin,
 )
 from preshield.testing import CHECKS, Subject, check_preprocessor
-
 from tests.cases import ALL, CASES, features, images, videos
 
 OF_DATA = [case for case in ALL if case.make().domains != ("labels",)]
@@ -48,15 +48,20 @@ def test_contract(case, check):
     check(Subject(case.make(), case.sample.copy(), one_hot(len(case.sample))))
 
 
-@pytest.mark.parametrize("case", [cases[0] for cases in ([c for c in ALL if c.defence is d] for d in CASES)], ids=str)
-def test_check_preprocessor_leaves_the_defence_alone(case, monkeypatch):
-    monkeypatch.setattr("preshield.testing.find_spec", lambda name: None)  # the frameworks have had their turn
+@pytest.fixture
+def numpy_alone(monkeypatch):
+    """The frameworks have had their turn."""
+    monkeypatch.setattr("preshield.testing.find_spec", lambda name: None)
+
+
+@pytest.mark.usefixtures("numpy_alone")
+@pytest.mark.parametrize("case", ALL, ids=str)
+def test_check_preprocessor_leaves_the_defence_alone(case):
     defence, sample = case.make(), case.sample.copy()
-    state = np.random.get_state()[1].copy()
+    state = pickle.dumps(vars(defence))
     check_preprocessor(defence, sample)
-    assert vars(defence).keys() == vars(case.make()).keys()
+    assert pickle.dumps(vars(defence)) == state
     np.testing.assert_array_equal(sample, case.sample)
-    np.testing.assert_array_equal(np.random.get_state()[1], state)
 
 
 # A check that cannot fail is a defect: one broken defence for each rule
@@ -222,7 +227,7 @@ class CountsCalls(Sound):
         (OddGradientKind, r"Facts are .* `gradient_kind` must be one of"),
         (Overrides, r"Public methods are not overridden.* `transform` is overridden"),
         (Converts, r"very objects that were passed.* `factor`: passed .*, kept"),
-        (Swallows, r"Unknown parameters are refused.* an unknown keyword .* was accepted"),
+        (Swallows, r"Unknown parameters are refused.* An unknown keyword .* was accepted"),
         (Unpicklable, r"pickle and copy.deepcopy keep it"),
         (ForgetsShape, r"Every way to call it.* changes_shape=False, but the shape is \(3, 8\)"),
         (Writes, r"ValueError: output array is read-only"),
@@ -244,8 +249,8 @@ class CountsCalls(Sound):
         (CountsCalls, r"values differ by up to"),
     ],
 )
-def test_a_broken_rule_is_found(broken, rule, monkeypatch):
-    monkeypatch.setattr("preshield.testing.find_spec", lambda name: None)
+@pytest.mark.usefixtures("numpy_alone")
+def test_a_broken_rule_is_found(broken, rule):
     x = np.random.default_rng(0).random((3, 4))
     check_preprocessor(Sound(), x)
     with pytest.raises(AssertionError, match=f"(?s)^{broken.__name__}.*breaks a rule. .*{rule}"):
@@ -287,8 +292,12 @@ ANY_IMAGE = {
 @given(data=st.data())
 def test_any_image_batch(name, data):
     defence = ANY_IMAGE[name]
-    shape = data.draw(st.tuples(*[st.integers(0, 3)], *[st.integers(1, 9)] * 2, st.integers(1, 5)), label="shape")
-    dtype = data.draw(st.sampled_from(["f2", "f4", "f8", ">f4", ">f8", "u1", "i2", ">i4", "i8", "?"]), label="dtype")
+    shape = data.draw(
+        st.tuples(*[st.integers(0, 3)], *[st.integers(1, 9)] * 2, st.integers(1, 5)), label="shape"
+    )
+    dtype = data.draw(
+        st.sampled_from(["f2", "f4", "f8", ">f4", ">f8", "u1", "i2", ">i4", "i8", "?"]), label="dtype"
+    )
     layout = LAYOUTS[data.draw(st.sampled_from(sorted(LAYOUTS)), label="layout")]
     values = np.random.default_rng(0).random(shape)
     assume(not shape[2] == shape[3] > 4)  # which axis holds the channels would be a guess
@@ -357,9 +366,13 @@ def test_a_wrong_number_of_axes_is_refused(case):
 @pytest.mark.parametrize("frames", [(), (2,)], ids=["images", "videos"])
 def test_channels_in_the_other_place_are_refused(defence, frames):
     last, first = np.zeros((2, *frames, 8, 8, 3)), np.zeros((2, 3, *frames, 8, 8))
-    with pytest.raises(ValueError, match="has its channels last, but channels_first=True; pass channels_first=False"):
+    with pytest.raises(
+        ValueError, match="has its channels last, but channels_first=True; pass channels_first=False"
+    ):
         defence(channels_first=True).transform(last)
-    with pytest.raises(ValueError, match="has its channels first, but channels_first=False; pass channels_first=True"):
+    with pytest.raises(
+        ValueError, match="has its channels first, but channels_first=False; pass channels_first=True"
+    ):
         defence(channels_first=False).transform(first)
     assert len(defence(channels_first=True).transform(first)) == 2
     assert len(defence(channels_first=False).transform(last)) == 2
@@ -371,7 +384,9 @@ def test_values_outside_the_range_saturate():
     jpeg, code = JpegCompression((0, 1)), ThermometerEncoding((0, 1), 4)
     np.testing.assert_array_equal(jpeg.transform(above), jpeg.transform(np.minimum(above, 1)))
     np.testing.assert_array_equal(code.transform(below), code.transform(np.clip(below, 0, 1)))
-    with pytest.raises(ValueError, match=r"`x` must not be negative, got a minimum of -1\.0; undo any normalisation"):
+    with pytest.raises(
+        ValueError, match=r"`x` must not be negative, got a minimum of -1\.0; undo any normalisation"
+    ):
         jpeg.transform(below)
 
 
@@ -395,7 +410,9 @@ def test_samples_of_different_lengths_are_refused_where_they_make_no_sense():
     ragged = np.empty(2, dtype=object)
     ragged[:] = np.zeros(3), np.zeros(5)
     for defence in (FeatureSqueezing((0, 1)), GaussianAugmentation(), SpatialSmoothing()):
-        with pytest.raises(TypeError, match="object array .samples of different shapes.*bring the samples to one shape"):
+        with pytest.raises(
+            TypeError, match=r"samples of different shapes\?\); bring the samples to one shape"
+        ):
             defence.transform(ragged)
 
 
@@ -441,7 +458,10 @@ def test_a_wrong_option_lists_the_legal_ones(make, legal, value):
 @pytest.mark.parametrize("case", OF_DATA, ids=str)
 def test_a_gradient_that_does_not_fit_is_refused(case):
     defence, x = case.make(), case.sample
-    with pytest.raises(ValueError, match=r"`grad` must have the shape .* of the output, or .* axis of classes .* got \(1, 2\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"`grad` must have the shape .* of the output, or .* axis of classes .* got \(1, 2\)",
+    ):
         defence.estimate_gradient(x, np.ones((1, 2)))
     with pytest.raises(TypeError, match="`grad` must hold real numbers, got dtype <U"):
         defence.estimate_gradient(x, np.full(x.shape, "a"))

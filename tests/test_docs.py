@@ -1,7 +1,9 @@
 """README and documentation: their code runs, and what they repeat is true."""
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -33,9 +35,10 @@ def test_code_runs(path, tmp_path, monkeypatch):
         if re.search(rf"^\s*(import|from) {package}\b", "".join(blocks), re.MULTILINE):
             pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
-    namespace = {"__name__": "__main__"}  # the blocks of a page build on each other
-    for block in blocks:
-        exec(compile(block, path.name, "exec"), namespace)
+    module = ModuleType(f"blocks_of_{path.stem}")  # a real one, so that its classes can be pickled
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for block in blocks:  # they build on each other
+        exec(compile(block, path.name, "exec"), module.__dict__)
 
 
 def test_readme_starts_with_code():
@@ -51,8 +54,7 @@ def test_readme_lists_the_defences():
 
 def test_readme_shows_the_adaptive_figure_beside_the_oblivious_one():
     head, _, *rows = (
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in between(README, "demo").splitlines()
+        [cell.strip() for cell in line.strip("|").split("|")] for line in between(README, "demo").splitlines()
     )
     assert head.index("Adaptive") == head.index("Oblivious") + 1
     in_demo = {row[0].split(",")[0] for row in rows}

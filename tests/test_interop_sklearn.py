@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from preshield import Chain, FeatureSqueezing, GaussianAugmentation, Preprocessor, SpatialSmoothing
-
 from tests.cases import ALL
 
 pytest.importorskip("sklearn")
@@ -89,7 +88,9 @@ def test_parameters_through_a_pipeline():
     assert pipeline.get_params()["squeeze__bit_depth"] == 8
     pipeline.set_params(squeeze__bit_depth=2)
     assert pipeline["squeeze"].bit_depth == 2
-    with pytest.raises(TypeError, match="FeatureSqueezing has no parameter 'bits'; it has clip_values, bit_depth"):
+    with pytest.raises(
+        TypeError, match="FeatureSqueezing has no parameter 'bits'; it has clip_values, bit_depth"
+    ):
         pipeline.set_params(squeeze__bits=2)
     assert "FeatureSqueezing(clip_values=(0, 1), bit_depth=2)" in repr(pipeline)
 

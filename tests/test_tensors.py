@@ -15,7 +15,6 @@ from preshield import (
     ThermometerEncoding,
 )
 from preshield._core.tensors import framework, to_numpy
-
 from tests.cases import images
 
 X = images()
@@ -66,7 +65,10 @@ def test_torch_gradient_of_what_follows_and_what_precedes(torch):
 def test_torch_gradcheck(torch):
     """torch's own finite differences agree with the exact gradient."""
     x = torch.tensor(np.random.default_rng(3).random((2, 5, 4, 2)), requires_grad=True)
-    for defence in (SpatialSmoothing(3, gradient="exact"), SpatialSmoothing(2, clip_values=(0.3, 0.7), gradient="exact")):
+    for defence in (
+        SpatialSmoothing(3, gradient="exact"),
+        SpatialSmoothing(2, clip_values=(0.3, 0.7), gradient="exact"),
+    ):
         assert torch.autograd.gradcheck(defence.transform, (x,), eps=1e-6)
 
 
@@ -238,7 +240,9 @@ def test_tensorflow_floating_types_are_kept(tf, run_tf, dtype):
     out, grad, jpeg = step(x)
     assert out.dtype == grad.dtype == x.dtype
     assert jpeg.dtype == tf.float32
-    np.testing.assert_allclose(tf.cast(out, "float64"), CHAIN.transform(tf.cast(x, "float64").numpy()), atol=2e-3)
+    np.testing.assert_allclose(
+        tf.cast(out, "float64"), CHAIN.transform(tf.cast(x, "float64").numpy()), atol=2e-3
+    )
 
 
 def test_tensorflow_integers(tf, run_tf):

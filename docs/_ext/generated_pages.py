@@ -20,11 +20,21 @@ def write_pages(app: Sphinx) -> None:
     docs = Path(app.srcdir)
     for facts in preshield.list_defences():
         write(docs / "defences" / "generated" / f"{facts.name}.rst", page(facts))
+    write(docs / "defences" / "generated" / "overview.md", overview())
     for notebook in (docs.parent / "examples").glob("*.ipynb"):
         target = docs / "examples" / "generated" / notebook.name
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists() or target.read_bytes() != notebook.read_bytes():
             shutil.copyfile(notebook, target)
+
+
+def overview() -> str:
+    """The table of all defences, without the attacks, which need room; in Markdown, to be included."""
+    rows = [("defence", "protects", "stochastic", "gradient"), ("---",) * 4]
+    for facts in preshield.list_defences():
+        name, protects = f"[](generated/{facts.name}.rst)", ", ".join(facts.domains)
+        rows.append((name, protects, yes_or_no(facts.stochastic), facts.gradient_kind))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def page(facts: DefenceFacts) -> str:
@@ -75,7 +85,9 @@ def output(cls: type[preshield.Preprocessor]) -> str:
         return "labels of a floating type; the data pass through"
     if cls.output_dtype is not None:
         return f"``{cls.output_dtype}``"
-    return "the input's dtype" if cls.keeps_integers else "floating types are kept, integers become ``float32``"
+    if cls.keeps_integers:
+        return "the dtype of the input"
+    return "floating types are kept, integers become ``float32``"
 
 
 def yes_or_no(value: bool) -> str:

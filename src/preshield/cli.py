@@ -167,11 +167,13 @@ def _demo(arguments: argparse.Namespace) -> None:
             bar.update(done - bar.n)
 
         result = run_demo(seed=arguments.seed, progress=progress)
-    print(result.to_markdown())
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for name, content in result.files().items():
-        _write_atomically(arguments.out / name, content)
-        print(f"Written: {arguments.out / name}")
+    files = {arguments.out / name: content for name, content in result.files().items()}
+    for path, content in files.items():
+        _write_atomically(path, content)
+    print(result.to_markdown())  # last: whoever reads this may stop reading
+    for path in files:
+        print(f"Written: {path}")
 
 
 @contextmanager

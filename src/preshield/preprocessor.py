@@ -326,9 +326,10 @@ class Preprocessor:
     def _fresh_seed(self) -> Seed:
         if not self.stochastic:
             return np.zeros(0, dtype=np.uint32)
-        if self._stream is None:  # one stream, whichever thread is first
-            self.__dict__.setdefault("_stream", random.SeedStream(getattr(self, "rng", None)))
-        return self._stream.next()
+        stream = self._stream
+        if stream is None:  # one for all threads, whichever is first
+            stream = self.__dict__.setdefault("_stream", random.SeedStream(getattr(self, "rng", None)))
+        return stream.next()
 
     def _begin(self, x: Array, seed: Seed) -> Any:
         """The draw of one pass, from its seed."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -99,7 +100,9 @@ def check_preprocessor(defence: Preprocessor, sample: Any, y: Any = None) -> Non
     AssertionError: Double() breaks a rule. An exact gradient agrees with finite differences. ...
     """
     if not isinstance(defence, Preprocessor):
-        raise AssertionError(f"{defence!r} is not a Preprocessor: derive its class from preshield.Preprocessor.")
+        raise AssertionError(
+            f"{defence!r} is not a Preprocessor: derive its class from preshield.Preprocessor."
+        )
     x = np.array(sample)
     if x.ndim < 1 or len(x) < 2:
         raise AssertionError(f"`sample` must be a batch of two samples or more, got shape {x.shape}.")
@@ -172,11 +175,11 @@ def _distance(a: Array, b: Array) -> float:
     return float(np.abs(a.astype(float) - b.astype(float)).max(initial=0))
 
 
-def _require_refusal(kinds: type | tuple[type, ...], call: Callable[[], Any], what: str) -> str:
-    """The message with which `call` is refused."""
+def _require_refusal(kind: type[Exception], what: str, function: Callable[..., Any], *args: Any) -> str:
+    """The message with which a call is refused."""
     try:
-        call()
-    except kinds as error:
+        function(*args)
+    except kind as error:
         return str(error)
     raise AssertionError(f"{what} was accepted.")
 
@@ -186,7 +189,7 @@ def _require_refusal(kinds: type | tuple[type, ...], call: Callable[[], Any], wh
 
 def _check_facts(s: Subject) -> None:
     """Facts are class attributes of legal kinds."""
-    d = s.defence
+    d: Any = s.defence
     domains = isinstance(d.domains, tuple) and d.domains and set(d.domains) <= set(DOMAINS)
     _require(domains, f"`domains` must be a tuple of names among {DOMAINS}, got {d.domains!r}.")
     _require(
@@ -217,7 +220,9 @@ def _check_params_roundtrip(s: Subject) -> None:
     """Parameters are stored under their names as the very objects that were passed."""
     d = s.defence
     params = d.get_params()
-    _require(tuple(params) == tuple(d.params), f"get_params() has {tuple(params)}, the constructor {d.params}.")
+    _require(
+        tuple(params) == tuple(d.params), f"get_params() has {tuple(params)}, the constructor {d.params}."
+    )
     rebuilt = type(d)(**params)
     for name, value in rebuilt.get_params().items():
         _require(value is params[name], f"`{name}`: passed {params[name]!r}, kept {value!r}.")
@@ -235,14 +240,13 @@ def _recipe(defence: Preprocessor) -> str:
 def _check_set_params_unknown(s: Subject) -> None:
     """Unknown parameters are refused with a TypeError and change nothing."""
     before = s.defence.get_params()
-    unknown: dict[str, Any] = {"no_such_parameter": 1}
-    attempt = {**before, **unknown}
-    message = _require_refusal(TypeError, lambda: s.defence.set_params(**attempt), f"{unknown}")
+    attempt = {**before, "no_such_parameter": 1}
+    message = _require_refusal(TypeError, "set_params()", partial(s.defence.set_params, **attempt))
     _require("no_such_parameter" in message, f"The message does not name the parameter: {message}")
     _require(not hasattr(s.defence, "no_such_parameter"), "The unknown parameter was stored.")
     after = s.defence.get_params()
     _require(all(after[name] is before[name] for name in before), "Other parameters changed.")
-    _require_refusal(TypeError, lambda: type(s.defence)(**attempt), "an unknown keyword of the constructor")
+    _require_refusal(TypeError, "An unknown keyword of the constructor", partial(type(s.defence), **attempt))
 
 
 def _check_sklearn_clone(s: Subject) -> None:
@@ -257,7 +261,7 @@ def _check_sklearn_clone(s: Subject) -> None:
 
 
 def _check_pickle(s: Subject) -> None:
-    """pickle and copy.deepcopy keep it, also after use."""
+    """Pickle and copy.deepcopy keep it, also after use."""
     expected = s.run(s.x)
     for how, twin in (
         ("pickle", pickle.loads(pickle.dumps(s.defence))),  # noqa: S301
@@ -274,7 +278,7 @@ def _check_calls(s: Subject) -> None:
     """Every way to call it gives the same batch and its labels."""
     d = s.defence
     with d.frozen(0):
-        result = d(s.x, s.y)
+        result: Any = d(s.x, s.y)
         _require(isinstance(result, tuple) and len(result) == 2, f"It returned {type(result).__name__}.")
         out, labels = result
         _require(isinstance(out, np.ndarray), f"A NumPy batch became {type(out).__name__}.")
@@ -407,7 +411,7 @@ def _check_refuses_nan(s: Subject) -> None:
     x = s.x.astype(np.float32)
     flat = x.reshape(-1)
     flat[0], flat[-1] = np.nan, np.inf
-    message = _require_refusal(ValueError, lambda: s.run(x), "A batch with NaN and infinity")
+    message = _require_refusal(ValueError, "A batch with NaN and infinity", s.run, x)
     _require("1 NaN and 1 infinite" in message, f"The message does not count them: {message}")
 
 
@@ -415,26 +419,21 @@ def _check_refuses_kinds(s: Subject) -> None:
     """What is not made of real numbers is refused with a TypeError."""
     if s.of_labels:
         return
-    kinds = [np.dtype(complex), np.dtype(str)]
-    if not s.defence.ragged:
-        kinds.append(np.dtype(object))
-    for dtype in kinds:
-        x = s.x.astype(dtype)
-        _require_refusal(TypeError, lambda x=x: s.run(x), f"An array of dtype {x.dtype}")
+    for kind in (complex, str) if s.defence.ragged else (complex, str, object):
+        x = s.x.astype(kind)
+        _require_refusal(TypeError, f"An array of dtype {x.dtype}", s.run, x)
 
 
 def _check_refuses_dimensions(s: Subject) -> None:
     """A wrong number of dimensions is refused with a ValueError."""
     if s.of_labels:
         return
-    scalar = np.asarray(s.x.flat[0])
-    _require_refusal(ValueError, lambda: s.defence.transform(scalar), "A scalar")
+    _require_refusal(ValueError, "A scalar", s.defence.transform, s.x.flat[0])
     if set(s.defence.domains) <= {"image", "video"}:
-        flat = s.x.reshape(len(s.x), -1)
-        for x in (flat, s.x[..., None, None]):
-            _require_refusal(ValueError, lambda x=x: s.run(x), f"A batch of shape {x.shape}")
+        for x in (s.x.reshape(len(s.x), -1), s.x[..., None, None]):
+            _require_refusal(ValueError, f"A batch of shape {x.shape}", s.run, x)
     if set(s.defence.domains) in ({"image"}, {"video"}):
-        _require_refusal(ValueError, lambda: s.run(s.x[0]), "A sample without its batch axis")
+        _require_refusal(ValueError, "A sample without its batch axis", s.run, s.x[0])
 
 
 def _check_batch_independence(s: Subject) -> None:
@@ -503,7 +502,7 @@ def _check_gradient_shape(s: Subject) -> None:
         _require(pulled.shape == s.x.shape, f"The shape is {pulled.shape} instead of {s.x.shape}.")
         _require(pulled.dtype == dtype, f"{np.dtype(dtype)} became {pulled.dtype}.")
     wrong = np.ones((*s.run(s.x).shape, 2, 2))
-    _require_refusal(ValueError, lambda: s.pull_back(s.x, wrong), f"A gradient of shape {wrong.shape}")
+    _require_refusal(ValueError, f"A gradient of shape {wrong.shape}", s.pull_back, s.x, wrong)
 
 
 def _check_class_axis(s: Subject) -> None:
@@ -586,7 +585,7 @@ def _reference(s: Subject) -> tuple[Array, Array, Array, Array]:
 
 
 def _check_torch(s: Subject) -> None:
-    """torch tensors give torch tensors on the same device, with the gradient."""
+    """Torch tensors give torch tensors on the same device, with the gradient."""
     if find_spec("torch") is None:
         return
     import torch

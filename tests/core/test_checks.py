@@ -32,7 +32,12 @@ def test_not_an_integer(value):
 
 @pytest.mark.parametrize(
     ("bounds", "value", "rule"),
-    [((1, 3), 0, "between 1 and 3"), ((1, 3), 4, "between 1 and 3"), ((1, None), 0, "at least 1"), ((None, 3), 4, "at most 3")],
+    [
+        ((1, 3), 0, "between 1 and 3"),
+        ((1, 3), 4, "between 1 and 3"),
+        ((1, None), 0, "at least 1"),
+        ((None, 3), 4, "at most 3"),
+    ],
 )
 def test_integer_out_of_range(bounds, value, rule):
     with pytest.raises(ValueError, match=rf"`n` must be {rule}, got {value}\."):
@@ -50,7 +55,10 @@ def test_not_a_number(value):
         checks.check_number("x", value)
 
 
-@pytest.mark.parametrize(("value", "rule"), [(np.nan, "finite"), (-np.inf, "finite"), (-0.1, "between 0 and 1"), (1.1, "between 0 and 1")])
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [(np.nan, "finite"), (-np.inf, "finite"), (-0.1, "between 0 and 1"), (1.1, "between 0 and 1")],
+)
 def test_number_out_of_range(value, rule):
     with pytest.raises(ValueError, match=rf"`x` must be {rule}, got {value}\."):
         checks.check_number("x", value, 0, 1)
@@ -69,7 +77,9 @@ def test_rng():
     with pytest.raises(ValueError, match="`rng` must be at least 0, got -1"):
         checks.check_rng(-1)
     for rng in (True, 1.5, "seed", np.random.RandomState(0)):
-        with pytest.raises(TypeError, match=r"`rng` must be None, an integer seed or a numpy\.random\.Generator"):
+        with pytest.raises(
+            TypeError, match=r"`rng` must be None, an integer seed or a numpy\.random\.Generator"
+        ):
             checks.check_rng(rng)
 
 
@@ -117,13 +127,17 @@ class Caller:
 
 @pytest.mark.parametrize(("index", "first"), [(1, True), (3, False), (4, False), (-1, False)])
 def test_channel_index_sets_channels_first_and_warns_where_it_was_written(index, first):
-    with pytest.warns(FutureWarning, match=rf"use channels_first={first} instead of channel_index={index}\.") as caught:
+    with pytest.warns(
+        FutureWarning, match=rf"use channels_first={first} instead of channel_index={index}\."
+    ) as caught:
         assert Caller(channel_index=index).channels_first is first
     assert caught[0].filename == __file__
 
 
 def test_channel_index_out_of_range():
-    with pytest.raises(ValueError, match=r"`channel_index` must be 1 .*, got 2; better: use `channels_first`"):
+    with pytest.raises(
+        ValueError, match=r"`channel_index` must be 1 .*, got 2; better: use `channels_first`"
+    ):
         Caller(channel_index=2)
     with pytest.raises(TypeError, match="`channel_index` must be an integer, got 'last'"):
         Caller(channel_index="last")
@@ -134,10 +148,18 @@ def test_channel_index_out_of_range():
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (np.array([1, np.nan, np.nan, np.inf]), ValueError, r"`x` must be finite, got 2 NaN and 1 infinite among 4"),
+        (
+            np.array([1, np.nan, np.nan, np.inf]),
+            ValueError,
+            r"`x` must be finite, got 2 NaN and 1 infinite among 4",
+        ),
         (np.array(["a"]), TypeError, r"`x` must hold real numbers, got dtype <U1"),
         (np.array([1j]), TypeError, r"`x` must hold real numbers, got dtype complex128"),
-        (np.array([[1, 2], [3]], dtype=object), TypeError, r"`x` must be a numeric array, got an object array"),
+        (
+            np.array([[1, 2], [3]], dtype=object),
+            TypeError,
+            r"`x` must be a numeric array, got an object array",
+        ),
         (np.float64(1), ValueError, r"`x` must have a batch axis, got a scalar"),
     ],
 )
@@ -166,11 +188,23 @@ def test_a_batch_is_a_read_only_view():
 @pytest.mark.parametrize(
     ("shape", "channels_first", "message"),
     [
-        ((8, 8, 3), False, r"4-D image batch \(NHWC\) or a 5-D video batch \(NFHWC\), got shape \(8, 8, 3\); add the batch axis"),
+        (
+            (8, 8, 3),
+            False,
+            r"4-D image batch \(NHWC\) or a 5-D video batch \(NFHWC\), got shape \(8, 8, 3\); add the",
+        ),
         ((8, 8), True, r"4-D image batch \(NCHW\) or a 5-D video batch \(NCFHW\), got shape \(8, 8\)\."),
         ((1, 1, 1, 1, 1, 1), True, r"got shape \(1, 1, 1, 1, 1, 1\)"),
-        ((2, 3, 8, 8), False, r"`x` of shape \(2, 3, 8, 8\) has its channels first, .*pass channels_first=True"),
-        ((2, 8, 8, 3), True, r"`x` of shape \(2, 8, 8, 3\) has its channels last, .*pass channels_first=False"),
+        (
+            (2, 3, 8, 8),
+            False,
+            r"`x` of shape \(2, 3, 8, 8\) has its channels first, .*pass channels_first=True",
+        ),
+        (
+            (2, 8, 8, 3),
+            True,
+            r"`x` of shape \(2, 8, 8, 3\) has its channels last, .*pass channels_first=False",
+        ),
         ((2, 1, 4, 8, 8), False, r"has its channels first"),
         ((2, 4, 8, 8, 1), True, r"has its channels last"),
     ],
@@ -213,7 +247,10 @@ def test_ragged_samples_are_checked_one_by_one():
 def test_channels(shape):
     if int(np.prod(shape)) in (1, 3):
         checks.check_channels("clip_values", np.zeros(shape), (2, 3, 4), 1)
-    with pytest.raises(ValueError, match=r"`clip_values` .* each of the 3 channels of `x` \(axis 1 of shape \(2, 3, 4\)\), got shape \(2,\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"`clip_values` .* each of the 3 channels of `x` \(axis 1 of shape .*\), got shape \(2,\)",
+    ):
         checks.check_channels("clip_values", np.zeros(2), (2, 3, 4), 1)
 
 

@@ -18,9 +18,7 @@ from preshield._core.layout import (
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    shape=st.lists(st.integers(0, 4), min_size=4, max_size=5).map(tuple), channels_first=st.booleans()
-)
+@given(shape=st.lists(st.integers(0, 4), min_size=4, max_size=5).map(tuple), channels_first=st.booleans())
 def test_frames_are_a_view_and_lead_back(shape, channels_first):
     x = np.arange(np.prod(shape)).reshape(shape)
     frames = to_frames(x, channels_first)
@@ -58,7 +56,8 @@ def test_planes_keep_horizontal_neighbours_one_step_apart():
 
 
 @pytest.mark.parametrize(
-    ("ndim", "channels_first", "shape"), [(4, True, (1, 3, 1, 1)), (4, False, (1, 1, 1, 3)), (2, False, (1, 3))]
+    ("ndim", "channels_first", "shape"),
+    [(4, True, (1, 3, 1, 1)), (4, False, (1, 1, 1, 3)), (2, False, (1, 3))],
 )
 def test_per_channel(ndim, channels_first, shape):
     assert per_channel(np.arange(3.0), ndim, channels_first).shape == shape
@@ -85,7 +84,13 @@ def test_dtypes(dtype, kept, working):
 
 @pytest.mark.parametrize(
     "clip_values",
-    [(0, 255), (0.0, 1.0), (np.float64(0), np.float64(1)), (np.float32(0), np.float32(1)), (np.zeros(3), np.ones(3))],
+    [
+        (0, 255),
+        (0.0, 1.0),
+        (np.float64(0), np.float64(1)),
+        (np.float32(0), np.float32(1)),
+        (np.zeros(3), np.ones(3)),
+    ],
 )
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "bool", "float32", "float64"])
 def test_range_dtype_is_that_of_numpy_arithmetic(dtype, clip_values):

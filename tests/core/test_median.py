@@ -52,9 +52,7 @@ def test_planes_equal_scipy(window, shape, step, dtype, seed):
 
 def test_rows_longer_than_one_strip_equal_scipy():
     x = np.random.default_rng(0).random((1, 6, 1500))
-    np.testing.assert_array_equal(
-        median(x, 5), median_filter(x, size=(1, 5, 5), mode="reflect")
-    )
+    np.testing.assert_array_equal(median(x, 5), median_filter(x, size=(1, 5, 5), mode="reflect"))
 
 
 @pytest.mark.parametrize("window", [2, 3, 4, 5])

@@ -14,7 +14,9 @@ def test_what_is_there_is_returned():
 
 @pytest.mark.parametrize("module", ["preshield_absent", "preshield_absent.part"])
 def test_what_is_missing_names_its_extra(module):
-    with pytest.raises(ImportError, match=r"needs the package 'preshield_absent': pip install \"preshield\[demo\]\"") as error:
+    with pytest.raises(
+        ImportError, match=r"needs the package 'preshield_absent': pip install \"preshield\[demo\]\""
+    ) as error:
         require(module, extra="demo")
     assert error.value.name == "preshield_absent"
     assert not isinstance(error.value, ModuleNotFoundError)

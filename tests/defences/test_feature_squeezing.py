@@ -156,7 +156,9 @@ def test_limits_that_do_not_fit_the_batch():
         if shape == (3,):
             assert defence.transform(np.zeros(shape)).shape == shape  # each sample has one limit
             continue
-        with pytest.raises(ValueError, match=r"`clip_values` must broadcast against `x`, got arrays of shape \(3,\)"):
+        with pytest.raises(
+            ValueError, match=r"`clip_values` must broadcast against `x`, got arrays of shape \(3,\)"
+        ):
             defence.transform(np.zeros(shape))
 
 

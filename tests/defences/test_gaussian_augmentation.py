@@ -92,7 +92,9 @@ def test_results_are_clipped():
     x = np.linspace(0, 1, 400).reshape(100, 4)
     free = GaussianAugmentation(0.5, rng=0).transform(x)
     assert free.min() < 0
-    np.testing.assert_array_equal(GaussianAugmentation(0.5, clip_values=(0, 1), rng=0).transform(x), free.clip(0, 1))
+    np.testing.assert_array_equal(
+        GaussianAugmentation(0.5, clip_values=(0, 1), rng=0).transform(x), free.clip(0, 1)
+    )
     low, high = np.array([0, 0.1, 0.2, 0.3]), np.array([1, 0.9, 0.8, 0.7])
     out = GaussianAugmentation(0.5, clip_values=(low, high), rng=0).transform(x)
     assert out.dtype == np.float32
@@ -146,7 +148,11 @@ def test_any_shape(shape, augmentation):
         ({"ratio": None}, TypeError, "`ratio` must be a number, got None"),
         ({"augmentation": "yes"}, TypeError, "`augmentation` must be True or False, got 'yes'"),
         ({"apply_fit": False}, ValueError, "`apply_fit` must be True with augmentation=True, got False"),
-        ({"apply_fit": False, "apply_predict": True}, ValueError, "Pass augmentation=False to add noise in prediction"),
+        (
+            {"apply_fit": False, "apply_predict": True},
+            ValueError,
+            "Pass augmentation=False to add noise in prediction",
+        ),
         ({"apply_predict": 0}, TypeError, "`apply_predict` must be True or False, got 0"),
         ({"clip_values": (1, 0)}, ValueError, "`clip_values` must have minimum < maximum"),
         ({"rng": "seed"}, TypeError, "`rng` must be None, an integer seed or a numpy.random.Generator"),

@@ -98,15 +98,40 @@ def test_bad_parameters(parameters, error, message):
     [
         ({}, None, ValueError, "`y` must be given"),
         ({}, np.array([["a", "b"]]), TypeError, "`y` must hold real numbers, got dtype <U1"),
-        ({}, np.array([0, 1]), ValueError, r"`y` must have shape \(N, classes\), got \(2,\); .*need `num_classes`"),
+        (
+            {},
+            np.array([0, 1]),
+            ValueError,
+            r"`y` must have shape \(N, classes\), got \(2,\); .*need `num_classes`",
+        ),
         ({}, np.zeros((2, 2, 2)), ValueError, r"`y` must have shape \(N, classes\), got \(2, 2, 2\)"),
         ({}, np.ones((2, 1)), ValueError, r"`y` must have at least two classes, got shape \(2, 1\)"),
         ({}, np.array([[1, np.nan]]), ValueError, "`y` must be finite, got 1 NaN"),
-        ({"max_value": 0.2}, np.eye(3), ValueError, r"`max_value` must be at least 1 / classes = 0\.333, got 0\.2"),
+        (
+            {"max_value": 0.2},
+            np.eye(3),
+            ValueError,
+            r"`max_value` must be at least 1 / classes = 0\.333, got 0\.2",
+        ),
         ({"num_classes": 4}, np.eye(3), ValueError, r"`y` must have shape \(N, 4\), got \(3, 3\)\."),
-        ({"num_classes": 3}, np.array([0, 3]), ValueError, "`y` must hold class indices from 0 to 2, got values from 0 to 3"),
-        ({"num_classes": 3}, np.array([-1, 0]), ValueError, "`y` must hold class indices from 0 to 2, got values from -1 to 0"),
-        ({"num_classes": 3}, np.array([0.5, 1]), ValueError, "`y` must hold class indices from 0 to 2, got values from 0.5 to 1.0"),
+        (
+            {"num_classes": 3},
+            np.array([0, 3]),
+            ValueError,
+            "`y` must hold class indices from 0 to 2, got values from 0 to 3",
+        ),
+        (
+            {"num_classes": 3},
+            np.array([-1, 0]),
+            ValueError,
+            "`y` must hold class indices from 0 to 2, got values from -1 to 0",
+        ),
+        (
+            {"num_classes": 3},
+            np.array([0.5, 1]),
+            ValueError,
+            "`y` must hold class indices from 0 to 2, got values from 0.5 to 1.0",
+        ),
     ],
 )
 def test_bad_labels(parameters, y, error, message):

@@ -150,6 +150,13 @@ def _torch_function() -> Any:
 
 
 def _torch(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+    torch = sys.modules["torch"]
+    if torch.compiler.is_compiling():  # importing the compiler to tell it off takes seconds
+        return torch.compiler.disable(_torch_eager)(defence, x, y)  # type: ignore[no-any-return]
+    return _torch_eager(defence, x, y)
+
+
+def _torch_eager(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     passed: list[Any] = []
     out = _torch_function().apply(x, defence, passed)
     return out, _labels(defence, y, passed[0])

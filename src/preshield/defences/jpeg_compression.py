@@ -101,13 +101,14 @@ class JpegCompression(Preprocessor):
         scale = 255 / self.clip_values[1]
         out = np.empty(frames.shape, np.float32)
 
-        flat = out.reshape(-1, *out.shape[2:])
+        flat = out.reshape(out.shape[0] * out.shape[1], *out.shape[2:])
 
         def work(numbers: slice) -> None:
             for number in range(numbers.start, numbers.stop):
                 frame = flat[number]  # also the scratch: a fresh array costs as much as the arithmetic
-                np.multiply(frames[divmod(number, frames.shape[1])], scale, out=frame, casting="unsafe")
-                np.minimum(np.rint(frame, out=frame), 255, out=frame)
+                np.minimum(frames[divmod(number, frames.shape[1])], 255 / scale, out=frame, casting="unsafe")
+                frame *= scale
+                np.rint(frame, out=frame)
                 frame[...] = self._compress(frame.astype(np.uint8))
                 if scale != 1:
                     frame /= scale

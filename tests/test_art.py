@@ -1,0 +1,568 @@
+"""The Adversarial Robustness Toolbox: preshield's defences inside its classifiers and attacks.
+
+The models are linear with a softmax, so logits, losses and gradients have a closed form; every value is
+compared with it. `ONE`, `TWO` and `FOUR` have gradients that depend on where they are taken.
+"""
+
+import copy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from preshield import (
+    Chain,
+    FeatureSqueezing,
+    GaussianAugmentation,
+    JpegCompression,
+    LabelSmoothing,
+    Preprocessor,
+    SpatialSmoothing,
+    ThermometerEncoding,
+)
+
+pytest.importorskip("art")
+
+from art.attacks.evasion import AutoProjectedGradientDescent, ProjectedGradientDescent
+from art.defences.preprocessor.preprocessor import (
+    Preprocessor as ArtPreprocessor,
+)
+from art.defences.preprocessor.preprocessor import (
+    PreprocessorPyTorch,
+    PreprocessorTensorFlowV2,
+)
+from art.estimators.classification import BlackBoxClassifier, SklearnClassifier
+
+RNG = np.random.default_rng(0)
+X = RNG.random((4, 6, 5, 3), dtype=np.float32)
+LABELS = np.array([0, 1, 2, 0])
+Y = np.eye(3, dtype=np.float32)[LABELS]
+
+
+def median(**kwargs):
+    return SpatialSmoothing(3, gradient="exact", **kwargs)
+
+
+def soft(**kwargs):
+    return FeatureSqueezing((0, 1), 2, gradient="soft", **kwargs)
+
+
+ONE = [median()]
+TWO = [median(), soft()]
+FOUR = [median(), soft(), SpatialSmoothing(2, gradient="exact"), ThermometerEncoding((0, 1), 4)]
+LISTS = {"one": ONE, "two": TWO, "four": FOUR, "chain": [Chain(FOUR)]}
+EACH_LIST = pytest.mark.parametrize("defences", LISTS.values(), ids=LISTS)
+
+
+# The closed form
+
+
+def weights(shape):
+    return np.random.default_rng(1).standard_normal((int(np.prod(shape)), 3)).astype(np.float32) / 4
+
+
+def softmax(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def points(defences, x):
+    """What each defence receives, and what the model receives."""
+    visited = [x]
+    for defence in defences:
+        visited.append(defence.transform(visited[-1]))
+    return visited
+
+
+def logits(defences, x):
+    seen = points(defences, x)[-1]
+    return seen.reshape(len(x), -1) @ weights(seen.shape[1:])
+
+
+def pulled_back(defences, x, grad, *, everything_at_x=False):
+    """The chain rule, stage by stage; or as ART's NumPy classifiers do it, each stage at the original `x`."""
+    for defence, point in zip(reversed(defences), reversed(points(defences, x)[:-1]), strict=True):
+        grad = defence.estimate_gradient(x if everything_at_x else point, grad)
+    return grad
+
+
+def loss_gradient(defences, x, y, **kwargs):
+    """Gradient of the summed cross-entropy."""
+    seen = points(defences, x)[-1]
+    grad = (softmax(logits(defences, x)) - y) @ weights(seen.shape[1:]).T
+    return pulled_back(defences, x, grad.reshape(seen.shape), **kwargs)
+
+
+def class_gradient(defences, x, **kwargs):
+    seen = points(defences, x)[-1]
+    grad = np.broadcast_to(weights(seen.shape[1:]).T, (len(x), 3, int(np.prod(seen.shape[1:]))))
+    return pulled_back(defences, x, grad.reshape(len(x), 3, *seen.shape[1:]), **kwargs)
+
+
+def close(actual, expected, atol=1e-5):
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=atol)
+
+
+# The classifiers, all with the same weights. The losses are sums, means or taken sample by sample
+
+
+RATE = 0.1
+
+
+def model_shape(defences):
+    """Shape of what the model receives."""
+    shape = X.shape
+    for defence in defences:
+        shape = defence._output_shape(shape) if isinstance(defence, Preprocessor) else shape
+    return shape[1:]
+
+
+def pytorch(defences, **kwargs):
+    torch = pytest.importorskip("torch")
+    from art.estimators.classification import PyTorchClassifier
+
+    shape = model_shape(defences)
+    layer = torch.nn.Linear(int(np.prod(shape)), 3)
+    with torch.no_grad():
+        layer.weight[:] = torch.tensor(weights(shape).T)
+        layer.bias[:] = 0
+    model = torch.nn.Sequential(torch.nn.Flatten(), layer)
+    return PyTorchClassifier(
+        model,
+        torch.nn.CrossEntropyLoss(reduction="sum"),
+        X.shape[1:],
+        3,
+        optimizer=torch.optim.SGD(model.parameters(), RATE),
+        clip_values=(0, 1),
+        preprocessing_defences=defences,
+        device_type="cpu",
+        **kwargs,
+    )
+
+
+def keras_model(defences):
+    tf = pytest.importorskip("tensorflow")
+    shape = model_shape(defences)
+    layers = [tf.keras.Input(shape), tf.keras.layers.Flatten(), tf.keras.layers.Dense(3)]
+    model = tf.keras.Sequential(layers)
+    model.layers[-1].set_weights([weights(shape), np.zeros(3)])
+    loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
+    model.compile(tf.keras.optimizers.SGD(RATE), loss)
+    return model
+
+
+def tensorflow(defences, **kwargs):
+    model = keras_model(defences)
+    from art.estimators.classification import TensorFlowV2Classifier
+
+    return TensorFlowV2Classifier(
+        model,
+        3,
+        X.shape[1:],
+        loss_object=model.loss,
+        optimizer=model.optimizer,
+        clip_values=(0, 1),
+        preprocessing_defences=defences,
+        **kwargs,
+    )
+
+
+def keras(defences, **kwargs):
+    model = keras_model(defences)
+    from art.estimators.classification import KerasClassifier
+
+    return KerasClassifier(
+        model, use_logits=True, clip_values=(0, 1), preprocessing_defences=defences, **kwargs
+    )
+
+
+def black_box(defences, **kwargs):
+    def predict(x):
+        return x.reshape(len(x), -1) @ weights(x.shape[1:])
+
+    return BlackBoxClassifier(
+        predict, X.shape[1:], 3, clip_values=(0, 1), preprocessing_defences=defences, **kwargs
+    )
+
+
+FRAMEWORKS = pytest.mark.parametrize("make", [pytorch, tensorflow])
+NETWORKS = pytest.mark.parametrize("make", [pytorch, tensorflow, keras])
+
+
+# Registration
+
+
+def test_defences_pass_for_arts_own():
+    for base in (ArtPreprocessor, PreprocessorPyTorch, PreprocessorTensorFlowV2):
+        for defence in (*FOUR, Chain(FOUR), LabelSmoothing(), GaussianAugmentation()):
+            assert isinstance(defence, base)
+            assert issubclass(type(defence), base)
+        assert not isinstance("defence", base)
+
+
+ORDERS = {
+    "art first": "import art.estimators.classification, art.defences.preprocessor, preshield",
+    "preshield first": "import preshield; preshield.SpatialSmoothing(); import art.defences.preprocessor",
+}
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_the_order_of_imports_makes_no_difference(order):
+    code = f"""
+{order}
+import numpy as np
+from art.defences.preprocessor import preprocessor as base
+from art.estimators.classification import BlackBoxClassifier
+from preshield import FeatureSqueezing, SpatialSmoothing
+defences = [SpatialSmoothing(3), FeatureSqueezing((0, 1), 1)]
+for kind in (base.Preprocessor, base.PreprocessorPyTorch, base.PreprocessorTensorFlowV2):
+    assert all(isinstance(d, kind) for d in defences)
+flat = lambda x: x.reshape(len(x), -1)
+classifier = BlackBoxClassifier(flat, (2, 2, 1), 4, preprocessing_defences=defences)
+assert (classifier.predict(np.full((1, 2, 2, 1), 0.7, dtype=np.float32)) == 1).all()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+# predict
+
+
+@pytest.mark.parametrize("make", [pytorch, tensorflow, keras, black_box])
+@EACH_LIST
+def test_predict(make, defences):
+    close(make(defences).predict(X), logits(defences, X))
+
+
+@NETWORKS
+def test_predict_applies_what_is_meant_for_it(make):
+    defences = [median(apply_predict=False), soft()]
+    close(make(defences).predict(X), logits([soft()], X))
+
+
+@NETWORKS
+def test_a_single_defence_needs_no_list(make):
+    classifier = make([soft()])
+    classifier.set_params(preprocessing_defences=median())
+    close(classifier.predict(X), logits([median()], X))
+
+
+@NETWORKS
+def test_a_stochastic_defence_in_prediction(make):
+    noise = GaussianAugmentation(0.5, False, apply_predict=True)
+    classifier = make([noise, soft()])
+    with noise.frozen(3):
+        expected = logits([noise, soft()], X)
+        close(classifier.predict(X), expected)
+    assert np.abs(classifier.predict(X) - expected).max() > 1e-3
+
+
+@FRAMEWORKS
+def test_arts_standardisation_follows(make):
+    classifier = make(TWO, preprocessing=(0.5, 0.25))
+    seen = (points(TWO, X)[-1] - 0.5) / 0.25
+    expected = seen.reshape(4, -1) @ weights(X.shape[1:])
+    close(classifier.predict(X), expected)
+    grad = ((softmax(expected) - Y) @ weights(X.shape[1:]).T).reshape(X.shape) / 0.25
+    close(classifier.loss_gradient(X, Y), pulled_back(TWO, X, grad))
+
+
+def test_arts_own_torch_defences_share_the_list():
+    pytest.importorskip("torch")
+
+    class Halve(PreprocessorPyTorch):
+        def forward(self, x, y=None):
+            return x / 2, y
+
+    classifier = pytorch([Halve(device_type="cpu"), *TWO])
+    close(classifier.predict(X), logits(TWO, X / 2))
+    close(classifier.loss_gradient(X, Y), loss_gradient(TWO, X / 2, Y) / 2)
+
+
+# Gradients: PyTorch and TensorFlow differentiate through the list
+
+
+@FRAMEWORKS
+@EACH_LIST
+def test_loss_gradient_is_the_chain_rule(make, defences):
+    classifier = make(defences)
+    assert classifier.all_framework_preprocessing
+    expected = loss_gradient(defences, X, Y)
+    close(classifier.loss_gradient(X, Y), expected)
+    assert np.abs(expected).max() > 0.1
+
+
+@FRAMEWORKS
+def test_the_chain_rule_is_taken_where_the_stages_were(make):
+    """The same, worked out stage by stage; the gradient at the original batch is another one."""
+    grad = ((softmax(logits(TWO, X)) - Y) @ weights(X.shape[1:]).T).reshape(X.shape)
+    smooth = median().transform(X)
+    expected = median().estimate_gradient(X, soft().estimate_gradient(smooth, grad))
+    elsewhere = median().estimate_gradient(X, soft().estimate_gradient(X, grad))
+    found = make(TWO).loss_gradient(X, Y)
+    close(found, expected)
+    assert np.abs(found - elsewhere).max() > 0.1
+
+
+@FRAMEWORKS
+@EACH_LIST
+@pytest.mark.parametrize("label", [1, [0, 2, 1, 1]], ids=["one class", "a class each"])
+def test_class_gradient_is_the_chain_rule(make, defences, label):
+    expected = class_gradient(defences, X)[np.arange(4), label][:, None]
+    close(make(defences).class_gradient(X, label), expected)
+
+
+@EACH_LIST
+def test_class_gradient_of_all_classes_in_pytorch(defences):
+    close(pytorch(defences).class_gradient(X), class_gradient(defences, X))
+
+
+@EACH_LIST
+def test_class_gradient_of_all_classes_in_tensorflow_stops_at_the_defences(defences):
+    """ART differentiates with respect to the *defended* batch if `label` is None, whatever the defences.
+
+    Class by class it is right, so that is the way to ask for all classes.
+    """
+    classifier = tensorflow(defences)
+    seen = points(defences, X)[-1]
+    stops_short = np.broadcast_to(weights(seen.shape[1:]).T, (4, 3, seen[0].size)).reshape(
+        4, 3, *seen.shape[1:]
+    )
+    close(classifier.class_gradient(X, label=None), stops_short)
+    one_by_one = np.concatenate([classifier.class_gradient(X, k) for k in range(3)], axis=1)
+    close(one_by_one, class_gradient(defences, X))
+
+
+def test_arts_own_tensorflow_defences_have_the_same_class_gradient():
+    """The row above is ART's doing: its own defence shows it."""
+    pytest.importorskip("tensorflow")
+    from art.estimators.classification import TensorFlowV2Classifier
+
+    class Halve(PreprocessorTensorFlowV2):
+        def forward(self, x, y=None):
+            return x / 2, y
+
+    classifier = TensorFlowV2Classifier(keras_model([]), 3, X.shape[1:], preprocessing_defences=[Halve()])
+    expected = class_gradient([], X) / 2
+    close(classifier.class_gradient(X, label=None), 2 * expected)
+    close(classifier.class_gradient(X, label=1), expected[:, 1:2])
+
+
+@FRAMEWORKS
+def test_gradient_sees_the_draw_of_its_pass(make):
+    """Noise moves the point at which the next stage is differentiated: the same for both passes."""
+    moved = GaussianAugmentation(0.3, False, rng=3).transform(X)
+    noise = GaussianAugmentation(0.3, False, apply_predict=True, rng=3)
+    close(make([noise, soft()]).loss_gradient(X, Y), loss_gradient([soft()], moved, Y))
+
+
+# Gradients: Keras and scikit-learn classifiers hand the original batch to every stage
+
+
+@pytest.mark.parametrize(
+    "defences", [ONE, [Chain(ONE)], [Chain(TWO)], [Chain(FOUR)]], ids=["one", "1", "2", "4"]
+)
+def test_keras_gradients_of_a_chain_are_exact(defences):
+    stages = defences[0].defences if isinstance(defences[0], Chain) else defences
+    classifier = keras(defences)
+    close(classifier.loss_gradient(X, Y), loss_gradient(stages, X, Y))
+    close(classifier.class_gradient(X), class_gradient(stages, X))
+    close(classifier.class_gradient(X, 1), class_gradient(stages, X)[:, 1:2])
+    close(classifier.class_gradient(X, LABELS), class_gradient(stages, X)[np.arange(4), LABELS][:, None])
+
+
+@pytest.mark.parametrize("defences", [TWO, FOUR], ids=["two", "four"])
+def test_keras_gradients_of_a_list_are_taken_at_the_original_batch(defences):
+    classifier = keras(defences)
+    found = classifier.loss_gradient(X, Y)
+    close(found, loss_gradient(defences, X, Y, everything_at_x=True))
+    assert np.abs(found - loss_gradient(defences, X, Y)).max() > 0.1
+    close(classifier.class_gradient(X), class_gradient(defences, X, everything_at_x=True))
+
+
+def test_keras_gradients_of_a_list_that_changes_shape_midway_are_refused():
+    """At the original batch such a stage cannot be differentiated at all; in a Chain it can."""
+    defences = [ThermometerEncoding((0, 1), 4), soft()]
+    close(keras(defences).predict(X), logits(defences, X))
+    with pytest.raises(
+        ValueError, match=r"`grad` must have the shape \(4, 6, 5, 3\) of the output.*got \(4, 6, 5, 12\)"
+    ):
+        keras(defences).loss_gradient(X, Y)
+    close(keras([Chain(defences)]).loss_gradient(X, Y), loss_gradient(defences, X, Y))
+
+
+def sklearn_classifier(defences):
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(3)
+    x, y = rng.random((60, 8)), rng.integers(0, 3, 60)
+    return SklearnClassifier(
+        LogisticRegression(C=100).fit(x, y), clip_values=(0, 1), preprocessing_defences=defences
+    )
+
+
+COARSE, FINE = FeatureSqueezing((0, 1), 1, gradient="soft"), FeatureSqueezing((0, 1), 2, gradient="soft")
+ROWS = np.random.default_rng(4).random((4, 8), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    "stages", [[FINE], [FINE, COARSE], [FINE, COARSE, FINE, COARSE]], ids=["one", "two", "four"]
+)
+def test_sklearn_classifiers(stages):
+    plain = sklearn_classifier(None)
+    seen = points(stages, ROWS)[-1]
+    in_list, in_chain = sklearn_classifier(stages), sklearn_classifier([Chain(stages)])
+    for classifier in (in_list, in_chain):
+        close(classifier.predict(ROWS), plain.predict(seen))
+    at_model = plain.loss_gradient(seen, Y)
+    close(in_chain.loss_gradient(ROWS, Y), pulled_back(stages, ROWS, at_model))
+    close(in_list.loss_gradient(ROWS, Y), pulled_back(stages, ROWS, at_model, everything_at_x=True))
+    of_classes = plain.class_gradient(seen)
+    close(in_chain.class_gradient(ROWS), pulled_back(stages, ROWS, of_classes))
+    if len(stages) > 1:
+        assert np.abs(in_chain.loss_gradient(ROWS, Y) - in_list.loss_gradient(ROWS, Y)).max() > 0.1
+
+
+def test_sklearn_fit():
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(5)
+    x, y = rng.random((40, 8)), np.eye(3)[rng.integers(0, 3, 40)]
+    squeeze = FeatureSqueezing((0, 1), 1, apply_fit=True)
+    classifier = SklearnClassifier(LogisticRegression(), clip_values=(0, 1), preprocessing_defences=[squeeze])
+    classifier.fit(x, y)
+    expected = LogisticRegression().fit(np.rint(x), y.argmax(axis=1)).predict_proba(np.rint(x))
+    close(classifier.predict(x), expected)
+
+
+# fit: one step of gradient descent on the whole batch
+
+
+def trained(classifier):
+    """Weights and biases."""
+    if hasattr(classifier.model, "get_weights"):
+        return classifier.model.get_weights()
+    layer = classifier.model[-1]
+    return layer.weight.detach().numpy().T, layer.bias.detach().numpy()
+
+
+def one_step(x, y):
+    w = weights(x.shape[1:])
+    rows = x.reshape(len(x), -1)
+    error = softmax(rows @ w) - y
+    return w - RATE * rows.T @ error, -RATE * error.sum(axis=0)
+
+
+def check_trained(classifier, x, y):
+    for found, expected in zip(trained(classifier), one_step(x, y), strict=True):
+        close(found, expected)
+
+
+FIT_LISTS = {
+    "one": [median(apply_fit=True)],
+    "two": [median(apply_fit=True), JpegCompression((0, 1), 60)],
+    "four": [median(apply_fit=True), soft(), JpegCompression((0, 1), 60), ThermometerEncoding((0, 1), 4)],
+}
+
+
+@NETWORKS
+@pytest.mark.parametrize("defences", FIT_LISTS.values(), ids=FIT_LISTS)
+def test_fit(make, defences):
+    classifier = make(defences)
+    classifier.fit(X, Y, batch_size=4, nb_epochs=1)
+    applied = [d for d in defences if d.apply_fit]
+    check_trained(classifier, points(applied, X)[-1], Y)
+
+
+@NETWORKS
+def test_fit_with_more_samples_and_softer_labels(make):
+    defences = [LabelSmoothing(0.8), GaussianAugmentation(0.2, ratio=1.5, rng=7)]
+    classifier = make(defences)
+    classifier.fit(X, Y, batch_size=16, nb_epochs=1)
+    x, y = GaussianAugmentation(0.2, ratio=1.5, rng=7)(X, LabelSmoothing(0.8)(X, Y)[1])
+    assert len(x) == len(y) == 10
+    check_trained(classifier, x, y)
+    w, b = trained(classifier)
+    close(classifier.predict(X), X.reshape(4, -1) @ w + b)  # neither is for prediction
+
+
+# Attacks
+
+
+@NETWORKS
+@EACH_LIST
+def test_projected_gradient_descent_steps_along_the_chain_rule(make, defences):
+    if make is keras and len(defences) > 1:
+        defences = [Chain(defences)]
+    attack = ProjectedGradientDescent(make(defences), eps=0.05, eps_step=0.05, max_iter=1, verbose=False)
+    found = attack.generate(X, Y)
+    grad = loss_gradient(defences, X, Y)
+    clear = np.abs(grad) > 1e-6
+    expected = np.clip(X + 0.05 * np.sign(grad), 0, 1)
+    close(found[clear], expected[clear])
+    assert clear.mean() > 0.1
+
+
+def check_auto_attack(classifier, defences, **kwargs):
+    """It fools the defended model within its bounds."""
+    right = logits(defences, X).argmax(axis=1)
+    attack = AutoProjectedGradientDescent(
+        classifier, eps=0.4, eps_step=0.2, max_iter=10, nb_random_init=1, verbose=False, **kwargs
+    )
+    found = attack.generate(X, np.eye(3, dtype=np.float32)[right])
+    assert np.abs(found - X).max() <= 0.4 + 1e-6
+    assert found.min() >= 0
+    assert found.max() <= 1
+    fooled = logits(defences, found).argmax(axis=1) != right
+    assert fooled.mean() >= 0.5
+
+
+@FRAMEWORKS
+@EACH_LIST
+@pytest.mark.parametrize("loss_type", [None, "cross_entropy", "difference_logits_ratio"])
+def test_auto_projected_gradient_descent(make, defences, loss_type):
+    check_auto_attack(make(defences), defences, loss_type=loss_type)
+
+
+@pytest.mark.filterwarnings("ignore:.model.compiled_loss:UserWarning:keras")  # ART calls it
+@pytest.mark.parametrize("stages", [ONE, TWO, [*TWO, *TWO]], ids=["one", "two", "four"])
+def test_auto_projected_gradient_descent_on_keras(stages):
+    """Stages that keep the shape: ART takes the shape of its examples from the Keras model."""
+    for defences in (stages, [Chain(stages)]):
+        check_auto_attack(keras(defences), stages, loss_type=None)
+
+
+@pytest.mark.parametrize("stages", [[FINE], [FINE, COARSE]], ids=["one", "two"])
+def test_projected_gradient_descent_on_sklearn(stages):
+    classifier = sklearn_classifier([Chain(stages)])
+    attack = ProjectedGradientDescent(classifier, eps=0.05, eps_step=0.05, max_iter=1, verbose=False)
+    grad = pulled_back(stages, ROWS, sklearn_classifier(None).loss_gradient(points(stages, ROWS)[-1], Y))
+    clear = np.abs(grad) > 1e-6
+    expected = np.clip(ROWS + 0.05 * np.sign(grad), 0, 1)
+    close(attack.generate(ROWS, Y)[clear], expected[clear])
+    assert clear.mean() > 0.5
+
+
+# Handling
+
+
+@NETWORKS
+def test_bad_input_is_refused_inside_a_classifier(make):
+    x = X.copy()
+    x[0, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="got 1 NaN and 0 infinite among 360 values"):
+        make(TWO).predict(x)
+
+
+def test_a_classifier_can_be_copied_with_its_defences():
+    classifier = pytorch([GaussianAugmentation(0.2, False, apply_predict=True, rng=3), soft()])
+    twin = copy.deepcopy(classifier)
+    for _ in range(2):
+        close(twin.predict(X), classifier.predict(X))
+
+
+def test_set_params_exchanges_the_defences():
+    classifier = pytorch(ONE)
+    classifier.set_params(preprocessing_defences=TWO)
+    close(classifier.predict(X), logits(TWO, X))
+    assert classifier.get_params()["preprocessing_defences"] == TWO

@@ -1,0 +1,712 @@
+"""Every defence beside the installed ART: equal where ART is right, and both sides where it is not."""
+
+import inspect
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+import preshield
+
+art = pytest.importorskip("art.defences.preprocessor")
+
+NAMES = [
+    "FeatureSqueezing",
+    "GaussianAugmentation",
+    "JpegCompression",
+    "LabelSmoothing",
+    "SpatialSmoothing",
+    "ThermometerEncoding",
+    "TotalVarMin",
+]
+names = pytest.mark.parametrize("name", NAMES)
+seeds = st.integers(0, 2**32 - 1)
+oblong = st.tuples(  # N, H, W, C: frames of which no side equals another, so that the layout is clear
+    st.integers(1, 3), st.integers(1, 9), st.integers(10, 14), st.integers(1, 4)
+)
+
+
+def both(name, *args, **kwargs):
+    """The defence of preshield and that of ART, constructed alike."""
+    return getattr(preshield, name)(*args, **kwargs), getattr(art, name)(*args, **kwargs)
+
+
+def layout(x, channels_first):
+    return np.ascontiguousarray(np.moveaxis(x, -1, 1)) if channels_first else x
+
+
+# The constructor
+
+
+def positional(cls):
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    return [(p.name, p.default) for p in parameters if p.kind is not p.KEYWORD_ONLY], parameters
+
+
+@names
+def test_positional_parameters_and_defaults_are_those_of_art(name):
+    ours, _ = positional(getattr(preshield, name))
+    theirs, _ = positional(getattr(art, name))
+    assert ours == theirs
+
+
+@names
+def test_what_we_add_is_keyword_only_and_has_a_default(name):
+    _, ours = positional(getattr(preshield, name))
+    theirs, _ = positional(getattr(art, name))
+    added = ours[len(theirs) :]
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in added)
+
+
+@names
+def test_parameters_have_the_names_of_art(name):
+    theirs = {p.removeprefix("_") for p in getattr(art, name).params}
+    assert theirs <= set(getattr(preshield, name).params)
+
+
+# Feature squeezing
+
+
+def limits(kind, low, span, shape):
+    if kind == "arrays":
+        return np.full(shape[-1], low), low + span * np.linspace(1, 2, shape[-1])
+    return tuple(
+        {"numbers": float, "float64": np.float64, "float32": np.float32}[kind](v) for v in (low, low + span)
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 6), min_size=1, max_size=5).map(tuple),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    kind=st.sampled_from(["numbers", "float64", "float32", "arrays"]),
+    low=st.sampled_from([0, -1, 0.25, -100]),
+    span=st.sampled_from([1, 2, 3, 255]),
+    bit_depth=st.integers(1, 12),
+    on_ties=st.booleans(),
+    seed=seeds,
+)
+def test_feature_squeezing(shape, dtype, kind, low, span, bit_depth, on_ties, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.random(shape)
+    if on_ties:
+        x = (rng.integers(0, 2**bit_depth, shape) + 0.5) / (2**bit_depth - 1)
+    x = (low + span * x).astype(dtype)
+    clip_values = limits(kind, low, span, shape)
+    ours, theirs = both("FeatureSqueezing", clip_values, bit_depth)
+    assert_allclose(ours.transform(x), theirs(x)[0], rtol=1e-6, atol=1e-6 * (abs(low) + 2 * span))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+@pytest.mark.parametrize("bit_depth", [1, 2, 3, 5])
+@pytest.mark.parametrize("high", [6, 10, 62, 255])
+def test_feature_squeezing_of_integers(dtype, bit_depth, high):
+    x = np.arange(high + 1, dtype=dtype)[:, None]
+    ours, theirs = both("FeatureSqueezing", (0, high), bit_depth)
+    assert_allclose(ours.transform(x), theirs(x)[0], rtol=1e-6)
+
+
+def test_deviation_feature_squeezing_keeps_single_precision():
+    torch = pytest.importorskip("torch")
+    ours, theirs = both("FeatureSqueezing", (0, 1), 3)
+    x = np.random.default_rng(0).random((2, 4), dtype=np.float32)
+    model = torch.nn.Linear(4, 2)
+    squeezed = theirs(x)[0]
+    assert squeezed.dtype == np.float64
+    with pytest.raises(RuntimeError, match="must have the same dtype"):
+        model(torch.from_numpy(squeezed))
+    squeezed = ours.transform(x)
+    assert squeezed.dtype == np.float32
+    assert model(torch.from_numpy(squeezed)).shape == (2, 2)
+
+
+def test_deviation_feature_squeezing_of_integers_below_the_range():
+    x = np.array([[5]], dtype=np.uint8)
+    ours, theirs = both("FeatureSqueezing", (10, 20), 1)
+    assert theirs(x)[0] == 260  # 5 - 10 wraps to 251
+    assert ours.transform(x) == 10  # half-way between the levels 0 and 10, numbers -1 and 0: to the even one
+
+
+def test_deviation_lists_as_limits():
+    ours, theirs = both("FeatureSqueezing", ([0, 0], [1, 255]), 1)
+    x = np.array([[0.7, 200.0]])
+    with pytest.raises(TypeError, match="unsupported operand"):
+        theirs(x)
+    assert_array_equal(ours.transform(x), [[1, 255]])
+
+
+# Gaussian augmentation
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    shape=st.lists(st.integers(1, 7), min_size=1, max_size=4).map(tuple),
+    ratio=st.floats(0.01, 4),
+    seed=seeds,
+)
+def test_gaussian_augmentation_without_noise(shape, ratio, seed):
+    x = np.random.default_rng(seed).random(shape, dtype=np.float32)
+    y = np.arange(len(x))
+    ours, theirs = both("GaussianAugmentation", 0.0, True, ratio)
+    if len(shape) == 1:  # ART's vstack wants two axes
+        x = x[:, None]
+    for out, labels in (ours(x, y), theirs(x, y)):
+        assert out.dtype == np.float32
+        assert len(out) == len(labels) == len(x) + int(len(x) * ratio)
+        assert_array_equal(out, x[labels])
+        assert_array_equal(labels[: len(y)], y)
+
+
+@pytest.mark.parametrize("clip_values", [None, (-1, 2)])
+def test_gaussian_augmentation_has_the_same_distribution(clip_values):
+    from scipy.stats import ks_2samp
+
+    x = np.full((200, 100), 0.5, dtype=np.float32)
+    ours, theirs = both("GaussianAugmentation", 1.5, False, clip_values=clip_values)
+    a, b = ours.transform(x).ravel(), theirs(x)[0].ravel()
+    # the two-sample statistic exceeds 2.23 * sqrt(2 / n) with a probability of 1e-4
+    assert ks_2samp(a, b, method="asymp").statistic < 2.23 * np.sqrt(2 / x.size)
+    assert a.dtype == b.dtype
+
+
+def test_deviation_gaussian_augmentation_is_single_precision():
+    x = np.zeros((2, 3))
+    ours, theirs = both("GaussianAugmentation")
+    assert theirs(x)[0].dtype == np.float64
+    assert ours.transform(x).dtype == np.float32
+    ours, theirs = both("GaussianAugmentation", augmentation=False, clip_values=(np.zeros(3), np.ones(3)))
+    x = x.astype(np.float32)
+    assert theirs(x)[0].dtype == np.float64
+    assert ours.transform(x).dtype == np.float32
+
+
+def test_deviation_gaussian_augmentation_sums_the_gradients_of_copies():
+    ours, theirs = both("GaussianAugmentation")
+    x, grad = np.zeros((2, 3)), np.ones((4, 3))
+    assert theirs.estimate_gradient(x, grad).shape == (4, 3)
+    assert ours.estimate_gradient(x, grad).shape == (2, 3)
+    assert ours.estimate_gradient(x, grad).sum() == 12
+
+
+# JPEG
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=oblong,
+    frames=st.one_of(st.none(), st.integers(1, 3)),
+    channels_first=st.booleans(),
+    quality=st.integers(1, 100),
+    dtype=st.sampled_from([np.uint8, np.int64, np.float32, np.float64]),
+    seed=seeds,
+)
+def test_jpeg_bit_for_bit(shape, frames, channels_first, quality, dtype, seed):
+    shape = shape if frames is None else (shape[0], frames, *shape[1:])
+    x = layout(np.random.default_rng(seed).integers(0, 256, shape), channels_first)
+    ours, theirs = both("JpegCompression", (0, 255), quality, channels_first)
+    out, expected = ours.transform(x.astype(dtype)), theirs(x.astype(dtype))[0]
+    assert out.dtype == expected.dtype
+    assert_array_equal(out, expected)
+    # a quarter above the level, truncation and rounding agree
+    ours, theirs = both("JpegCompression", (0, 1), quality, channels_first)
+    x = np.minimum((x + 0.25) / 255, 1)
+    assert_array_equal(ours.transform(x), theirs(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("x", "scale", "level", "arts"),
+    [
+        (0.5, 1, 128, 127),  # 127.5: truncated by ART
+        (1.2, 1, 255, 50),  # 306 - 256: wrapped by ART, 0.196
+        (300, 255, 255, 44),
+        (254.9, 255, 255, 254),
+    ],
+)
+def test_deviation_jpeg_rounds_and_saturates(x, scale, level, arts):
+    x = np.full((1, 8, 8, 1), x)
+    ours, theirs = both("JpegCompression", (0, scale), 100)
+    assert_allclose(theirs(x)[0] * (255 / scale), arts, rtol=1e-6)
+    assert_allclose(ours.transform(x) * (255 / scale), level, rtol=1e-6)
+
+
+def test_deviation_jpeg_of_integers_above_one_saturates():
+    x = np.full((1, 8, 8, 1), 2, dtype=np.uint8)
+    ours, theirs = both("JpegCompression", (0, 1), 100)
+    assert_allclose(theirs(x)[0], 254 / 255, rtol=1e-6)  # 2 * 255 wraps
+    assert_array_equal(ours.transform(x), 1)
+
+
+def test_deviation_jpeg_refuses_nan():
+    x = np.full((1, 8, 8, 1), np.nan)
+    ours, theirs = both("JpegCompression", (0, 1), 100)
+    with pytest.warns(RuntimeWarning, match="invalid value encountered in cast"):
+        assert theirs(x)[0].max() == 0
+    with pytest.raises(ValueError, match="`x` must be finite, got 64 NaN"):
+        ours.transform(x)
+
+
+def test_deviation_jpeg_of_an_empty_batch():
+    x = np.zeros((0, 8, 8, 3))
+    ours, theirs = both("JpegCompression", (0, 1))
+    with pytest.raises(ValueError, match="zero-size array"):
+        theirs(x)
+    assert ours.transform(x).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("JpegCompression", ((0, 1),)),
+        ("SpatialSmoothing", ()),
+        ("ThermometerEncoding", ((0, 1),)),
+        ("TotalVarMin", ()),
+    ],
+)
+def test_deviation_the_other_layout_is_noticed(name, args):
+    x = np.random.default_rng(0).random((1, 3, 8, 8))
+    ours, theirs = both(name, *args)
+    assert theirs(x.copy())[0].shape[:3] == (1, 3, 8)  # taken for a picture 3 pixels high with 8 channels
+    with pytest.raises(ValueError, match=r"has its channels first, .*pass channels_first=True"):
+        ours.transform(x)
+
+
+# Labels
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    n=st.integers(0, 20),
+    classes=st.integers(2, 12),
+    max_value=st.floats(0.5, 1),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    soft=st.booleans(),
+    seed=seeds,
+)
+def test_label_smoothing_bit_for_bit(n, classes, max_value, dtype, soft, seed):
+    rng = np.random.default_rng(seed)
+    y = np.eye(classes)[rng.integers(0, classes, n)].astype(dtype)
+    if soft:
+        y[::2] = rng.dirichlet(np.ones(classes), len(y[::2]))
+    ours, theirs = both("LabelSmoothing", max_value)
+    out, expected = ours(y, y)[1], theirs(y, y)[1]
+    assert out.dtype == expected.dtype
+    assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", [int, np.uint8])
+def test_deviation_integer_one_hot_labels(dtype):
+    y = np.eye(3, dtype=dtype)
+    ours, theirs = both("LabelSmoothing", 0.8)
+    assert_array_equal(theirs(y, y)[1], np.zeros((3, 3)))
+    assert_allclose(ours(y, y)[1], 0.1 + 0.7 * np.eye(3), rtol=1e-6)
+
+
+def test_deviation_boolean_one_hot_labels():
+    y = np.eye(2, dtype=bool)
+    ours, theirs = both("LabelSmoothing")
+    assert_array_equal(theirs(y, y)[1], np.ones((2, 2), bool))
+    assert_allclose(ours(y, y)[1], [[0.9, 0.1], [0.1, 0.9]], rtol=1e-6)
+
+
+def test_deviation_class_indices():
+    y = np.array([1, 0])
+    with pytest.raises(IndexError, match="out of range"):
+        art.LabelSmoothing()(y, y)
+    assert_allclose(preshield.LabelSmoothing(num_classes=2)(y, y)[1], [[0.1, 0.9], [0.9, 0.1]], rtol=1e-6)
+
+
+def test_deviation_labels_that_cannot_be_smoothed_are_refused_in_words():
+    ours, theirs = both("LabelSmoothing", 0.2)
+    with pytest.raises(AssertionError, match=r"^$"):
+        theirs(None, np.eye(3))
+    with pytest.raises(ValueError, match="`max_value` must be at least 1 / classes"):
+        ours(np.eye(3), np.eye(3))
+    ours, theirs = both("LabelSmoothing")
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
+        theirs(None, np.ones((2, 1)))
+    with pytest.raises(ValueError, match="`y` must have at least two classes"):
+        ours(np.ones((2, 1)), np.ones((2, 1)))
+    y = np.array([[np.nan, 1]])
+    assert np.isnan(theirs(None, y)[1]).any()
+    with pytest.raises(ValueError, match="`y` must be finite, got 1 NaN"):
+        ours(y, y)
+
+
+# Median
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=oblong,
+    frames=st.one_of(st.none(), st.integers(1, 3)),
+    channels_first=st.booleans(),
+    window_size=st.integers(1, 8),
+    clip=st.sampled_from([None, (20, 60)]),
+    dtype=st.sampled_from([np.uint8, np.int32, np.int64, np.float32, np.float64]),
+    seed=seeds,
+)
+def test_spatial_smoothing_bit_for_bit(shape, frames, channels_first, window_size, clip, dtype, seed):
+    shape = shape if frames is None else (shape[0], frames, *shape[1:])
+    x = layout(np.random.default_rng(seed).integers(0, 90, shape).astype(dtype), channels_first)
+    ours, theirs = both("SpatialSmoothing", window_size, channels_first, clip)
+    out, expected = ours.transform(x), theirs(x)[0]
+    assert out.dtype == expected.dtype
+    assert_array_equal(out, expected)
+
+
+def test_deviation_one_median_for_every_framework():
+    tensorflow = pytest.importorskip("art.defences.preprocessor.spatial_smoothing_tensorflow")
+    pytest.importorskip("tensorflow")
+    other = tensorflow.SpatialSmoothingTensorFlowV2
+    x = np.arange(1, 10, dtype=np.float32).reshape(1, 3, 3, 1)
+    ours, theirs = both("SpatialSmoothing", 3)
+    assert_array_equal(theirs(x)[0].ravel(), [2, 3, 3, 4, 5, 6, 7, 7, 8])
+    # the edge is left out of the reflection: the first window is [[5, 4, 5], [2, 1, 2], [5, 4, 5]]
+    assert_array_equal(other(3)(x)[0].ravel(), [4, 4, 5, 5, 5, 5, 5, 6, 6])
+    assert_array_equal(ours.transform(x).ravel(), [2, 3, 3, 4, 5, 6, 7, 7, 8])
+    with pytest.raises(ValueError, match="filter_size must be an odd integer"):
+        other(2)(x)
+    with pytest.raises(AttributeError, match="clip_by_value"):
+        other(3, clip_values=(0, 1))(x)
+    import tensorflow as tf
+
+    for parameters in ({"window_size": 2}, {"clip_values": (0, 1)}):
+        ours = preshield.SpatialSmoothing(**parameters)
+        assert_array_equal(ours.transform(tf.constant(x)).numpy(), ours.transform(x))
+
+
+def test_deviation_half_precision_medians():
+    x = np.arange(9, dtype=np.float16).reshape(1, 3, 3, 1)
+    ours, theirs = both("SpatialSmoothing")
+    with pytest.raises(RuntimeError, match="array type not supported"):
+        theirs(x)
+    assert_array_equal(ours.transform(x), theirs(x.astype(np.float32))[0])
+
+
+def test_deviation_integers_with_limits_that_are_not():
+    x = np.full((1, 3, 3, 1), 3, dtype=np.uint8)
+    for name, args in (
+        ("SpatialSmoothing", (3, False, (0.0, 2.0))),
+        ("ThermometerEncoding", ((0.0, 2.0), 2)),
+    ):
+        ours, theirs = both(name, *args)
+        with pytest.raises(TypeError, match="Cannot cast ufunc 'clip'"):
+            theirs(x.copy())
+        assert ours.transform(x).max() == (2 if name == "SpatialSmoothing" else 1)
+
+
+def test_deviation_medians_of_large_integers():
+    x = np.full((1, 3, 3, 1), 2**62 + 1)
+    ours, theirs = both("SpatialSmoothing", 2)
+    assert theirs(x)[0].max() == 2**62  # through double precision
+    assert_array_equal(ours.transform(x), x)
+
+
+def test_deviation_medians_of_nan():
+    x = np.full((1, 3, 3, 1), np.nan)
+    ours, theirs = both("SpatialSmoothing")
+    assert np.isnan(theirs(x)[0]).all()
+    with pytest.raises(ValueError, match="`x` must be finite, got 9 NaN"):
+        ours.transform(x)
+
+
+# Thermometer code
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=st.one_of(st.lists(st.integers(1, 6), min_size=2, max_size=3).map(tuple), oblong),
+    frames=st.integers(0, 2),
+    channels_first=st.booleans(),
+    num_space=st.integers(1, 15),
+    clip=st.sampled_from(
+        [(0, 1), (0, 255), (-1.5, 2.25), (np.float64(0), np.float64(7)), (np.float32(0), np.float32(1))]
+    ),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    on_levels=st.booleans(),
+    seed=seeds,
+)
+def test_thermometer_bit_for_bit(shape, frames, channels_first, num_space, clip, dtype, on_levels, seed):
+    rng = np.random.default_rng(seed)
+    if frames and len(shape) == 4:
+        shape = (shape[0], frames, *shape[1:])
+    position = (
+        rng.integers(0, num_space + 1, shape) / num_space if on_levels else rng.uniform(-0.2, 1.2, shape)
+    )
+    x = layout((clip[0] + (clip[1] - clip[0]) * position).astype(dtype), channels_first)
+    ours, theirs = both("ThermometerEncoding", clip, num_space, channels_first)
+    out, expected = ours.transform(x), theirs(x.copy())[0]
+    assert out.dtype == expected.dtype
+    assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+@pytest.mark.parametrize("num_space", [1, 3, 5, 10, 17])
+def test_thermometer_of_integers_bit_for_bit(dtype, num_space):
+    x = np.arange(256, dtype=dtype).reshape(-1, 1)
+    ours, theirs = both("ThermometerEncoding", (0, 255), num_space)
+    assert_array_equal(ours.transform(x), theirs(x.copy())[0])
+
+
+@settings(max_examples=20, deadline=None)
+@given(shape=oblong, channels_first=st.booleans(), num_space=st.integers(1, 12), seed=seeds)
+def test_thermometer_gradient_for_the_unit_range(shape, channels_first, num_space, seed):
+    rng = np.random.default_rng(seed)
+    x = layout(rng.random(shape), channels_first)
+    grad = layout(rng.normal(size=(*shape[:-1], shape[-1] * num_space)), channels_first)
+    ours, theirs = both("ThermometerEncoding", (0, 1), num_space, channels_first)
+    assert_allclose(
+        ours.estimate_gradient(x, grad), theirs.estimate_gradient(x, grad), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_deviation_thermometer_does_not_write_into_the_callers_array():
+    ours, theirs = both("ThermometerEncoding", (0, 1))
+    x = np.array([[1.5, -1.0]])
+    ours.transform(x)
+    assert_array_equal(x, [[1.5, -1.0]])
+    theirs(x)
+    assert_array_equal(x, [[1.0, 0.0]])
+    x.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        theirs(x)
+    assert ours.transform(x).shape == (1, 20)
+
+
+def test_deviation_thermometer_gradient_knows_the_range():
+    ours, theirs = both("ThermometerEncoding", (0, 255), 4)
+    x, grad = np.array([[102.0]]), np.array([[1.0, 2, 3, 4]])
+    # 102 is 0.4 of the range: above the levels 0 and 0.25 alone
+    assert_allclose(ours.estimate_gradient(x, grad), (1 + 2) / 255)
+    assert_allclose(theirs.estimate_gradient(x, grad), (1 + 2 + 3 + 4) / 255)
+
+
+def test_deviation_thermometer_gradient_for_classes():
+    ours, theirs = both("ThermometerEncoding", (0, 1), 4)
+    x, grad = np.random.default_rng(0).random((2, 3)), np.ones((2, 5, 12))
+    with pytest.raises(ValueError, match="could not be broadcast together"):
+        theirs.estimate_gradient(x, grad)
+    out = ours.estimate_gradient(x, grad)
+    for k in range(5):
+        assert_allclose(out[:, k], theirs.estimate_gradient(x, grad[:, k]))
+
+
+def test_deviation_thermometer_limits_for_each_channel():
+    limits = (np.zeros(2), np.array([1, 255]))
+    with pytest.raises(ValueError, match="truth value of an array"):
+        art.ThermometerEncoding(limits, 2)
+    out = preshield.ThermometerEncoding(limits, 2).transform(np.array([[0.6, 0.6]]))
+    assert_array_equal(out, [[1, 1, 1, 0]])
+
+
+# Total variance minimisation
+
+
+def photograph_crops(seed, n, size):
+    """Grey crops of photographs in [0, 1], and masks."""
+    data = pytest.importorskip("skimage.data")
+    rng = np.random.default_rng(seed)
+    pictures = [data.astronaut(), data.coffee(), data.chelsea()]
+    crops = []
+    for k in range(n):
+        picture = pictures[k % 3]
+        row, column = (rng.integers(0, side - size + 1) for side in picture.shape[:2])
+        crops.append(picture[row : row + size, column : column + size, rng.integers(3)] / 255)
+    return np.array(crops), rng.random((n, size, size)) < 0.3
+
+
+def arts_loss(z, x, mask, norm=2, lamb=0.5):
+    return art.TotalVarMin._loss_func(z.ravel(), x, mask.astype(int), norm, lamb)
+
+
+def objectives(x, masks, norm, solver, max_iter):
+    """ART's own objective where preshield ends and where ART ends."""
+    ours, theirs = both("TotalVarMin", norm=norm, solver=solver, max_iter=max_iter)
+    smooth = ours._smooth(x, masks)
+    a = [arts_loss(z, *plane, norm) for z, *plane in zip(smooth, x, masks, strict=True)]
+    b = []
+    for plane, mask in zip(x, masks, strict=True):
+        z = theirs._minimize(plane[..., None], mask[..., None].astype(int))
+        b.append(arts_loss(z[..., 0], plane, mask, norm))
+    return np.mean(a), np.mean(b)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    norm=st.integers(1, 4),
+    lamb=st.floats(0, 3),
+    height=st.integers(1, 7),
+    width=st.integers(1, 7),
+    seed=seeds,
+)
+def test_total_variation_is_arts_objective(norm, lamb, height, width, seed):
+    from preshield._core.kernels.total_variation import total_variation
+
+    rng = np.random.default_rng(seed)
+    z, x = rng.normal(size=(2, 1, height, width))
+    mask = rng.random((1, height, width)) < 0.5
+    value, grad = np.empty(1), np.empty_like(z)
+    total_variation(value, grad, z, x, mask, norm, lamb)
+    assert_allclose(value[0], arts_loss(z[0], x[0], mask[0], norm, lamb), rtol=1e-12)
+
+
+@pytest.mark.parametrize("norm", [1, 2, 3])
+@pytest.mark.parametrize("solver", ["L-BFGS-B", "CG"])
+@pytest.mark.parametrize("size", [24, 32])
+def test_total_var_min_ends_no_higher_than_art(solver, norm, size):
+    x, masks = photograph_crops(norm, 36, size)
+    ours, theirs = objectives(x, masks, norm, solver, 10)
+    assert ours <= theirs
+
+
+@pytest.mark.parametrize("norm", [1, 2, 3])
+def test_total_var_min_by_newton_ends_no_higher_than_art(norm):
+    x, masks = photograph_crops(norm, 6, 8)
+    ours, theirs = objectives(x, masks, norm, "Newton-CG", 5)
+    assert ours <= theirs
+
+
+@pytest.mark.parametrize(("norm", "factor"), [(2, 2), (3, None)])
+def test_deviation_total_var_min_follows_the_true_gradient(norm, factor):
+    from preshield._core.kernels.total_variation import total_variation
+
+    rng = np.random.default_rng(0)
+    z, x = rng.normal(size=(2, 5, 6))
+    mask = np.zeros((5, 6), dtype=int)  # the total variation alone
+    expected = np.empty(z.size)
+    for k in range(z.size):
+        h = 1e-6 * np.eye(z.size)[k].reshape(z.shape)
+        expected[k] = (arts_loss(z + h, x, mask, norm) - arts_loss(z - h, x, mask, norm)) / 2e-6
+    value, grad = np.empty(1), np.empty((1, 5, 6))
+    total_variation(value, grad, z[None], x[None], mask[None].astype(bool), norm, 0.5)
+    assert_allclose(grad.ravel(), expected, rtol=1e-6, atol=1e-8)
+    theirs = art.TotalVarMin._deri_loss_func(z.ravel(), x, mask, norm, 0.5)
+    if factor:
+        assert_allclose(theirs, factor * expected, rtol=1e-6, atol=1e-8)
+    else:  # not even parallel: the differences are squared without their sign
+        cosine = theirs @ expected / np.linalg.norm(theirs) / np.linalg.norm(expected)
+        assert cosine < 0.9
+
+
+def test_deviation_total_var_min_of_integers_is_not_rounded():
+    x = np.random.default_rng(0).integers(0, 2, (1, 8, 8, 1), dtype=np.uint8)
+    ours, theirs = both("TotalVarMin")
+    smoothed = theirs(x)[0]
+    assert smoothed.dtype == np.float32
+    assert_array_equal(smoothed, np.trunc(smoothed))  # the result went through uint8
+    out = ours.transform(x)
+    assert (out != np.trunc(out)).any()
+
+
+def test_deviation_total_var_min_of_videos():
+    video = np.zeros((1, 2, 6, 7, 1))
+    video[:, 1] = 1  # two constant frames
+    ours, theirs = both("TotalVarMin", 1.0, lamb=5.0)
+    assert_array_equal(ours.transform(video), video)
+    assert (np.abs(theirs(video)[0] - video) > 0.1).any()  # one frame leaks into the other
+
+
+# What all have in common
+
+
+@names
+def test_deviation_unknown_parameters_are_refused(name):
+    args = ((0, 1),) if name in ("FeatureSqueezing", "JpegCompression", "ThermometerEncoding") else ()
+    ours, theirs = both(name, *args)
+    assert theirs.set_params(strength=3) is None
+    before = ours.get_params()
+    with pytest.raises(TypeError, match=rf"{name} has no parameter 'strength'; it has "):
+        ours.set_params(strength=3, apply_fit=not ours.apply_fit)
+    assert ours.get_params() == before
+
+
+@names
+def test_deviation_apply_fit_can_be_set(name):
+    args = ((0, 1),) if name in ("FeatureSqueezing", "JpegCompression", "ThermometerEncoding") else ()
+    kwargs = {"augmentation": False} if name == "GaussianAugmentation" else {}
+    ours, theirs = both(name, *args, **kwargs)
+    changed = not ours.apply_fit
+    theirs.set_params(apply_fit=changed)
+    assert theirs.apply_fit is not changed
+    assert ours.set_params(apply_fit=changed).apply_fit is changed
+
+
+@pytest.mark.parametrize("name", ["GaussianAugmentation", "TotalVarMin"])
+def test_deviation_the_same_seed_draws_other_numbers(name):
+    kwargs = {"augmentation": False} if name == "GaussianAugmentation" else {}
+    x = np.random.default_rng(0).random((1, 6, 7, 1))
+    ours, theirs = both(name, **kwargs)
+    outs = []
+    for defence in (ours, theirs, ours, theirs):
+        np.random.seed(3)
+        outs.append(defence(x)[0])
+    assert_array_equal(outs[0], outs[2])
+    assert_array_equal(outs[1], outs[3])
+    assert (outs[0] != outs[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "error"),
+    [
+        ("FeatureSqueezing", {"clip_values": (0, 1), "bit_depth": True}, TypeError),
+        ("FeatureSqueezing", {"clip_values": (0, np.nan)}, ValueError),
+        ("GaussianAugmentation", {"sigma": -1}, ValueError),
+        ("JpegCompression", {"clip_values": (0, 1), "quality": True}, TypeError),
+        ("LabelSmoothing", {"max_value": np.nan}, ValueError),
+        ("SpatialSmoothing", {"channels_first": "no"}, TypeError),
+        ("ThermometerEncoding", {"clip_values": (0, 1), "apply_fit": "no"}, TypeError),
+        ("TotalVarMin", {"lamb": -1}, ValueError),
+    ],
+)
+def test_deviation_parameters_are_checked(name, kwargs, error):
+    assert getattr(art, name)(**kwargs)
+    with pytest.raises(error, match=f"`{list(kwargs)[-1]}` must be"):
+        getattr(preshield, name)(**kwargs)
+
+
+def test_deviation_numpy_numbers_are_numbers():
+    for name, kwargs in (
+        ("JpegCompression", {"clip_values": (0, 1), "quality": np.int64(50)}),
+        ("SpatialSmoothing", {"window_size": np.int64(3)}),
+        ("FeatureSqueezing", {"clip_values": (0, 1), "bit_depth": np.int64(3)}),
+        ("TotalVarMin", {"prob": np.float32(0.3)}),
+    ):
+        with pytest.raises(ValueError, match="must be"):
+            getattr(art, name)(**kwargs)
+        assert getattr(preshield, name)(**kwargs)
+
+
+def test_deviation_two_defences_in_a_pytorch_classifier():
+    torch = pytest.importorskip("torch")
+    from art.estimators.classification import PyTorchClassifier
+
+    x = np.random.default_rng(0).random((2, 3, 6, 7), dtype=np.float32)
+
+    def classify(library):
+        stages = [
+            library.SpatialSmoothing(channels_first=True),
+            library.JpegCompression((0, 1), channels_first=True),
+        ]
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 6 * 7, 2))
+        loss = torch.nn.CrossEntropyLoss()
+        return PyTorchClassifier(model, loss, (3, 6, 7), 2, preprocessing_defences=stages)
+
+    with pytest.raises(
+        NotImplementedError, match="current combination of preprocessing types is not supported"
+    ):
+        classify(art).loss_gradient(x, np.eye(2))
+    assert classify(preshield).loss_gradient(x, np.eye(2)).shape == x.shape
+
+
+def test_deviation_older_name_of_the_channel_axis():
+    for name, args in (
+        ("JpegCompression", ((0, 1),)),
+        ("SpatialSmoothing", ()),
+        ("ThermometerEncoding", ((0, 1),)),
+    ):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'channel_index'"):
+            getattr(art, name)(*args, channel_index=1)
+        with pytest.warns(FutureWarning, match="channels_first=True"):
+            assert getattr(preshield, name)(*args, channel_index=1).channels_first
