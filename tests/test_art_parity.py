@@ -108,6 +108,18 @@ def test_feature_squeezing_of_integers(dtype, bit_depth, high):
     assert_allclose(ours.transform(x), theirs(x)[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["numbers", "float64", "float32", "arrays"])
+@pytest.mark.parametrize("bit_depth", range(1, 9))
+def test_feature_squeezing_half_way_between_levels(dtype, kind, bit_depth):
+    levels = 2**bit_depth - 1
+    for low, span in ((0, 1), (0, 3), (-1, 2), (0, 255), (0.25, 7)):
+        x = (low + span * (np.arange(levels) + 0.5) / levels).astype(dtype)[:, None]
+        clip_values = limits(kind, low, span, x.shape)
+        ours, theirs = both("FeatureSqueezing", clip_values, bit_depth)
+        assert_allclose(ours.transform(x), theirs(x)[0], rtol=1e-6, atol=1e-6 * span)
+
+
 def test_deviation_feature_squeezing_keeps_single_precision():
     torch = pytest.importorskip("torch")
     ours, theirs = both("FeatureSqueezing", (0, 1), 3)

@@ -25,6 +25,9 @@ from preshield import (
 from preshield._core.threads import block_length, map_blocks, thread_count
 from tests.cases import ALL
 
+# JAX, loaded by another test, warns of every fork. These are on purpose; the children leave JAX alone.
+pytestmark = pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
+
 # Large enough that every defence works on it in several blocks.
 LARGE = np.random.default_rng(0).random((24, 64, 64, 3), dtype=np.float32)
 DEFENCES = {

@@ -228,7 +228,7 @@ class CountsCalls(Sound):
         (Overrides, r"Public methods are not overridden.* `transform` is overridden"),
         (Converts, r"very objects that were passed.* `factor`: passed .*, kept"),
         (Swallows, r"Unknown parameters are refused.* An unknown keyword .* was accepted"),
-        (Unpicklable, r"pickle and copy.deepcopy keep it"),
+        (Unpicklable, r"It survives pickle and copy.deepcopy, also after use.* Can't pickle"),
         (ForgetsShape, r"Every way to call it.* changes_shape=False, but the shape is \(3, 8\)"),
         (Writes, r"ValueError: output array is read-only"),
         (WritesGradient, r"ValueError: output array is read-only"),

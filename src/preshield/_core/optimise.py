@@ -182,7 +182,7 @@ def _between(low: Array, high: Array) -> Array:
         root = np.sqrt(np.maximum(chord**2 - slope_a * slope_b, 0))
         part = 1 - (slope_b + root - chord) / (slope_b - slope_a + 2 * root)
         part = np.clip(np.where(np.isfinite(part), part, 0.5), MARGIN, 1 - MARGIN)
-        return np.where(np.isfinite(b), a + part * (b - a), 2 * a)
+        return np.asarray(np.where(np.isfinite(b), a + part * (b - a), 2 * a))
 
 
 class _Lbfgs:

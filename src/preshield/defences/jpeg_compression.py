@@ -101,7 +101,7 @@ class JpegCompression(Preprocessor):
         scale = 255 / self.clip_values[1]
         out = np.empty(frames.shape, np.float32)
 
-        flat = out.reshape(out.shape[0] * out.shape[1], *out.shape[2:])
+        flat = out.reshape(int(np.prod(frames.shape[:2])), *frames.shape[2:])
 
         def work(numbers: slice) -> None:
             for number in range(numbers.start, numbers.stop):
