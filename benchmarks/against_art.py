@@ -1,9 +1,9 @@
 """Time every defence beside ART's, in one process, and beside the floor that no code can go below.
 
 Each row runs ART, preshield and the floor in turn, several times over, each time for a tenth of a second at
-least; the figure that counts is the ratio of the medians. The floor is a copy of the array or, where a codec does the work, one thread that encodes
-and decodes and does nothing else. Extra memory is the peak of what Python and NumPy allocate in one call of
-preshield, less the output. Run it on an idle machine:
+least; the figure that counts is the ratio of the medians. The floor is a copy of the array or, where a codec
+does the work, one thread that encodes and decodes and does nothing else. Extra memory is the peak of what
+Python and NumPy allocate in one call of preshield, less the output. Run it on an idle machine:
 
     python benchmarks/against_art.py [--pairs 7] [--only TEXT] [--json FILE]
 """
@@ -19,6 +19,7 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from statistics import median
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -31,8 +32,8 @@ import preshield
 from preshield._core.threads import thread_count
 from preshield.codecs import jpeg
 
-
 SAMPLE_SECONDS = 0.1
+PACKAGES = ("preshield", "adversarial-robustness-toolbox", "numpy", "numba", "pillow", "scipy")
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Case:
     """One row: what runs, and what is asked of it."""
 
     name: str
-    ours: Callable[[], object]
+    ours: Callable[[], np.ndarray]
     art: Callable[[], object]
     floor: Callable[[], object]
     floor_name: str
@@ -97,8 +98,8 @@ def cases() -> list[Case]:
     ours, theirs = preshield.LabelSmoothing(), art.LabelSmoothing()
     rows.append(
         Case(
-            "LabelSmoothing (10000, 1000)",
-            lambda: ours(labels, labels),
+            "LabelSmoothing 10000x1000",
+            lambda: ours(labels, labels)[1],
             lambda: theirs(labels, labels),
             labels.copy,
             "copy",
@@ -111,12 +112,14 @@ def cases() -> list[Case]:
 def defence(name: str, cls: str, x: np.ndarray, target: float, *args: object) -> Case:
     """A row for one defence, constructed alike in both libraries."""
     ours, theirs = getattr(preshield, cls)(*args), getattr(art, cls)(*args)
-    changes = ours.changes_shape and cls == "ThermometerEncoding"
-    like = np.empty(ours.transform(x[:1]).shape[1:], np.float32)
-    filled = (lambda: np.ones((len(x), *like.shape), np.float32)) if changes else x.copy
-    name = f"{name} {'x'.join(map(str, x.shape))}"
+    shape = (len(x), *ours.transform(x[:1]).shape[1:])
     return Case(
-        name, lambda: ours(x), lambda: theirs(x.copy()), filled, "fill" if changes else "copy", target
+        f"{name} {'x'.join(map(str, x.shape))}",
+        lambda: ours.transform(x),
+        lambda: theirs(x.copy()),  # ART's thermometer writes into its input
+        x.copy if shape == x.shape else lambda: np.ones(shape, np.float32),
+        "copy" if shape == x.shape else "fill",
+        target,
     )
 
 
@@ -133,7 +136,7 @@ def measure(case: Case, pairs: int) -> Result:
             samples.append(1e3 * (time.perf_counter() - start) / calls)
     ours, theirs, floor = (median(times[key]) for key in ("ours", "art", "floor"))
     tracemalloc.start()
-    output = case.ours()[0 if "Label" not in case.name else 1]
+    output = case.ours()
     extra = (tracemalloc.get_traced_memory()[1] - output.nbytes) / 2**20
     tracemalloc.stop()
     return Result(case.name, ours, theirs, floor, case.floor_name, theirs / ours, case.target, extra)
@@ -154,7 +157,7 @@ def objectives() -> str:
         for key, z in solved.items():
             for channel in range(3):
                 values[key].append(
-                    theirs._loss_func(z[channel].ravel(), planes[channel], chosen[channel].astype(int), 2, 0.5)
+                    theirs._loss_func(z[channel].ravel(), planes[channel], 1 * chosen[channel], 2, 0.5)
                 )
     means = ", ".join(f"{key} {np.mean(v):.4f}" for key, v in values.items())
     return f"TotalVarMin, mean of ART's objective over 48 channels, same masks: {means} (lower is better)"
@@ -176,11 +179,11 @@ def table(results: list[Result]) -> str:
         "| case | ART ms | preshield ms | ratio | asked | floor ms | extra MB |",
         "|---|---|---|---|---|---|---|",
     ]
-    for r in results:
-        lines.append(
-            f"| {r.name} | {r.art_ms:.1f} | {r.ours_ms:.1f} | **{r.ratio:.1f}x** | {r.target:g}x | "
-            f"{r.floor_ms:.1f} ({r.floor_name}) | {r.extra_mb:.1f} |"
-        )
+    lines += [
+        f"| {r.name} | {r.art_ms:.1f} | {r.ours_ms:.1f} | **{r.ratio:.1f}x** | {r.target:g}x | "
+        f"{r.floor_ms:.1f} ({r.floor_name}) | {r.extra_mb:.1f} |"
+        for r in results
+    ]
     return "\n".join(lines)
 
 
@@ -204,17 +207,13 @@ def main() -> None:
             "python": platform.python_version(),
             "machine": platform.machine(),
             "threads": thread_count(),
-            "versions": {
-                name: version(name)
-                for name in ("preshield", "adversarial-robustness-toolbox", "numpy", "numba", "pillow", "scipy")
-            },
+            "versions": {name: version(name) for name in PACKAGES},
             "pairs": options.pairs,
             "import_ms": imported,
             "objective": objective,
             "rows": [asdict(r) for r in results],
         }
-        with open(options.json, "w") as file:
-            json.dump(record, file, indent=2)
+        Path(options.json).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
