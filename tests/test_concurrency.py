@@ -124,6 +124,19 @@ def test_an_error_in_a_block_reaches_the_caller(threads, monkeypatch):
     map_blocks(lambda rows: None, 100, 1)  # and the next call works
 
 
+def test_an_error_in_another_thread_reaches_the_caller(monkeypatch):
+    monkeypatch.setenv("PRESHIELD_NUM_THREADS", "2")
+    both, caller = threading.Barrier(2, timeout=20), threading.current_thread()
+
+    def work(rows):
+        both.wait()
+        if threading.current_thread() is not caller:
+            raise FloatingPointError("elsewhere")
+
+    with pytest.raises(FloatingPointError, match="elsewhere"):
+        map_blocks(work, 2, 1)
+
+
 def test_a_block_may_call_map_blocks_itself(monkeypatch):
     monkeypatch.setenv("PRESHIELD_NUM_THREADS", "3")
     counts = np.zeros((8, 50), dtype=int)

@@ -165,6 +165,17 @@ def test_torch_module(torch):
     assert before.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # the compiler looks at it
+def test_torch_compile(torch):
+    """A compiled function calls the defence between its graphs."""
+    step = torch.compile(lambda x: (CHAIN.transform(3 * x) * torch.tensor(W)).sum(), backend="eager")
+    inside = np.float32(3) * np.float32(X / 3)
+    for _ in range(2):
+        x = torch.tensor(X / 3, requires_grad=True)
+        step(x).backward()
+        np.testing.assert_allclose(x.grad, 3 * CHAIN.estimate_gradient(inside, W), rtol=1e-5)
+
+
 def test_torch_device(torch):
     if not torch.cuda.is_available():
         pytest.skip("no GPU")

@@ -120,18 +120,18 @@ class GaussianAugmentation(Preprocessor):
 
     def _transform(self, x: Array, draw: Draw) -> Array:
         out = np.empty(self._output_shape(x.shape), np.float32)
-        out[: len(x)] = x
-        noisy = out
+        source, noisy = x, out
         if self.augmentation:
-            noisy = out[len(x) :]
+            out[: len(x)] = x
+            source = noisy = out[len(x) :]
             np.take(out[: len(x)], draw.samples, axis=0, out=noisy, mode="clip")  # "raise" would buffer
-        flat = noisy.reshape(-1)
+        flat_source, flat = source.reshape(-1), noisy.reshape(-1)
 
         def work(values: slice) -> None:
             noise = np.empty(values.stop - values.start, np.float32)
             block_generator(draw.seed, values.start // STREAM).standard_normal(dtype=np.float32, out=noise)
             noise *= np.float32(self.sigma)
-            flat[values] += noise
+            np.add(flat_source[values], noise, out=flat[values], casting="unsafe")
 
         map_blocks(work, flat.size, STREAM)
         if self.clip_values is not None:
