@@ -168,7 +168,8 @@ def test_torch_module(torch):
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # the compiler looks at it
 def test_torch_compile(torch):
     """A compiled function calls the defence between its graphs."""
-    step = torch.compile(lambda x: (CHAIN.transform(3 * x) * torch.tensor(W)).sum(), backend="eager")
+    w = torch.tensor(W)
+    step = torch.compile(lambda x: (CHAIN.transform(3 * x) * w).sum(), backend="eager")
     inside = np.float32(3) * np.float32(X / 3)
     for _ in range(2):
         x = torch.tensor(X / 3, requires_grad=True)
