@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 FEW_CHANNELS = (1, 3)
+SCAN_BYTES = 1 << 21  # looked at in one go for NaN and infinity
 
 
 def check_bool(**values: object) -> None:
@@ -222,7 +223,7 @@ def check_values(name: str, x: Array) -> None:
     def look(block: slice) -> None:
         finite.append(np.isfinite(rows[block]).all())
 
-    map_blocks(look, len(rows), block_length(rows))
+    map_blocks(look, len(rows), block_length(rows, SCAN_BYTES))
     if not all(finite):
         nan, infinite = int(np.isnan(x).sum()), int(np.isinf(x).sum())
         raise ValueError(

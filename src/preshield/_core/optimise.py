@@ -21,8 +21,6 @@ Objective = Callable[[Array, Array], tuple[Array, Array]]
 HISTORY = 5
 DECREASE = 1e-4  # Armijo: the fraction of the predicted decrease that a step must reach
 TRIALS = 20  # evaluations in one line search
-REFINEMENTS = 4  # of them, those that also look for a slope that is not steeply uphill
-MARGIN = 0.1  # trials keep this fraction of the bracket away from its ends
 INNER = 20  # conjugate-gradient steps inside a Newton step
 DIFFERENCE = 1e-6  # length of the step over which a Newton step differences gradients
 TINY = 1e-300
@@ -82,9 +80,9 @@ def minimise(
 
     Notes
     -----
-    Steps satisfy the strong Wolfe conditions, found by bracketing and cubic interpolation. Kinks of the
-    objective may leave no such step; then the weak conditions do, which can always be met (Lewis and
-    Overton 2013, doi:10.1007/s10107-012-0514-2).
+    Steps satisfy the weak Wolfe conditions, found by bracketing and cubic interpolation; these can be met
+    even where the objective has kinks (Lewis and Overton 2013, doi:10.1007/s10107-012-0514-2). Conjugate
+    gradients ask for the strong conditions first.
     """
     result = Minimum(x.copy(), np.empty(len(x)), np.zeros(len(x), dtype=int), np.zeros(len(x), dtype=int))
     rows = np.arange(len(x))
@@ -103,13 +101,22 @@ def minimise(
             break
         direction, step = direction_of(x, value, grad, rows, evaluate)
         step, new_value, new_grad = _line_search(
-            evaluate, x, value, grad, rows, direction, step, direction_of.curvature
+            evaluate,
+            x,
+            value,
+            grad,
+            rows,
+            direction,
+            step,
+            direction_of.curvature,
+            direction_of.strong_trials,
         )
         moved = step > 0
-        result.x[rows] = x = x + step[:, None] * direction
+        change = step[:, None] * direction
+        result.x[rows] = x = x + change
         result.value[rows] = new_value
         result.iterations[rows[moved]] += 1
-        direction_of.update(step[:, None] * direction, new_grad - grad, new_value - value)
+        direction_of.update(change, new_grad - grad, new_value - value)
         value, grad = new_value, new_grad
         if not moved.all():
             x, value, grad, rows = x[moved], value[moved], grad[moved], rows[moved]
@@ -129,8 +136,13 @@ class _Counted:
         return self.objective(x, rows)
 
 
-def _dot(a: Array, b: Array) -> Array:
-    return np.asarray(np.einsum("bn,bn->b", a, b))
+def _dot(a: Array, b: Array, rows: Array | None = None) -> Array:
+    """Inner product of each row of `a` with its row of `b`: the same, or the one that `rows` names."""
+    from .kernels.rows import row_dots
+
+    out = np.empty(len(a))
+    row_dots(out, a, b, np.arange(len(a)) if rows is None else rows)
+    return out
 
 
 def _line_search(
@@ -142,88 +154,80 @@ def _line_search(
     direction: Array,
     step: Array,
     curvature: float,
+    strong_trials: int,
 ) -> tuple[Array, Array, Array]:
     """Step along `direction` for each row, with value and gradient there; 0 where nothing decreases."""
+    from .kernels.rows import advance, narrow
+
     slope = _dot(grad, direction)
-    low = np.stack((np.zeros(len(x)), value, slope))  # both ends of the bracket: step, value and slope
+    low = np.stack((np.zeros(len(x)), value, slope), axis=1)  # ends of the bracket: step, value, slope
     high = np.full_like(low, np.inf)
     best, best_value, best_grad = np.zeros(len(x)), value.copy(), grad.copy()
     pending = np.flatnonzero(slope < 0)
     step = step.copy()
-    for trial in range(TRIALS):
+    for count in range(TRIALS):
         if not len(pending):
             break
-        p = slice(None) if len(pending) == len(x) else pending
-        trial_value, trial_grad = evaluate(x[p] + step[p][:, None] * direction[p], rows[p])
-        trial_slope = _dot(trial_grad, direction[p])
-        decreased = trial_value <= value[p] + DECREASE * step[p] * slope[p]
-        better = decreased & (trial_value < best_value[p])
-        taken = pending[better]
-        best[taken] = step[taken]
-        best_value[taken] = trial_value[better]
-        best_grad[taken] = trial_grad[better]
-        beyond = ~decreased | (trial_value > low[1, p]) | (trial_slope >= 0)
-        ends = np.stack((step[p], trial_value, trial_slope))
-        low[:, pending[~beyond]] = ends[:, ~beyond]
-        high[:, pending[beyond]] = ends[:, beyond]
-        flat = trial_slope >= curvature * slope[p]
-        if trial < REFINEMENTS:
-            flat &= trial_slope <= -curvature * slope[p]
-        pending = pending[~(better & flat)]
-        step[pending] = _between(low[:, pending], high[:, pending])
+        trial = np.empty((len(pending), x.shape[1]))
+        advance(trial, x, step, direction, pending)
+        trial_value, trial_grad = evaluate(trial, rows[pending])
+        trial_slope = _dot(trial_grad, direction, pending)
+        enough = value + DECREASE * step * slope
+        flat = curvature * slope
+        steep = -flat if count < strong_trials else np.full(len(x), np.inf)
+        better, done = narrow(
+            low, high, step, best, best_value, pending, trial_value, trial_slope, enough, flat, steep
+        )
+        best_grad[pending[better]] = trial_grad[better]
+        pending = pending[~done]
     return best, best_value, best_grad
-
-
-def _between(low: Array, high: Array) -> Array:
-    """Where the cubic through both ends is least, but away from them; doubled while `high` is infinite."""
-    (a, value_a, slope_a), (b, value_b, slope_b) = low, high
-    with np.errstate(all="ignore"):  # the infinite ends
-        chord = slope_a + slope_b - 3 * (value_b - value_a) / (b - a)
-        root = np.sqrt(np.maximum(chord**2 - slope_a * slope_b, 0))
-        part = 1 - (slope_b + root - chord) / (slope_b - slope_a + 2 * root)
-        part = np.clip(np.where(np.isfinite(part), part, 0.5), MARGIN, 1 - MARGIN)
-        return np.asarray(np.where(np.isfinite(b), a + part * (b - a), 2 * a))
 
 
 class _Lbfgs:
     """Limited-memory BFGS (Nocedal 1980): the two-loop recursion, for all rows at once."""
 
     curvature = 0.3
+    strong_trials = 0
 
     def __init__(self) -> None:
-        self.pairs: list[tuple[Array, Array, Array]] = []  # step s, change of gradient y, 1 / <s, y>
+        self.steps = self.changes = self.inverses = np.empty((HISTORY, 0))
+        self.stored = 0
 
     def __call__(
         self, x: Array, value: Array, grad: Array, rows: Array, evaluate: _Counted
     ) -> tuple[Array, Array]:
-        if not self.pairs:
-            return -grad, 1 / np.maximum(np.sqrt(_dot(grad, grad)), TINY)
+        from .kernels.rows import two_loops
+
         direction = -grad
-        weights = []
-        for s, y, inverse in reversed(self.pairs):
-            weights.append(inverse * _dot(s, direction))
-            direction -= weights[-1][:, None] * y
-        s, y, inverse = self.pairs[-1]
-        squares = _dot(y, y)
-        direction *= np.where(inverse > 0, 1 / np.maximum(inverse * squares, TINY), 1.0)[:, None]
-        for (s, y, inverse), weight in zip(self.pairs, reversed(weights), strict=True):
-            direction += (weight - inverse * _dot(y, direction))[:, None] * s
+        if not self.stored:
+            return direction, 1 / np.maximum(np.sqrt(_dot(grad, grad)), TINY)
+        newest_first = np.arange(self.stored - 1, max(-1, self.stored - HISTORY - 1), -1) % HISTORY
+        two_loops(direction, self.steps, self.changes, self.inverses, newest_first)
         return direction, np.ones(len(x))
 
     def update(self, step: Array, change: Array, decrease: Array) -> None:
+        if not self.stored:
+            self.steps, self.changes = np.empty((HISTORY, *step.shape)), np.empty((HISTORY, *step.shape))
+            self.inverses = np.empty((HISTORY, len(step)))
         product = _dot(step, change)
         usable = product > 1e-16 * _dot(change, change)  # else the pair counts for nothing
-        inverse = np.where(usable, 1 / np.where(usable, product, 1.0), 0.0)
-        self.pairs = [*self.pairs[-(HISTORY - 1) :], (step, change, inverse)]
+        place = self.stored % HISTORY
+        self.steps[place], self.changes[place] = step, change
+        self.inverses[place] = np.where(usable, 1 / np.where(usable, product, 1.0), 0.0)
+        self.stored += 1
 
     def keep(self, rows: Array) -> None:
-        self.pairs = [(s[rows], y[rows], inverse[rows]) for s, y, inverse in self.pairs]
+        if self.stored:  # `compress` keeps the order in memory, on which the order of summation depends
+            self.steps, self.changes, self.inverses = (
+                np.compress(rows, a, axis=1) for a in (self.steps, self.changes, self.inverses)
+            )
 
 
 class _ConjugateGradient:
     """Nonlinear conjugate gradients with Polak and Ribiere's coefficient, restarted where it is negative."""
 
     curvature = 0.1
+    strong_trials = 4  # conjugacy needs a step near the minimum along the line
 
     def __init__(self) -> None:
         self.grad: Array | None = None
@@ -260,6 +264,7 @@ class _Newton:
     """Newton steps by conjugate gradients on differences of gradients, cut off where curvature ends."""
 
     curvature = 0.9
+    strong_trials = 0
 
     def __call__(
         self, x: Array, value: Array, grad: Array, rows: Array, evaluate: _Counted

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_integer, resolve_channels_first
-from .._core.layout import from_frames, to_frames
+from .._core.layout import from_frames, to_frames, working_dtype
 from .._core.threads import block_length, map_blocks
 from .._core.typing import Array, ClipValues
 from ..codecs import jpeg
@@ -96,22 +96,25 @@ class JpegCompression(Preprocessor):
         self.verbose = verbose
 
     def _transform(self, x: Array, draw: None) -> Array:
+        from .._core.kernels.levels import to_bytes
+
         frames = to_frames(x, self.channels_first)
         self._check_frames(frames)
-        scale = 255 / self.clip_values[1]
+        scale = 255 / float(np.max(self.clip_values[1]))
         out = np.empty(frames.shape, np.float32)
 
         flat = out.reshape(int(np.prod(frames.shape[:2])), *frames.shape[2:])
 
+        dtype = working_dtype(x.dtype)
+
         def work(numbers: slice) -> None:
+            pixels = np.empty(flat.shape[1:], np.uint8)
             for number in range(numbers.start, numbers.stop):
-                frame = flat[number]  # also the scratch: a fresh array costs as much as the arithmetic
-                np.minimum(frames[divmod(number, frames.shape[1])], 255 / scale, out=frame, casting="unsafe")
-                frame *= scale
-                np.rint(frame, out=frame)
-                frame[...] = self._compress(frame.astype(np.uint8))
+                frame = np.ascontiguousarray(frames[divmod(number, frames.shape[1])], dtype=dtype)
+                to_bytes(pixels.reshape(-1), frame.reshape(-1), dtype.type(scale))
+                flat[number] = self._compress(pixels)
                 if scale != 1:
-                    frame /= scale
+                    flat[number] /= scale
 
         progress = "JPEG compression" if self.verbose else None
         map_blocks(work, len(flat), block_length(flat), progress=progress)

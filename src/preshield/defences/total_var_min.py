@@ -19,7 +19,7 @@ from ..preprocessor import Preprocessor
 
 __all__ = ["TotalVarMin"]
 
-VALUES_AT_ONCE = 1 << 15  # planes are minimised in batches of about this many pixels
+VALUES_AT_ONCE = 1 << 16  # planes are minimised in batches of about this many pixels
 
 
 class TotalVarMin(Preprocessor):

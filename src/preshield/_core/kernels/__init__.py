@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numba
 
-__all__ = ["kernel"]
+__all__ = ["kernel", "reduction"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -16,4 +16,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 def kernel(function: F) -> F:
     """Compile `function` on its first call."""
     compiled: F = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    return compiled
+
+
+def reduction(function: F) -> F:
+    """Compile `function` on its first call, free to add up in any order, as vector instructions do."""
+    options = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz"}}
+    compiled: F = numba.njit(**options)(function)
     return compiled

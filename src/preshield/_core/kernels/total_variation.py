@@ -1,52 +1,117 @@
 """Masked distance plus total variation of planes, and its subgradient."""
 
+from typing import Any
+
 import numpy as np
 
 from ..typing import Array
-from . import kernel
+from . import kernel, reduction
 
 __all__ = ["total_variation"]
 
 TINY = 1e-12  # a norm below this one counts as zero
 
 
-@kernel
-def _add_powers(total: Array, d: Array, norm: int) -> None:
-    """Add `|d|**norm` to `total`, entry by entry."""
+# Rows are named by their index: a view of each would cost more than the arithmetic on a short row.
+
+
+@reduction
+def _row_power(z: Array, p: int, r: int, norm: int) -> float:
+    """Sum of `|difference|**norm` between row `r` and the one below."""
+    total = 0.0
     if norm == 1:
-        for j in range(d.shape[0]):
-            total[j] += abs(d[j])
+        for j in range(z.shape[2]):
+            total += abs(z[p, r + 1, j] - z[p, r, j])
     elif norm == 2:
-        for j in range(d.shape[0]):
-            total[j] += d[j] * d[j]
+        for j in range(z.shape[2]):
+            total += (z[p, r + 1, j] - z[p, r, j]) ** 2
     else:
-        for j in range(d.shape[0]):
-            total[j] += abs(d[j]) ** norm
+        for j in range(z.shape[2]):
+            total += abs(z[p, r + 1, j] - z[p, r, j]) ** norm
+    return total
+
+
+@reduction
+def _masked_square(z: Array, x: Array, mask: Array, p: int, r: int) -> float:
+    """Sum of `(z - x)**2` over the chosen pixels of row `r`."""
+    total = 0.0
+    for j in range(z.shape[2]):
+        delta = z[p, r, j] - x[p, r, j]
+        total += delta * delta * mask[p, r, j]
+    return total
 
 
 @kernel
-def _slopes(d: Array, weights: Array, norm: int) -> None:
-    """Turn differences into `weights * sign(d) * |d|**(norm - 1)`, in place."""
+def _add_column_powers(total: Array, z: Array, p: int, r: int, norm: int) -> None:
+    """Add `|difference|**norm` between neighbours in row `r` to `total`."""
     if norm == 1:
-        for j in range(d.shape[0]):
-            d[j] = weights[j] * np.sign(d[j])
+        for j in range(total.shape[0]):
+            total[j] += abs(z[p, r, j + 1] - z[p, r, j])
     elif norm == 2:
-        for j in range(d.shape[0]):
-            d[j] = weights[j] * d[j]
+        for j in range(total.shape[0]):
+            total[j] += (z[p, r, j + 1] - z[p, r, j]) ** 2
     else:
-        for j in range(d.shape[0]):
-            d[j] = weights[j] * np.sign(d[j]) * abs(d[j]) ** (norm - 1)
+        for j in range(total.shape[0]):
+            total[j] += abs(z[p, r, j + 1] - z[p, r, j]) ** norm
+
+
+@kernel
+def _slope(d: float, norm: int) -> Any:
+    """Derivative of `|d|**norm / norm`."""
+    if norm == 2:
+        return d
+    return np.sign(d) if norm == 1 else np.sign(d) * abs(d) ** (norm - 1)
+
+
+@kernel
+def _gradient_row(
+    grad: Array,
+    z: Array,
+    x: Array,
+    mask: Array,
+    p: int,
+    r: int,
+    norm: int,
+    pull: float,
+    columns: Array,
+    rows: Array,
+) -> None:
+    """Write row `r` of the gradient, from the weights of all norms; `rows` has a 0 at either end."""
+    up, down = rows[r], rows[r + 1]
+    above, below = max(r - 1, 0), min(r + 1, z.shape[1] - 1)
+    for j in range(z.shape[2]):
+        here = z[p, r, j]
+        change = up * _slope(here - z[p, above, j], norm) - down * _slope(z[p, below, j] - here, norm)
+        grad[p, r, j] = change + pull * (here - x[p, r, j]) * mask[p, r, j]
+    for j in range(columns.shape[0]):
+        grad[p, r, j] -= columns[j] * _slope(z[p, r, j + 1] - z[p, r, j], norm)
+    for j in range(columns.shape[0]):  # on its own: the compiler cannot vectorise both at once
+        grad[p, r, j + 1] += columns[j] * _slope(z[p, r, j + 1] - z[p, r, j], norm)
 
 
 @kernel
 def _norms_and_weights(total: Array, norm: int, scale: float) -> float:
-    """Sum of the norms whose powers are in `total`, which becomes what `_slopes` multiplies with."""
+    """Sum of the norms whose powers are in `total`, which becomes what slopes are multiplied with."""
     value = 0.0
     for j in range(total.shape[0]):
-        size = total[j] ** (1.0 / norm)
+        size = np.sqrt(total[j]) if norm == 2 else total[j] ** (1.0 / norm)
         value += size
         total[j] = scale / size ** (norm - 1) if size > TINY else 0.0
     return value
+
+
+@kernel
+def _shrink(grad: Array, mask: Array) -> None:
+    """Add the subgradient of the distance at its kink that makes the sum least: shorten it by 1."""
+    square = 0.0
+    for r in range(grad.shape[0]):
+        for j in range(grad.shape[1]):
+            square += grad[r, j] ** 2 if mask[r, j] else 0.0
+    kept = max(0.0, 1.0 - 1.0 / np.sqrt(square)) if square > 0.0 else 0.0
+    for r in range(grad.shape[0]):
+        for j in range(grad.shape[1]):
+            if mask[r, j]:
+                grad[r, j] *= kept
 
 
 @kernel
@@ -71,74 +136,21 @@ def total_variation(
     scale : float
     """
     planes, height, width = z.shape
-    across = np.empty(width)
-    columns = np.empty(width - 1)
-    rows = np.empty(1)
-    constant = np.empty(width)
+    rows, columns = np.zeros(height + 1), np.empty(max(width - 1, 0))
     for p in range(planes):
         columns[:] = 0.0
-        distance = 0.0
+        square = 0.0
         for r in range(height):
-            line, target, chosen = z[p, r], x[p, r], mask[p, r]
-            for j in range(width):
-                delta = line[j] - target[j] if chosen[j] else 0.0
-                distance += delta * delta
-            right = line[1:]
-            difference = across[: width - 1]
-            for j in range(width - 1):
-                difference[j] = right[j] - line[j]
-            _add_powers(columns, difference, norm)
-        distance = np.sqrt(distance)
-        total = _norms_and_weights(columns, norm, scale)
-
-        grad[p] = 0.0
-        for r in range(height):
-            line, out = z[p, r], grad[p, r]
-            right, out_right = line[1:], out[1:]
-            difference = across[: width - 1]
-            for j in range(width - 1):
-                difference[j] = right[j] - line[j]
-            _slopes(difference, columns, norm)
-            for j in range(width - 1):
-                out[j] -= difference[j]
-            for j in range(width - 1):
-                out_right[j] += difference[j]
+            square += _masked_square(z, x, mask, p, r)
+            _add_column_powers(columns, z, p, r, norm)
             if r + 1 < height:
-                below, out_below = z[p, r + 1], grad[p, r + 1]
-                for j in range(width):
-                    across[j] = below[j] - line[j]
-                power = 0.0
-                if norm == 1:
-                    for j in range(width):
-                        power += abs(across[j])
-                elif norm == 2:
-                    for j in range(width):
-                        power += across[j] * across[j]
-                else:
-                    for j in range(width):
-                        power += abs(across[j]) ** norm
-                rows[0] = power
-                total += _norms_and_weights(rows, norm, scale)
-                constant[:] = rows[0]
-                _slopes(across, constant, norm)
-                for j in range(width):
-                    out[j] -= across[j]
-                for j in range(width):
-                    out_below[j] += across[j]
+                rows[r + 1] = _row_power(z, p, r, norm)
+        distance = np.sqrt(square)
+        total = _norms_and_weights(columns, norm, scale)
+        total += _norms_and_weights(rows[1:height], norm, scale)
         value[p] = distance + scale * total
-
-        if distance > TINY:
-            for r in range(height):
-                line, target, chosen, out = z[p, r], x[p, r], mask[p, r], grad[p, r]
-                for j in range(width):
-                    out[j] += (line[j] - target[j]) / distance if chosen[j] else 0.0
-        else:
-            pull = 0.0
-            for r in range(height):
-                for j in range(width):
-                    pull += grad[p, r, j] ** 2 if mask[p, r, j] else 0.0
-            kept = max(0.0, 1.0 - 1.0 / np.sqrt(pull)) if pull > 0.0 else 0.0
-            for r in range(height):
-                for j in range(width):
-                    if mask[p, r, j]:
-                        grad[p, r, j] *= kept
+        pull = 1.0 / distance if distance > TINY else 0.0
+        for r in range(height):
+            _gradient_row(grad, z, x, mask, p, r, norm, pull, columns, rows)
+        if distance <= TINY:
+            _shrink(grad[p], mask[p])
