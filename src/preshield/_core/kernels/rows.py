@@ -20,21 +20,21 @@ def _dot(a: Array, b: Array) -> float:
     return total
 
 
-@reduction
+@kernel
 def _add(a: Array, factor: float, b: Array) -> None:
     """Add `factor * b` to `a`."""
     for j in range(a.shape[0]):
         a[j] += factor * b[j]
 
 
-@reduction
+@kernel
 def row_dots(out: Array, a: Array, b: Array, rows: Array) -> None:
     """Set `out[i]` to the inner product of `a[i]` and `b[rows[i]]`."""
     for i in range(rows.shape[0]):
         out[i] = _dot(a[i], b[rows[i]])
 
 
-@reduction
+@kernel
 def advance(out: Array, x: Array, step: Array, direction: Array, rows: Array) -> None:
     """Set `out[i]` to `x + step * direction` for row `rows[i]`."""
     for i in range(rows.shape[0]):
@@ -109,7 +109,7 @@ def narrow(
     return better, done
 
 
-@reduction
+@kernel
 def two_loops(direction: Array, steps: Array, changes: Array, inverses: Array, newest_first: Array) -> None:
     """Apply the limited-memory BFGS approximation of the inverse Hessian to each row, in place.
 
