@@ -1,14 +1,25 @@
+import inspect
 import os
 import subprocess
 import sys
+import warnings
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import preshield
-from preshield import FeatureSqueezing, GaussianAugmentation, JpegCompression, SpatialSmoothing
+from preshield import (
+    FeatureSqueezing,
+    GaussianAugmentation,
+    JpegCompression,
+    SpatialSmoothing,
+    TotalVarMin,
+)
 from preshield.cli import main
+from preshield.evaluation.evaluate import evaluate as evaluate_itself
+from preshield.evaluation.report import RobustnessReport
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (12, 10, 3), dtype=np.uint8)
@@ -169,7 +180,7 @@ def test_transparency_and_jpeg(folder, capsys):
     rgba.putalpha(100)
     rgba.save("in.png")
     message = fails(capsys, "apply", "spatial", "in.png", "out.jpg")
-    assert "a JPEG file cannot hold the transparency of IN; write a .png file" in message
+    assert "a JPEG file cannot hold the transparency of the input; write a .png file" in message
     assert not (folder / "out.jpg").exists()
 
 
@@ -279,7 +290,7 @@ def test_failed_write_leaves_nothing(folder, capsys, monkeypatch):
         (["jpeg", "in.png", "no/out.png"], "cannot write 'no/out.png': there is no folder 'no'"),
         (["jpg", "in.png", "out.png"], "'jpg' is no defence; choose from FeatureSqueezing, "),
         (["", "in.png", "out.png"], "'' is no defence; choose from "),
-        (["label", "in.png", "out.png"], "LabelSmoothing defends labels; a file of images has"),
+        (["label", "in.png", "out.png"], "LabelSmoothing defends labels; it leaves samples as"),
         (["jpeg", "in.png", "out.png", "--param", "quality"], "--param must be name=value, got 'quality'"),
         (
             ["jpeg", "in.png", "out.png", "--param", "depth=3"],
@@ -313,6 +324,308 @@ def test_apply_errors(folder, capsys, arguments, message):
     assert not (folder / "out.npy").exists()
 
 
+# evaluate, with a stub in the place of the work
+
+
+class Report:
+    """What the command asks of a report."""
+
+    def __init__(self, complete=True):
+        self.complete = complete
+
+    def __str__(self):
+        return "the table"
+
+    def to_json(self):
+        return "{}"
+
+    def to_markdown(self):
+        return "| the table ∞ |"
+
+    def to_html(self):
+        return "<p>the table"
+
+
+@pytest.fixture
+def calls(folder, monkeypatch):
+    """Files for `evaluate`, and the arguments of its calls."""
+    pytest.importorskip("matplotlib")
+    seen = []
+
+    def evaluate(*args, **kwargs):
+        seen.append((args, kwargs))
+        return Report()
+
+    monkeypatch.setattr(preshield, "evaluate", evaluate, raising=False)
+    monkeypatch.setattr("preshield.cli.load_model", lambda path: f"model of {path}")
+    for name, entries in {
+        "m.keras": ["config.json", "metadata.json"],
+        "m.pt": ["m/constants.pkl", "m/code/m.py"],
+    }.items():
+        with ZipFile(name, "w") as archive:
+            for entry in entries:
+                archive.writestr(entry, "")
+    np.savez("data.npz", x=RNG.random((4, 8, 8, 3), dtype=np.float32), y=np.arange(4))
+    np.savez("first.npz", x=RNG.random((4, 3, 8, 8), dtype=np.float32), y=np.arange(4))
+    return seen
+
+
+def evaluated(calls, *arguments, model="m.keras", data="data.npz"):
+    """Run `evaluate`; return the arguments of the call that it makes."""
+    assert run("evaluate", "--model", model, "--data", data, *arguments) == 0
+    return calls.pop()
+
+
+def test_evaluate_defaults(calls, folder, capsys):
+    (model, x, y, defences), options = evaluated(calls)
+    assert model == "model of m.keras"
+    np.testing.assert_array_equal(x, np.load("data.npz")["x"])
+    np.testing.assert_array_equal(y, np.arange(4))
+    assert defences == {}
+    assert options == {
+        "threat": "l2-minimum",
+        "eps": None,
+        "eot": 16,
+        "seed": 0,
+        "batch_size": 128,
+        "budget": None,
+        "verbose": False,
+        "surrogate": None,
+        "clip_values": (0, 1),
+    }
+    defaults = {name: p.default for name, p in inspect.signature(evaluate_itself).parameters.items()}
+    for name in ("eot", "seed", "batch_size", "budget", "surrogate"):
+        assert options[name] == defaults[name]
+    out, err = capsys.readouterr()
+    files = [f"preshield-report/report.{suffix}" for suffix in ("json", "md", "html")]
+    assert out.splitlines() == ["the table", "", *(f"Written: {file}" for file in files)]
+    assert err == ""
+    assert (folder / files[0]).read_text() == "{}"
+    assert (folder / files[1]).read_text(encoding="utf-8") == "| the table ∞ |"
+    assert (folder / files[2]).read_text() == "<p>the table"
+
+
+def test_evaluate_options(calls, folder):
+    (folder / "deep/er").mkdir(parents=True)
+    (folder / "deep/er/report.md").write_text("of an earlier run")
+    (_, x, y, _), options = evaluated(
+        calls,
+        *("--samples", 3, "--eps", "8/255", "--eot", 2, "--seed", 5, "--budget", 7, "--batch-size", 2),
+        *("--surrogate", "m.pt", "--clip-values", "-1", "1", "--out", "deep/er"),
+    )
+    assert len(x) == len(y) == 3
+    assert options == {
+        "threat": "linf",
+        "eps": 8 / 255,
+        "eot": 2,
+        "seed": 5,
+        "batch_size": 2,
+        "budget": 7,
+        "verbose": False,
+        "surrogate": "model of m.pt",
+        "clip_values": (-1, 1),
+    }
+    assert (folder / "deep/er/report.md").read_text(encoding="utf-8") == "| the table ∞ |"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "threat", "eps"),
+    [
+        (["--eps", "0.5", "--threat", "l2"], "l2", 0.5),
+        (["--eps", "1e-2", "--threat", "l2-minimum"], "l2-minimum", 0.01),
+        (["--eps", "0"], "linf", 0),
+    ],
+)
+def test_evaluate_threats(calls, arguments, threat, eps):
+    _, options = evaluated(calls, *arguments)
+    assert (options["threat"], options["eps"]) == (threat, eps)
+
+
+def test_evaluate_defences(calls):
+    specs = [
+        "jpeg",
+        "jpeg:quality=30",
+        "feature : clip_values=(0, 2), bit_depth=1",
+        "spatial:gradient='exact'+gaussian:sigma=1e+0,clip_values=(0,1) + Total_Var",
+    ]
+    defences = evaluated(calls, *(argument for spec in specs for argument in ("--defence", spec)))[0][3]
+    assert list(defences) == specs
+    jpeg, quality, feature, chain = defences.values()
+    assert jpeg.get_params() == JpegCompression((0, 1), verbose=False).get_params()
+    assert quality.quality == 30
+    assert feature.clip_values == (0, 2)
+    spatial, gaussian, variation = chain.defences
+    assert isinstance(variation, TotalVarMin)
+    assert spatial.gradient == "exact"
+    assert spatial.clip_values is None
+    assert (gaussian.sigma, gaussian.augmentation, gaussian.clip_values) == (1, False, (0, 1))
+
+
+def test_evaluate_clip_values(calls, capsys):
+    np.savez("bytes.npz", x=PIXELS[None], y=[0])
+    (*_, defences), options = evaluated(calls, "--defence", "jpeg", data="bytes.npz")
+    assert options["clip_values"] == defences["jpeg"].clip_values == (0, 255)
+
+    np.savez("wide.npz", x=RNG.uniform(-1, 1, (2, 8, 8, 3)), y=[0, 1])
+    command = ("evaluate", "--model", "m.keras", "--data", "wide.npz", "--defence", "spatial+jpeg")
+    capsys.readouterr()
+    message = fails(capsys, *command)
+    assert "--defence 'spatial+jpeg': JpegCompression needs the range of the values" in message
+    assert "give it as --clip-values LOW HIGH" in message
+    assert not calls
+    wide = ("--defence", "feature", "--clip-values", "-1", "1")
+    (*_, defences), options = evaluated(calls, *wide, data="wide.npz")
+    assert options["clip_values"] == defences["feature"].clip_values == (-1, 1)
+    assert evaluated(calls, data="wide.npz")[1]["clip_values"] is None
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "arguments", "expected"),
+    [
+        ("m.keras", "data.npz", [], False),
+        ("m.keras", "first.npz", [], False),
+        ("m.pt", "data.npz", [], False),
+        ("m.pt", "first.npz", [], True),
+        ("m.pt", "first.npz", ["--no-channels-first"], False),
+        ("m.keras", "first.npz", ["--channels-first"], True),
+        ("m.keras", "first.npz", ["--defence", "jpeg:channels_first=True"], True),
+    ],
+)
+def test_evaluate_layout(calls, model, data, arguments, expected):
+    arguments = arguments if "--defence" in arguments else [*arguments, "--defence", "jpeg"]
+    (*_, defences), _ = evaluated(calls, *arguments, model=model, data=data)
+    assert [defence.channels_first for defence in defences.values()] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "none.keras"], "none.keras: No such file or directory"),
+        (["--model", "m.onnx"], "cannot load 'm.onnx': give a Keras model (.keras) or a TorchScript module"),
+        (["--surrogate", "in.png"], "cannot load 'in.png': give a Keras model (.keras) or"),
+        (["--data", "none.npz"], "cannot read 'none.npz': No such file or directory"),
+        (["--data", "in.png"], "cannot read 'in.png': the name must end in .npz"),
+        (["--out", "in.png"], "--out must be a folder, got the file 'in.png'"),
+        (["--out", "in.png/report"], "--out must be a folder, got the file 'in.png'"),
+        (["--threat", "linf"], "--threat linf needs --eps"),
+        (["--threat", "l1"], "argument --threat: invalid choice: 'l1'"),
+        (["--eps", "8/0"], "argument --eps: must be a number or a fraction from 0 on, got '8/0'"),
+        (["--eps", "nan"], "argument --eps: must be a number or a fraction from 0 on, got 'nan'"),
+        (["--eps=-1/255"], "argument --eps: must be a number or a fraction from 0 on, got '-1/255'"),
+        (["--samples", "0"], "argument --samples: must be a whole number from 1 on, got '0'"),
+        (["--clip-values", "0"], "argument --clip-values: expected 2 arguments"),
+        (["--clip-values", "1", "0"], "--clip-values must be LOW HIGH with LOW < HIGH, got [1.0, 0.0]"),
+        (["--defence", "jpg"], "--defence 'jpg': 'jpg' is no defence; choose from FeatureSqueezing, "),
+        (["--defence", "jpeg+"], "--defence 'jpeg+': '' is no defence; choose from "),
+        (["--defence", "jpeg:quality"], "'jpeg:quality': a parameter must be name=value, got 'quality'"),
+        (["--defence", "jpeg:quality=1,"], "'jpeg:quality=1,': a parameter must be name=value, got ''"),
+        (["--defence", "jpeg:quality=(1"], "'jpeg:quality=(1': `quality` must be"),
+        (["--defence", "jpeg:depth=3"], "JpegCompression has no parameter 'depth'; it has clip_values"),
+        (["--defence", "jpeg+spatial:window_size=0"], "'jpeg+spatial:window_size=0': `window_size` must"),
+        (["--defence", "label"], "LabelSmoothing defends labels; it leaves samples as they are"),
+        (["--defence", "jpeg", "--defence", "jpeg"], "--defence 'jpeg' is given twice"),
+    ],
+)
+def test_evaluate_checks_arguments_first(calls, folder, capsys, monkeypatch, arguments, message):
+    def load(path):
+        raise AssertionError("the model must not be loaded")
+
+    monkeypatch.setattr("preshield.cli.load_model", load)
+    message_seen = fails(capsys, "evaluate", "--model", "m.keras", "--data", "data.npz", *arguments)
+    assert message in message_seen
+    assert not (folder / "preshield-report").exists()
+
+
+def test_evaluate_loads_models_before_it_attacks(calls, folder, capsys, monkeypatch):
+    def load(path):
+        raise ValueError(f"cannot load {str(path)!r}: it is odd")
+
+    monkeypatch.setattr("preshield.cli.load_model", load)
+    message = fails(capsys, "evaluate", "--model", "m.pt", "--data", "data.npz")
+    assert message == "preshield: error: cannot load 'm.pt': it is odd\n"
+    assert not calls
+    assert not (folder / "preshield-report").exists()
+
+
+def test_evaluate_interrupted(calls, folder, capsys, monkeypatch):
+    monkeypatch.setattr(preshield, "evaluate", lambda *args, **kwargs: Report(complete=False))
+    assert run("evaluate", "--model", "m.pt", "--data", "data.npz", "--out", "report") == 130
+    out, err = capsys.readouterr()
+    assert out.endswith("Written: report/report.html\n")
+    assert err == "preshield: interrupted; the report holds what was finished\n"
+    assert len(list((folder / "report").iterdir())) == 3
+
+
+def test_evaluate_without_matplotlib(calls, folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    message = fails(capsys, "evaluate", "--model", "m.pt", "--data", "data.npz")
+    assert 'pip install "preshield[plots]"' in message
+    assert not calls
+
+
+def test_evaluate_help(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        run("evaluate", "--help")
+    out = capsys.readouterr().out
+    assert "--defence jpeg:quality=50" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+# evaluate, from files to files
+
+
+@pytest.fixture(scope="module")
+def brightness(tmp_path_factory):
+    """Bright and dark images, (N, H, W, C), and models that tell them apart, in both layouts."""
+    keras, torch = pytest.importorskip("keras"), pytest.importorskip("torch")
+    pytest.importorskip("art")
+    folder = tmp_path_factory.mktemp("brightness")
+    y = np.arange(12) % 2
+    x = np.random.default_rng(0).uniform(0.1, 0.6, (12, 8, 8, 3)).astype(np.float32)
+    x += 0.3 * y[:, None, None, None].astype(np.float32)
+    np.savez(folder / "last.npz", x=x, y=y)
+    np.savez(folder / "first.npz", x=np.moveaxis(x, -1, 1), y=y)
+    weights = np.tile(np.array([[-0.1, 0.1]], dtype=np.float32), (192, 1))
+    bias = np.array([9.6, -9.6], dtype=np.float32)  # brightness 0.5 is on the border
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    model.set_weights([weights, bias])
+    linear = torch.nn.Linear(192, 2)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(weights.T))
+        linear.bias.copy_(torch.from_numpy(bias))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model.save(folder / "model.keras")
+        torch.jit.script(torch.nn.Sequential(torch.nn.Flatten(), linear)).save(folder / "model.pt")
+    return folder
+
+
+@pytest.mark.parametrize(("model", "data"), [("model.keras", "last.npz"), ("model.pt", "first.npz")])
+def test_evaluate_end_to_end(brightness, tmp_path, model, data):
+    command = [
+        *(sys.executable, "-m", "preshield", "evaluate", "--out", tmp_path / "report"),
+        *("--model", brightness / model, "--data", brightness / data, "--samples", "8"),
+        *("--eps", "8/255", "--budget", "5", "--eot", "2"),
+        *("--defence", "jpeg:quality=50", "--defence", "spatial+gaussian:sigma=0.02"),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "spatial+gaussian:sigma=0.02" in result.stdout
+    assert result.stdout.splitlines()[-3:] == [
+        f"Written: {tmp_path / 'report' / 'report'}.{suffix}" for suffix in ("json", "md", "html")
+    ]
+    report = RobustnessReport.from_json(tmp_path / "report" / "report.json")
+    assert [row.name for row in report.rows] == ["none", "jpeg:quality=50", "spatial+gaussian:sigma=0.02"]
+    assert report.complete
+    assert report.threat.eps == 8 / 255
+    assert all(row.columns["clean"].accuracy == 1 for row in report.rows)
+    assert "jpeg:quality=50" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "jpeg:quality=50" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
+# Other errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -324,6 +637,13 @@ def test_apply_errors(folder, capsys, arguments, message):
 )
 def test_other_errors(folder, capsys, arguments, message):
     assert message in fails(capsys, *arguments)
+
+
+@pytest.mark.parametrize("text", ["jpg", ""])
+def test_choices_are_defences_of_samples(folder, capsys, text):
+    message = fails(capsys, "apply", text, "in.png", "out.png")
+    assert "TotalVarMin" in message
+    assert "LabelSmoothing" not in message
 
 
 def test_demo_without_its_packages(folder, capsys, monkeypatch):

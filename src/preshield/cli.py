@@ -3,22 +3,35 @@
 import argparse
 import ast
 import inspect
-import io
 import os
-import secrets
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 import preshield
 
 from ._core.optional import require
-from ._core.typing import Array
+from .files import (
+    DECODERS,
+    ENCODERS,
+    check_target,
+    encoder_for,
+    range_of,
+    read_media,
+    read_samples,
+    write_atomically,
+)
+from .neural.model_files import load_model, model_format
+
+if TYPE_CHECKING:
+    from .evaluation.report import RobustnessReport
 
 __all__ = ["main"]
 
@@ -34,11 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0, or 2 after an error, which is one line on stderr; 130 after Ctrl-C.
+        Exit code: 0, or 2 after an error, which is one line on stderr; 130 after Ctrl-C, whether or not there
+        was something to write.
     """
     try:
         arguments = _parser().parse_args(argv)
-        arguments.run(arguments)
+        code = arguments.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
@@ -48,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - whatever happens, the user sees one line
         print(f"preshield: error: {_one_line(error)}", file=sys.stderr)
         return 2
-    return 0
+    return code or 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,8 +81,8 @@ def _parser() -> _Parser:
         "demo",
         help="train a small network on photographs, defend it, attack it, and report",
         description="Train a small network on photographs, defend it, and attack it with and "
-        "without knowledge of each defence. Takes a few minutes. Writes a table (Markdown and "
-        "JSON) and a contact sheet (PNG); files of an earlier run are replaced.",
+        "without knowledge of each defence. Takes a few minutes. Writes the report (HTML, Markdown, "
+        "JSON); files of an earlier run are replaced.",
     )
     demo.add_argument(
         "--out",
@@ -79,10 +93,10 @@ def _parser() -> _Parser:
     )
     demo.add_argument(
         "--seed",
-        type=_seed,
+        type=_whole_number(0),
         default=0,
         metavar="N",
-        help="the same seed prints the same table (default: %(default)s)",
+        help="the same seed gives the same figures (default: %(default)s)",
     )
     demo.set_defaults(run=_demo)
 
@@ -101,8 +115,8 @@ def _parser() -> _Parser:
         metavar="DEFENCE",
         help="its class name, or the start of it, in any spelling: jpeg",
     )
-    apply.add_argument("source", type=Path, metavar="IN", help=f"file to read ({', '.join(_READERS)})")
-    apply.add_argument("target", type=Path, metavar="OUT", help=f"file to write ({', '.join(_WRITERS)})")
+    apply.add_argument("source", type=Path, metavar="IN", help=f"file to read ({', '.join(DECODERS)})")
+    apply.add_argument("target", type=Path, metavar="OUT", help=f"file to write ({', '.join(ENCODERS)})")
     apply.add_argument(
         "--param",
         nargs="+",
@@ -113,16 +127,141 @@ def _parser() -> _Parser:
         "defence requires it for an array, (0, 255) for uint8 and (0, 1) for floats "
         "within [0, 1]. GaussianAugmentation: augmentation=False",
     )
-    apply.add_argument("--seed", type=_seed, metavar="N", help="draw of a stochastic defence")
+    apply.add_argument("--seed", type=_whole_number(0), metavar="N", help="draw of a stochastic defence")
     apply.add_argument("--force", action="store_true", help="replace OUT if it exists")
     apply.set_defaults(run=_apply)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="attack a model of yours through defences, and report",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="""\
+Attack a model without defence and through each defence, by attackers who know
+of it and who do not. Print a table, and what makes its figures doubtful; write
+a report (HTML, Markdown, JSON). Files of an earlier run are replaced. Ctrl-C
+reports what is finished.""",
+        epilog="""\
+defences:
+  SPEC is NAME or NAME:PARAM=VALUE,PARAM=VALUE, or several of these joined by +,
+  applied in that order. NAME is the class name or the start of it, in any
+  spelling; `preshield list` shows them all.
+
+example:
+  preshield evaluate --model model.keras --data test.npz --eps 8/255 \\
+      --defence jpeg:quality=50 \\
+      --defence spatial:window_size=3+feature:bit_depth=4 \\
+      --out report/""",
+    )
+    files = evaluate.add_argument_group("model and data")
+    files.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="classifier: a Keras model (.keras) or a TorchScript module (.pt, .pth, .ts)",
+    )
+    files.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=".npz file with x, samples as the model takes them, and y, labels (or x_test and y_test)",
+    )
+    files.add_argument(
+        "--samples",
+        type=_whole_number(1),
+        metavar="N",
+        help="use the first N samples (default: all)",
+    )
+    files.add_argument(
+        "--clip-values",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="range of the samples (default: 0 255 for bytes, 0 1 for floats within it)",
+    )
+    files.add_argument(
+        "--channels-first",
+        action=argparse.BooleanOptionalAction,
+        help="whether images are (N, C, H, W) to the defences (default: yes if x is (N, 1, H, W) or "
+        "(N, 3, H, W) and the model is a TorchScript module)",
+    )
+    files.add_argument(
+        "--surrogate",
+        type=Path,
+        metavar="FILE",
+        help="another model of the same task, to make the examples of the transfer attack",
+    )
+    attack = evaluate.add_argument_group("defences and attacks")
+    attack.add_argument(
+        "--defence",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="a row of the table; may be given several times",
+    )
+    attack.add_argument(
+        "--threat",
+        choices=("l2-minimum", "l2", "linf"),
+        help="the smallest L2 perturbation that succeeds, or any perturbation up to EPS (default: linf if "
+        "--eps is given, else l2-minimum)",
+    )
+    attack.add_argument("--eps", type=_fraction, help="bound of the perturbation: 0.03 or 8/255")
+    attack.add_argument(
+        "--eot",
+        type=_whole_number(1),
+        default=16,
+        metavar="N",
+        help="draws of a stochastic defence over which the attacker averages (default: %(default)s)",
+    )
+    attack.add_argument(
+        "--budget",
+        type=_whole_number(1),
+        metavar="N",
+        help="steps of the white-box attack; the black-box attack has four queries for each (default: 50)",
+    )
+    attack.add_argument(
+        "--batch-size",
+        type=_whole_number(1),
+        default=128,
+        metavar="N",
+        help="samples per batch (default: %(default)s)",
+    )
+    attack.add_argument(
+        "--seed",
+        type=_whole_number(0),
+        default=0,
+        metavar="N",
+        help="the same seed gives the same figures (default: %(default)s)",
+    )
+    evaluate.add_argument(
+        "--out",
+        type=Path,
+        default=Path("preshield-report"),
+        metavar="DIR",
+        help="folder of the report (default: %(default)s)",
+    )
+    evaluate.set_defaults(run=_evaluate)
     return parser
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
-    return int(text)
+def _whole_number(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, got {text!r}")
+        return int(text)
+
+    return convert
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        value = -1.0
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be a number or a fraction from 0 on, got {text!r}")
+    return value
 
 
 def _one_line(error: Exception) -> str:
@@ -144,9 +283,8 @@ def _list(arguments: argparse.Namespace) -> None:
 # preshield demo
 
 
-def _demo(arguments: argparse.Namespace) -> None:
-    if arguments.out.exists() and not arguments.out.is_dir():
-        raise ValueError(f"--out must be a folder, got the file {str(arguments.out)!r}")
+def _demo(arguments: argparse.Namespace) -> int:
+    _check_folder(arguments.out)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     for package in ("matplotlib", "skimage", "sklearn"):  # now, rather than minutes later
@@ -156,24 +294,11 @@ def _demo(arguments: argparse.Namespace) -> None:
         tensorflow.config.list_physical_devices()  # looks for a GPU, and complains if there is none
     tensorflow.config.experimental.enable_op_determinism()
 
-    from tqdm import tqdm
-
     from .demo import run_demo
 
-    with tqdm(total=1.0, bar_format="{desc:<42}{percentage:3.0f}% |{bar}| {elapsed}", disable=None) as bar:
-
-        def progress(label: str, done: float) -> None:
-            bar.set_description_str(label, refresh=False)
-            bar.update(done - bar.n)
-
-        result = run_demo(seed=arguments.seed, progress=progress)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    files = {arguments.out / name: content for name, content in result.files().items()}
-    for path, content in files.items():
-        _write_atomically(path, content)
-    print(result.to_markdown())  # last: whoever reads this may stop reading
-    for path in files:
-        print(f"Written: {path}")
+    arguments.out.mkdir(parents=True, exist_ok=True)  # now, rather than minutes later
+    report = run_demo(seed=arguments.seed, verbose=sys.stderr.isatty())
+    return _write_report(report, arguments.out)
 
 
 @contextmanager
@@ -193,98 +318,31 @@ def _silent_stderr() -> Iterator[None]:
 # preshield apply
 
 
-@dataclass(frozen=True, eq=False)
-class _Media:
-    """The content of a file.
-
-    Attributes
-    ----------
-    x : ndarray
-        A batch.
-    single : bool
-        Whether the file held one sample, without an axis of samples.
-    is_image : bool
-        Whether it was an image file.
-    clip_values : tuple of float, optional
-        The range of the values, if it is known.
-    alpha : ndarray of uint8, shape (H, W), optional
-        Transparency of an image.
-    """
-
-    x: Array
-    single: bool
-    is_image: bool
-    clip_values: tuple[float, float] | None
-    alpha: Array | None = None
-
-
 def _apply(arguments: argparse.Namespace) -> None:
     source, target = arguments.source, arguments.target
-    write = _by_suffix(target, _WRITERS, "write")
+    encode = encoder_for(target)
     _check_target(target, force=arguments.force)
     name = _defence_name(arguments.defence)
-    parameters = _parameters(arguments.param)
-    media = _read(source)
-    defence = _build(name, parameters, media)
+    given = _parameters(arguments.param, "--param")
+    media = read_media(source)
+    usual: dict[str, Any] = {"verbose": sys.stderr.isatty()}
+    if media.is_image:
+        if given.get("channels_first"):
+            raise ValueError("channels_first=True is for arrays; image files are read as (H, W, C)")
+        usual["clip_values"] = media.clip_values
+    defence = _build(name, given, usual, media.clip_values, "--param 'clip_values=(low, high)'")
     with nullcontext() if arguments.seed is None else defence.frozen(arguments.seed):
         x = defence.transform(media.x)
     clip_values = _range_of(defence) or media.clip_values
-    content = write(replace(media, x=x, clip_values=clip_values))
+    content = encode(replace(media, x=x, clip_values=clip_values))
     _check_target(target, force=arguments.force)  # again: the work may have taken a while
-    _write_atomically(target, content)
+    write_atomically(target, content)
 
 
-def _defence_name(text: str) -> str:
-    """Find a defence by its class name or the start of it, in any spelling."""
-    facts = {row.name: row for row in preshield.list_defences()}
-    wanted = "".join(filter(str.isalnum, text)).lower()
-    exact = [name for name in facts if name.lower() == wanted]
-    found = exact or [name for name in facts if wanted and name.lower().startswith(wanted)]
-    if len(found) != 1:
-        problem = "fits several defences" if found else "is no defence"
-        raise ValueError(f"{text!r} {problem}; choose from {', '.join(found or facts)}")
-    if facts[found[0]].domains == ("labels",):
-        raise ValueError(f"{found[0]} defends labels; a file of images has none")
-    return found[0]
-
-
-def _parameters(pairs: Sequence[str]) -> dict[str, Any]:
-    """Read ``name=value``; a value that is no Python literal is a string."""
-    parameters = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise ValueError(f"--param must be name=value, got {pair!r}")
-        try:
-            parameters[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            parameters[name] = value
-    return parameters
-
-
-def _build(name: str, given: dict[str, Any], media: _Media) -> Any:
-    """Construct a defence from what the user gave and what the file tells."""
-    cls = getattr(preshield, name)
-    unknown = [key for key in given if key not in cls.params]
-    if unknown:
-        raise TypeError(f"{name} has no parameter {unknown[0]!r}; it has {', '.join(cls.params)}")
-    if media.is_image and given.get("channels_first"):
-        raise ValueError("channels_first=True is for arrays; image files are read as (H, W, C)")
-    required = [
-        parameter.name
-        for parameter in inspect.signature(cls).parameters.values()
-        if parameter.default is parameter.empty
-    ]
-    defaults = {"augmentation": False, "verbose": sys.stderr.isatty()}
-    if media.is_image or "clip_values" in required:
-        defaults["clip_values"] = media.clip_values
-    parameters = {key: value for key, value in defaults.items() if key in cls.params} | given
-    if "clip_values" in required and parameters["clip_values"] is None:
-        raise ValueError(
-            f"{name} needs the range of the values, which is not known for this array of "
-            f"{media.x.dtype}; give it as --param 'clip_values=(low, high)'"
-        )
-    return cls(**parameters)
+def _check_target(path: Path, *, force: bool) -> None:
+    check_target(path)
+    if os.path.lexists(path) and not force:
+        raise ValueError(f"{str(path)!r} exists; give --force to replace it")
 
 
 def _range_of(defence: Any) -> tuple[float, float] | None:
@@ -296,131 +354,167 @@ def _range_of(defence: Any) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-# Files: a format is one reader and one writer in the tables at the end
+# preshield evaluate
 
 
-def _read_npy(path: Path) -> _Media:
-    x = np.load(path, allow_pickle=False)
-    if not isinstance(x, np.ndarray) or x.dtype.kind not in "biuf":
-        raise ValueError("it must hold one array of numbers")
-    clip_values = None
-    if x.dtype == np.uint8:
-        clip_values = (0.0, 255.0)
-    elif x.dtype.kind == "f" and x.size and x.min() >= 0 and x.max() <= 1:
-        clip_values = (0.0, 1.0)
-    single = x.ndim == 3
-    return _Media(x[None] if single else x, single, is_image=False, clip_values=clip_values)
+def _evaluate(arguments: argparse.Namespace) -> int:
+    threat = arguments.threat or ("l2-minimum" if arguments.eps is None else "linf")
+    if threat != "l2-minimum" and arguments.eps is None:
+        raise ValueError(f"--threat {threat} needs --eps")
+    if arguments.clip_values and not arguments.clip_values[0] < arguments.clip_values[1]:
+        raise ValueError(f"--clip-values must be LOW HIGH with LOW < HIGH, got {arguments.clip_values}")
+    _check_folder(arguments.out)
+    files = [arguments.model] + [arguments.surrogate] * (arguments.surrogate is not None)
+    kinds = [model_format(path) for path in files]
+    x, y = (array[: arguments.samples] for array in read_samples(arguments.data))
+    clip_values = tuple(arguments.clip_values) if arguments.clip_values else range_of(x)
+    channels_first = arguments.channels_first
+    if channels_first is None:
+        channels_first = kinds[0] == "torchscript" and x.ndim == 4 and x.shape[1] in (1, 3)
+    defences = _defences(arguments.defence, channels_first, clip_values)
+
+    require("matplotlib", extra="plots")  # for the pictures of the page: now, rather than after the attacks
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _silent_stderr():  # frameworks tell about the devices that they do not find
+        model, *surrogate = map(load_model, files)
+    arguments.out.mkdir(parents=True, exist_ok=True)  # now, rather than after the attacks
+    report = preshield.evaluate(
+        model,
+        x,
+        y,
+        defences,
+        threat=threat,
+        eps=arguments.eps,
+        eot=arguments.eot,
+        seed=arguments.seed,
+        batch_size=arguments.batch_size,
+        budget=arguments.budget,
+        verbose=sys.stderr.isatty(),
+        surrogate=surrogate[0] if surrogate else None,
+        clip_values=clip_values,
+    )
+    return _write_report(report, arguments.out)
 
 
-def _read_image(path: Path) -> _Media:
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as file:
-        image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I;16"):  # 16 bits of grey, which convert() would saturate
-            x, alpha = np.asarray(image, dtype=np.float32)[..., None] / 65535, None
-        else:
-            has_alpha = image.has_transparency_data
-            grey = image.mode in ("1", "L", "LA", "La")
-            alpha = np.asarray(image.convert("RGBA"))[..., 3] if has_alpha else None
-            pixels = np.asarray(image.convert("L" if grey else "RGB"), dtype=np.float32)
-            x = (pixels[..., None] if grey else pixels) / 255
-    return _Media(x[None], single=True, is_image=True, clip_values=(0.0, 1.0), alpha=alpha)
-
-
-def _npy(media: _Media) -> bytes:
-    file = io.BytesIO()
-    np.save(file, media.x[0] if media.single and len(media.x) == 1 else media.x)
-    return file.getvalue()
-
-
-def _png(media: _Media) -> bytes:
-    image = _image(media)
-    if media.alpha is not None:
-        from PIL import Image
-
-        image.putalpha(Image.fromarray(media.alpha))
-    return _encoded(image, format="PNG")
+def _defences(
+    specs: Sequence[str], channels_first: bool, clip_values: tuple[float, float] | None
+) -> dict[str, Any]:
+    """Construct what ``name:param=value,param=value+name:...`` says, by that text."""
+    usual = {"channels_first": channels_first, "verbose": False}
+    defences: dict[str, Any] = {}
+    for spec in specs:
+        if spec in defences:
+            raise ValueError(f"--defence {spec!r} is given twice")
+        stages = []
+        try:
+            for stage in _split(spec, r"\+(?!\s*[\d.])"):  # not the + of a number
+                name, _, text = stage.partition(":")
+                given = _parameters(_split(text, ",") if text else [], "a parameter")
+                stages.append(
+                    _build(_defence_name(name), given, usual, clip_values, "--clip-values LOW HIGH")
+                )
+            defences[spec] = stages[0] if len(stages) == 1 else preshield.Chain(stages)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"--defence {spec!r}: {error}") from error
+    return defences
 
 
-def _jpeg(media: _Media) -> bytes:
-    if media.alpha is not None and media.alpha.min() < 255:
-        raise ValueError("a JPEG file cannot hold the transparency of IN; write a .png file")
-    return _encoded(_image(media), format="JPEG", quality=95, subsampling=0)
+def _split(text: str, separator: str) -> list[str]:
+    """Split at the character with which a match of `separator` starts, outside brackets and quotes."""
+    parts, start, depth, quote = [], 0, 0, ""
+    for i, char in enumerate(text):
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        elif not depth and re.match(separator, text[i:]):
+            parts.append(text[start:i].strip())
+            start = i + 1
+    return [*parts, text[start:].strip()]
 
 
-def _encoded(image: Any, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, **options)
-    return file.getvalue()
+# What the commands share
 
 
-def _image(media: _Media) -> Any:
-    """Make a Pillow image of 8 bits out of a batch of one."""
-    from PIL import Image
+def _write_report(report: "RobustnessReport", folder: Path) -> int:
+    """Write a report and print it; return the exit code."""
+    # JSON first: it holds all that was measured, whatever may happen to the others.
+    writers = {"json": report.to_json, "md": report.to_markdown, "html": report.to_html}
+    paths = {suffix: folder / f"report.{suffix}" for suffix in writers}
+    for suffix, write in writers.items():
+        write_atomically(paths[suffix], write())
+    print(report, end="\n\n")
+    for path in paths.values():
+        print(f"Written: {path}")
+    if not report.complete:
+        print("preshield: interrupted; the report holds what was finished", file=sys.stderr)
+        return 130
+    return 0
 
-    x = media.x
-    if x.ndim != 4 or len(x) != 1 or x.shape[-1] not in (1, 3):
+
+def _check_folder(path: Path) -> None:
+    for folder in (path, *path.parents):
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"--out must be a folder, got the file {str(folder)!r}")
+
+
+def _defence_name(text: str) -> str:
+    """Find a defence of samples by its class name or the start of it, in any spelling."""
+    of_labels = {row.name: row.domains == ("labels",) for row in preshield.list_defences()}
+    wanted = "".join(filter(str.isalnum, text)).lower()
+    exact = [name for name in of_labels if name.lower() == wanted]
+    found = exact or [name for name in of_labels if wanted and name.lower().startswith(wanted)]
+    if len(found) == 1:
+        if of_labels[found[0]]:
+            raise ValueError(f"{found[0]} defends labels; it leaves samples as they are")
+        return found[0]
+    problem = "fits several defences" if found else "is no defence"
+    choices = (name for name in found or of_labels if not of_labels[name])
+    raise ValueError(f"{text!r} {problem}; choose from {', '.join(choices)}")
+
+
+def _parameters(pairs: Sequence[str], what: str) -> dict[str, Any]:
+    """Read ``name=value``; a value that is no Python literal is a string."""
+    parameters = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ValueError(f"{what} must be name=value, got {pair!r}")
+        try:
+            parameters[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            parameters[name] = value
+    return parameters
+
+
+def _build(
+    name: str,
+    given: dict[str, Any],
+    usual: dict[str, Any],
+    clip_values: tuple[float, float] | None,
+    remedy: str,
+) -> Any:
+    """Construct a defence from what the user gave.
+
+    `usual` is for the defences that have these parameters, `clip_values` for those that require it; `remedy`
+    says how to give it.
+    """
+    cls = getattr(preshield, name)
+    unknown = [key for key in given if key not in cls.params]
+    if unknown:
+        raise TypeError(f"{name} has no parameter {unknown[0]!r}; it has {', '.join(cls.params)}")
+    parameters: dict[str, Any] = {"augmentation": False} | usual
+    signature = inspect.signature(cls).parameters
+    needs_range = "clip_values" in signature and signature["clip_values"].default is inspect.Parameter.empty
+    if needs_range:
+        parameters["clip_values"] = clip_values
+    parameters = {key: value for key, value in parameters.items() if key in cls.params} | given
+    if needs_range and parameters["clip_values"] is None:
         raise ValueError(
-            "an image file holds one image, (1, H, W, 1) or (1, H, W, 3), and the result has "
-            f"shape {x.shape}; write a .npy file"
+            f"{name} needs the range of the values, which is not known for these; give it as {remedy}"
         )
-    if media.clip_values is None:
-        raise ValueError(
-            "the range of the values is not known, and an image file needs it; "
-            "give it as --param 'clip_values=(low, high)', or write a .npy file"
-        )
-    low, high = media.clip_values
-    pixels = np.rint((np.clip(x[0], low, high) - low) / (high - low) * 255).astype(np.uint8)
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-
-
-_READERS: dict[str, Callable[[Path], _Media]] = {
-    ".jpeg": _read_image,
-    ".jpg": _read_image,
-    ".npy": _read_npy,
-    ".png": _read_image,
-}
-_WRITERS: dict[str, Callable[[_Media], bytes]] = {
-    ".jpeg": _jpeg,
-    ".jpg": _jpeg,
-    ".npy": _npy,
-    ".png": _png,
-}
-
-
-def _by_suffix(path: Path, table: dict[str, Any], verb: str) -> Any:
-    try:
-        return table[path.suffix.lower()]
-    except KeyError:
-        raise ValueError(f"cannot {verb} {str(path)!r}: the name must end in {', '.join(table)}") from None
-
-
-def _read(path: Path) -> _Media:
-    """Read a file; whatever its decoder has to say, the message names the file."""
-    read = _by_suffix(path, _READERS, "read")
-    try:
-        media: _Media = read(path)
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"cannot read {str(path)!r}: {reason}") from error
-    return media
-
-
-def _check_target(path: Path, *, force: bool) -> None:
-    if path.is_dir():
-        raise ValueError(f"cannot write {str(path)!r}: it is a folder")
-    if not path.parent.is_dir():
-        raise ValueError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
-    if os.path.lexists(path) and not force:
-        raise ValueError(f"{str(path)!r} exists; give --force to replace it")
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, through a temporary one in the same folder."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return cls(**parameters)

@@ -1,0 +1,166 @@
+"""Models from files, in formats that hold no pickled code."""
+
+import re
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any, Literal
+
+from .._core.optional import require
+
+__all__ = ["load_model", "model_format"]
+
+_FORMATS: dict[str, Literal["keras", "torchscript"]] = {
+    ".keras": "keras",
+    ".pt": "torchscript",
+    ".pth": "torchscript",
+    ".ts": "torchscript",
+}
+_ACCEPTED = "a Keras model (.keras) or a TorchScript module (.pt, .pth, .ts)"
+_REMEDIES = {
+    ".h5": "load it in Keras yourself and save it with `model.save('model.keras')`",
+    ".hdf5": "load it in Keras yourself and save it with `model.save('model.keras')`",
+    # torch.export.load unpickles its weights and constants, so a .pt2 file is no safer than any other pickle.
+    ".pt2": "save the module with `torch.jit.trace(module, example).save('model.pt')`",
+}
+_SAFE_KERAS = (3, 14)  # the safe mode of earlier releases can be escaped: CVE-2025-1550, -8747, CVE-2026-1462
+_PICKLED = (
+    "it is a pickled PyTorch file, and unpickling may run any code; save the module as TorchScript, "
+    "with `torch.jit.script(module).save(path)` or `torch.jit.trace(module, example).save(path)`"
+)
+# The only operators by which the code of a TorchScript module, some of which runs on loading, reaches files.
+_FILE_OPERATORS = re.compile(rb"\b(?:from_file|save)\b")
+
+
+def model_format(path: str | Path) -> Literal["keras", "torchscript"]:
+    """Tell what kind of model a file holds, without loading it.
+
+    Parameters
+    ----------
+    path : str or Path
+        File of a model.
+
+    Returns
+    -------
+    {"keras", "torchscript"}
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is a folder, its suffix is not one of those accepted, it is truncated, or it is pickled.
+    """
+    path = Path(path)
+    accepted = f"give {_ACCEPTED}"
+    if path.is_dir():
+        raise ValueError(f"cannot load {str(path)!r}: it is a folder, such as a SavedModel; {accepted}")
+    suffix = path.suffix.lower()
+    if suffix not in _FORMATS:
+        remedy = f"; {_REMEDIES[suffix]}" if suffix in _REMEDIES else ""
+        raise ValueError(f"cannot load {str(path)!r}: {accepted}{remedy}")
+    kind = _FORMATS[suffix]
+    path.stat()  # is_zipfile() would say no to a missing file
+    try:
+        problem = _problem_of_keras(path) if kind == "keras" else _problem_of_torchscript(path)
+    except Exception as error:
+        raise ValueError(f"cannot load {str(path)!r}: {error}") from error
+    if problem:
+        raise ValueError(f"cannot load {str(path)!r}: {problem}")
+    return kind
+
+
+def load_model(path: str | Path) -> Any:
+    """Load a model without running pickled code.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``.keras`` file, or a TorchScript file: ``.pt``, ``.pth`` or ``.ts``.
+
+    Returns
+    -------
+    keras.Model or torch.jit.ScriptModule
+        For prediction: the Keras model is not compiled; the module is on the CPU, in evaluation mode.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is of another kind, is damaged, or needs code that is not loaded: pickled PyTorch files,
+        Keras files with a ``Lambda`` layer or with a layer of one's own that is not registered.
+    ImportError
+        If the framework is missing, or Keras is older than 3.14, whose safe mode can be escaped.
+
+    Notes
+    -----
+    Keras files are loaded in safe mode, on whichever backend Keras runs. Of the pickles in a TorchScript file
+    torch makes nothing but tensors, numbers and instances of the classes that the file itself defines, in its
+    own restricted language. Some of that code runs on loading; a file that names an operator which reads or
+    writes files is refused. What remains: a model may ask for any amount of time and memory.
+    """
+    load = _load_keras if model_format(path) == "keras" else _load_torchscript
+    try:
+        return load(Path(path))
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ValueError(f"cannot load {str(path)!r}: {error}") from error
+
+
+def _load_keras(path: Path) -> Any:
+    keras = require("keras", extra="tensorflow")
+    if tuple(map(int, keras.__version__.split(".")[:2])) < _SAFE_KERAS:
+        raise ImportError(
+            f"The safe mode of Keras {keras.__version__} can be escaped by the file that it loads: "
+            'pip install "keras>=3.14".'
+        )
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except ValueError as error:
+        if "safe_mode" not in str(error):
+            raise
+        raise ValueError(
+            "it holds a Lambda layer, whose code would have to be run; write that layer with Keras's own "
+            "layers, or save the model without it"
+        ) from error
+
+
+def _load_torchscript(path: Path) -> Any:
+    torch = require("torch", extra="torch")
+    with warnings.catch_warnings():
+        # torch recommends torch.export, whose files are pickles.
+        warnings.filterwarnings("ignore", "`torch.jit.load` is", DeprecationWarning)
+        module = torch.jit.load(path, map_location="cpu")
+    return module.eval()
+
+
+def _problem_of_keras(path: Path) -> str:
+    if not zipfile.is_zipfile(path):
+        return "it is truncated, or not in the Keras format"
+    with zipfile.ZipFile(path) as archive:
+        missing = {"config.json", "metadata.json"} - set(archive.namelist())
+    return f"it is not in the Keras format: it has no {', '.join(sorted(missing))}" if missing else ""
+
+
+def _problem_of_torchscript(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not start.startswith(b"PK"):  # torch goes by the start of a file, zipfile by its end: ask both
+        return _PICKLED if start.startswith(b"\x80") else "it is not in the TorchScript format"
+    if not zipfile.is_zipfile(path):
+        return "it is truncated"
+    with zipfile.ZipFile(path) as archive:
+        # All entries lie in one folder of any name, and torch ignores case.
+        names = {name.lower().partition("/")[2] for name in archive.namelist()}
+        code = [entry for entry in archive.infolist() if entry.filename.lower().endswith(".py")]
+        if "model.json" in names:
+            return "it is in the TorchScript format of torch before 1.2; save it again with a current torch"
+        if not code or "constants.pkl" not in names:
+            return _PICKLED if "data.pkl" in names else "it is not in the TorchScript format"
+        for entry in code:
+            if found := _FILE_OPERATORS.search(archive.read(entry)):
+                name = found[0].decode()
+                return f"its code names `{name}`, which reaches files; save a module that only computes"
+    return ""
