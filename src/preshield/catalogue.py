@@ -47,6 +47,24 @@ class DefenceTable(list[DefenceFacts]):
     def __init__(self, rows: Iterable[DefenceFacts] = ()) -> None:
         super().__init__(rows)
 
+    def _repr_html_(self) -> str:
+        """The table, in notebooks."""
+        from ._core import html
+
+        head = ("Defence", "Domains", "Stochastic", "Gradient", "Paper", "Known attacks")
+        rows = [
+            (
+                row.name,
+                ", ".join(row.domains),
+                "yes" if row.stochastic else "no",
+                row.gradient_kind,
+                html.links(row.paper),
+                html.links("; ".join(row.known_attacks)),
+            )
+            for row in self
+        ]
+        return html.scoped(html.table(head, rows, label="Defences", words=head))
+
     def to_markdown(self) -> str:
         """The table in GitHub's Markdown."""
         head = ("defence", "domains", "stochastic", "gradient", "paper", "known attacks")

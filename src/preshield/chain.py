@@ -196,3 +196,7 @@ class Chain(Preprocessor):
     @property
     def _changes_labels(self) -> bool:
         return any(d._changes_labels for d in self.defences)
+
+    @property
+    def _stages(self) -> list[Preprocessor] | tuple[Preprocessor, ...]:
+        return self.defences

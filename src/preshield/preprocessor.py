@@ -1,9 +1,9 @@
 """The contract of a defence."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from ._core import random, tensors
 from ._core.checks import check_batch, check_gradient, check_integer, check_unknown
 from ._core.layout import kept_dtype
 from ._core.typing import Array, Dtype, Seed, Shape
+
+if TYPE_CHECKING:
+    from ._core.html import Html
 
 __all__ = ["Preprocessor"]
 
@@ -32,6 +35,8 @@ class Preprocessor:
     gradient_kind : str
         What `estimate_gradient` is by default: "exact", "identity" (the defence is taken for the identity)
         or "surrogate" (a differentiable stand-in).
+    gradients : tuple of str
+        Legal values of the parameter `gradient`, if it has one; an evaluation attacks with each of them.
     changes_shape : bool
         Whether the output may have another shape than the input.
     optimises_at_test_time : bool
@@ -87,6 +92,7 @@ class Preprocessor:
     domains: ClassVar[tuple[str, ...]] = ("image",)
     stochastic: ClassVar[bool] = False
     gradient_kind: ClassVar[str] = "identity"
+    gradients: ClassVar[tuple[str, ...]] = ()
     changes_shape: ClassVar[bool] = False
     optimises_at_test_time: ClassVar[bool] = False
     output_dtype: ClassVar[str | None] = None
@@ -278,13 +284,14 @@ class Preprocessor:
 
     def __repr__(self) -> str:
         """Constructor call with the parameters that differ from the defaults."""
-        parameters = inspect.signature(type(self).__init__).parameters
-        shown = [
-            f"{name}={value!r}"
-            for name, value in self.get_params().items()
-            if not _equal(value, parameters[name].default)
-        ]
+        shown = [f"{name}={value!r}" for name, value in self._changed_params().items()]
         return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a card with parameters, facts, paper and known attacks."""
+        from ._core import html
+
+        return html.scoped(self._card())
 
     def __sklearn_tags__(self) -> Any:
         """Say to scikit-learn that this is a transformer without a requirement to be fitted."""
@@ -295,6 +302,31 @@ class Preprocessor:
             target_tags=TargetTags(required=False),
             transformer_tags=TransformerTags(),
             requires_fit=not self.is_fitted,
+        )
+
+    def _changed_params(self) -> dict[str, Any]:
+        parameters = inspect.signature(type(self).__init__).parameters
+        return {
+            name: value
+            for name, value in self.get_params().items()
+            if not _equal(value, parameters[name].default)
+        }
+
+    def _card(self) -> "Html":
+        from ._core import html
+
+        stages = self._stages
+        return html.card(
+            self,
+            type(self).__name__,
+            {
+                name: html.short(value)
+                for name, value in self.get_params().items()
+                if not (stages and value is stages)  # they have cards of their own
+            },
+            changed=self._changed_params(),
+            stages=[stage._card() for stage in stages],
+            domains=self.domains,
         )
 
     # Hooks, for subclasses
@@ -338,6 +370,10 @@ class Preprocessor:
     @property
     def _learns(self) -> bool:
         return type(self)._fit is not Preprocessor._fit
+
+    @property
+    def _stages(self) -> "Sequence[Preprocessor]":
+        return ()
 
     @property
     def _changes_labels(self) -> bool:

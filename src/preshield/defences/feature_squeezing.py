@@ -54,6 +54,7 @@ class FeatureSqueezing(Preprocessor):
     """
 
     domains = ("image", "video", "audio", "features")
+    gradients = ("identity", "soft")
     paper = "arXiv:1704.01155"
     known_attacks = (
         (
@@ -75,7 +76,7 @@ class FeatureSqueezing(Preprocessor):
         check_clip_values(clip_values)
         check_integer("bit_depth", bit_depth, 1, 64)
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict)
-        check_option("gradient", gradient, ("identity", "soft"))
+        check_option("gradient", gradient, self.gradients)
         self.clip_values = clip_values
         self.bit_depth = bit_depth
         self.apply_fit = apply_fit

@@ -68,6 +68,7 @@ class SpatialSmoothing(Preprocessor):
 
     domains = ("image", "video")
     keeps_integers = True
+    gradients = ("identity", "exact")
     paper = "arXiv:1704.01155"
     known_attacks = (
         (
@@ -91,7 +92,7 @@ class SpatialSmoothing(Preprocessor):
     ) -> None:
         check_integer("window_size", window_size, 1)
         check_clip_values(clip_values, optional=True)
-        check_option("gradient", gradient, ("identity", "exact"))
+        check_option("gradient", gradient, self.gradients)
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict, verbose=verbose)
         self.window_size = window_size
         self.channels_first = resolve_channels_first(channels_first, channel_index)

@@ -72,6 +72,7 @@ class ThermometerEncoding(Preprocessor):
     gradient_kind = "surrogate"
     changes_shape = True
     output_dtype = "float32"
+    gradients = ("surrogate", "identity")
     paper = "https://openreview.net/forum?id=S18Su--CW"
     known_attacks = (
         (
@@ -93,7 +94,7 @@ class ThermometerEncoding(Preprocessor):
     ) -> None:
         check_clip_values(clip_values)
         check_integer("num_space", num_space, 1)
-        check_option("gradient", gradient, ("surrogate", "identity"))
+        check_option("gradient", gradient, self.gradients)
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict)
         self.clip_values = clip_values
         self.num_space = num_space
