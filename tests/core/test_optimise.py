@@ -1,5 +1,7 @@
 """The batched minimisers beside SciPy's."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -137,6 +139,46 @@ def test_a_gradient_that_points_the_wrong_way_changes_nothing(method):
 
 
 @methods
+def test_a_gradient_that_is_no_number_ends_the_descent(method):
+    result = minimise(
+        lambda x, rows: (x.sum(axis=1), np.full_like(x, np.nan)), np.ones((2, 3)), method=method
+    )
+    np.testing.assert_array_equal(result.x, 1)
+    assert (result.evaluations <= 2).all()
+
+
+@methods
+def test_a_step_that_gains_next_to_nothing_is_shortened(method):
+    def objective(x, rows):  # down to the plateau that begins at 1e-6
+        return np.maximum(-x, -1e-6)[:, 0], np.where(x < 1e-6, -1.0, 0.0)
+
+    result = minimise(objective, np.zeros((1, 1)), method=method, max_iter=1)
+    assert 0 < 1e-4 * result.x[0, 0] <= -result.value[0]
+
+
+@methods
+def test_a_valley_that_a_step_leapt_over_is_returned_to(method):
+    def objective(x, rows):  # down, but for a rise at 1.5 that the steps 1 and 2 do not see
+        t = np.clip(5 * x - 7, 0, 1)
+        return (1.5 * t**2 * (3 - 2 * t) - x)[:, 0], 45 * t * (1 - t) - 1
+
+    assert 1 < minimise(objective, np.zeros((1, 1)), method=method, max_iter=1).x[0, 0] < 1.5
+
+
+@methods
+@pytest.mark.parametrize(("height", "expected"), [(1e12, 0.1), (np.inf, 0.5)])
+def test_a_cliff_does_not_stall_the_line_search(method, height, expected):
+    seen = []
+
+    def objective(x, rows):  # the cubic through 0 and 1 is least next to 0, or nowhere
+        seen.append(x[0, 0])
+        return np.where(x < 1, -x, height)[:, 0], np.where(x < 1, -1.0, 1.0)
+
+    minimise(objective, np.zeros((1, 1)), method=method, max_iter=1)
+    assert seen[seen.index(1) + 1] == expected
+
+
+@methods
 def test_a_function_with_a_kink_at_its_minimum(method):
     def objective(x, rows):
         return np.abs(x).sum(axis=1) + 5 * np.abs(x[:, 0] - x[:, 1]), np.sign(x) + 5 * np.sign(
@@ -145,6 +187,92 @@ def test_a_function_with_a_kink_at_its_minimum(method):
 
     result = minimise(objective, np.array([[3.0, 2.0]]), method=method, max_iter=50)
     assert result.value[0] < 5  # steepest descent from (3, 2) meets the valley x = y at a value of 5
+
+
+def iterates(objective, start, method, steps):
+    """The points after 0, 1, 2, ... steps from one start, with values and gradients."""
+    points = [start] + [
+        minimise(objective, start[None], method=method, max_iter=k + 1, tolerance=0).x[0]
+        for k in range(steps)
+    ]
+    evaluations = [objective(x[None], np.array([0])) for x in points]
+    return (
+        np.array(points),
+        np.array([e[0][0] for e in evaluations]),
+        np.array([e[1][0] for e in evaluations]),
+    )
+
+
+def assert_parallel(a, b):
+    np.testing.assert_allclose(a / np.linalg.norm(a), b / np.linalg.norm(b), atol=1e-9)
+
+
+START = np.array([-1.2, 1.0, 0.5, -0.3, 0.8, 2.0, -0.7])
+
+
+def test_lbfgs_follows_the_matrix_of_its_last_five_pairs():
+    x, _, grads = iterates(rosenbrock, START, "L-BFGS-B", 12)
+    steps, changes, unit = np.diff(x, axis=0), np.diff(grads, axis=0), np.eye(len(START))
+    assert_parallel(steps[0], -grads[0])
+    for k in range(1, 12):
+        s, y = steps[k - 1], changes[k - 1]
+        inverse = s @ y / (y @ y) * unit
+        for s, y in zip(steps[max(k - 5, 0) : k], changes[max(k - 5, 0) : k], strict=True):
+            keep = unit - np.outer(s, y) / (s @ y)
+            inverse = keep @ inverse @ keep.T + np.outer(s, s) / (s @ y)
+        assert_parallel(steps[k], -inverse @ grads[k])
+
+
+def test_cg_follows_polak_and_ribiere():
+    start = np.random.default_rng(3).normal(size=7)  # some coefficients on the way are negative
+    x, _, grads = iterates(rosenbrock, start, "CG", 8)
+    coefficients = [g @ (g - before) / (before @ before) for before, g in pairwise(grads)]
+    assert min(coefficients) < 0 < max(coefficients)
+    direction = -grads[0]
+    for step, grad, coefficient in zip(np.diff(x, axis=0), grads[1:], coefficients, strict=True):
+        assert_parallel(step, direction)
+        direction = max(coefficient, 0) * direction - grad
+
+
+def test_newton_converges_faster_and_faster():
+    objective, minima, start = quadratics(5, 1, 8)
+    x, _, _ = iterates(objective, start[0], "Newton-CG", 9)
+    errors = np.linalg.norm(x - minima, axis=1)
+    assert errors[9] < 1e-8 * errors[0]
+    assert errors[9] / errors[8] < 1e-2 * errors[1] / errors[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "left", "strong"), [("L-BFGS-B", 0.3, False), ("CG", 0.1, True), ("Newton-CG", 0.9, False)]
+)
+def test_steps_meet_the_wolfe_conditions(method, left, strong):
+    x, values, grads = iterates(rosenbrock, START, method, 12)
+    for k, step in enumerate(np.diff(x, axis=0)):
+        before, after = grads[k] @ step, grads[k + 1] @ step
+        assert before < 0
+        assert values[k + 1] <= values[k] + 1e-4 * before
+        assert after >= left * before
+        assert not strong or after <= -left * before
+
+
+@methods
+def test_neighbours_do_not_matter_to_the_last_bit(method):
+    start = np.random.default_rng(2).normal(size=(9, 37))  # an odd length: vector instructions leave a rest
+    together = minimise(rosenbrock, start, method=method, max_iter=15)
+    for chosen in ([4], [8, 2, 5], [7, 6, 5, 4, 3, 2, 1, 0]):
+        few = minimise(rosenbrock, start[chosen], method=method, max_iter=15)
+        for name in ("x", "value", "iterations", "evaluations"):
+            np.testing.assert_array_equal(getattr(few, name), getattr(together, name)[chosen])
+
+
+@methods
+def test_an_objective_may_return_any_layout_and_precision(method):
+    def objective(x, rows):
+        return (x**2).sum(axis=1).astype(np.float32), np.asfortranarray(2 * x, dtype=np.float32)
+
+    result = minimise(objective, np.ones((3, 4)), method=method)
+    assert result.x.dtype == result.value.dtype == np.float64
+    np.testing.assert_allclose(result.x, 0, atol=1e-5)
 
 
 @methods

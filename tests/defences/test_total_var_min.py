@@ -77,12 +77,15 @@ def test_many_steps_approach_the_optimum_that_scipy_finds():
 
 
 def test_chosen_pixels_are_those_of_the_probability():
-    masks = TotalVarMin(0.3)._masks((50, 60), np.arange(40), np.arange(4, dtype=np.uint32))
+    seed = np.arange(4, dtype=np.uint32)
+    masks = TotalVarMin(0.3)._masks((40, 50, 60), 0, seed)
     n = masks.size
     assert abs(masks.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / n)
     assert len({mask.tobytes() for mask in masks}) == 40
-    assert TotalVarMin(1.0)._masks((5, 6), np.arange(2), np.zeros(4, np.uint32)).all()
-    assert not TotalVarMin(0.0)._masks((5, 6), np.arange(2), np.zeros(4, np.uint32)).any()
+    np.testing.assert_array_equal(TotalVarMin(0.3)._masks((7, 50, 60), 33, seed), masks[33:])
+    assert (TotalVarMin(0.3)._masks((40, 50, 60), 0, seed + np.uint32(1)) != masks).any(axis=(1, 2)).all()
+    assert TotalVarMin(1.0)._masks((2, 5, 6), 0, seed).all()
+    assert not TotalVarMin(0.0)._masks((2, 5, 6), 0, seed).any()
 
 
 def test_seeds():

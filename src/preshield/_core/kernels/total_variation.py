@@ -12,81 +12,42 @@ __all__ = ["total_variation"]
 TINY = 1e-12  # a norm below this one counts as zero
 
 
-# Rows are named by their index: a view of each would cost more than the arithmetic on a short row.
-
-
-@reduction
-def _row_power(z: Array, p: int, r: int, norm: int) -> float:
-    """Sum of `|difference|**norm` between row `r` and the one below."""
-    total = 0.0
-    if norm == 1:
-        for j in range(z.shape[2]):
-            total += abs(z[p, r + 1, j] - z[p, r, j])
-    elif norm == 2:
-        for j in range(z.shape[2]):
-            total += (z[p, r + 1, j] - z[p, r, j]) ** 2
-    else:
-        for j in range(z.shape[2]):
-            total += abs(z[p, r + 1, j] - z[p, r, j]) ** norm
-    return total
-
-
-@reduction
-def _masked_square(z: Array, x: Array, mask: Array, p: int, r: int) -> float:
-    """Sum of `(z - x)**2` over the chosen pixels of row `r`."""
-    total = 0.0
-    for j in range(z.shape[2]):
-        delta = z[p, r, j] - x[p, r, j]
-        total += delta * delta * mask[p, r, j]
-    return total
+# A function here works on a whole plane: on a short row, the call would cost more than the arithmetic.
 
 
 @kernel
-def _add_column_powers(total: Array, z: Array, p: int, r: int, norm: int) -> None:
-    """Add `|difference|**norm` between neighbours in row `r` to `total`."""
-    if norm == 1:
-        for j in range(total.shape[0]):
-            total[j] += abs(z[p, r, j + 1] - z[p, r, j])
-    elif norm == 2:
-        for j in range(total.shape[0]):
-            total[j] += (z[p, r, j + 1] - z[p, r, j]) ** 2
-    else:
-        for j in range(total.shape[0]):
-            total[j] += abs(z[p, r, j + 1] - z[p, r, j]) ** norm
+def _differences(down: Array, right: Array, z: Array) -> None:
+    """Write the differences between neighbours, with zeros where a pixel at the border has none."""
+    height, width = z.shape
+    down[0] = down[height] = 0.0
+    for r in range(height - 1):
+        for j in range(width):
+            down[r + 1, j] = z[r + 1, j] - z[r, j]
+    for r in range(height):
+        right[r, 0] = right[r, width] = 0.0
+        for j in range(width - 1):
+            right[r, j + 1] = z[r, j + 1] - z[r, j]
 
 
 @kernel
-def _slope(d: float, norm: int) -> Any:
-    """Derivative of `|d|**norm / norm`."""
+def _power(d: float, norm: int) -> Any:
     if norm == 2:
-        return d
-    return np.sign(d) if norm == 1 else np.sign(d) * abs(d) ** (norm - 1)
+        return d * d
+    return abs(d) if norm == 1 else abs(d) ** norm
 
 
-@kernel
-def _gradient_row(
-    grad: Array,
-    z: Array,
-    x: Array,
-    mask: Array,
-    p: int,
-    r: int,
-    norm: int,
-    pull: float,
-    columns: Array,
-    rows: Array,
-) -> None:
-    """Write row `r` of the gradient, from the weights of all norms; `rows` has a 0 at either end."""
-    up, down = rows[r], rows[r + 1]
-    above, below = max(r - 1, 0), min(r + 1, z.shape[1] - 1)
-    for j in range(z.shape[2]):
-        here = z[p, r, j]
-        change = up * _slope(here - z[p, above, j], norm) - down * _slope(z[p, below, j] - here, norm)
-        grad[p, r, j] = change + pull * (here - x[p, r, j]) * mask[p, r, j]
-    for j in range(columns.shape[0]):
-        grad[p, r, j] -= columns[j] * _slope(z[p, r, j + 1] - z[p, r, j], norm)
-    for j in range(columns.shape[0]):  # on its own: the compiler cannot vectorise both at once
-        grad[p, r, j + 1] += columns[j] * _slope(z[p, r, j + 1] - z[p, r, j], norm)
+@reduction
+def _add_up(rows: Array, columns: Array, down: Array, right: Array, norm: int) -> None:
+    """Sum `|difference|**norm` over each row of `down` and each column of `right`."""
+    for r in range(down.shape[0]):
+        total = 0.0
+        for j in range(down.shape[1]):
+            total += _power(down[r, j], norm)
+        rows[r] = total
+    columns[:] = 0.0
+    for r in range(right.shape[0]):
+        for j in range(right.shape[1]):
+            columns[j] += _power(right[r, j], norm)
 
 
 @kernel
@@ -98,6 +59,50 @@ def _norms_and_weights(total: Array, norm: int, scale: float) -> float:
         value += size
         total[j] = scale / size ** (norm - 1) if size > TINY else 0.0
     return value
+
+
+@kernel
+def _differentiate(d: Array, norm: int) -> None:
+    """Replace differences by the derivative of `|d|**norm / norm`."""
+    flat = d.reshape(d.size)
+    if norm == 1:
+        for j in range(d.size):
+            flat[j] = np.sign(flat[j])
+    elif norm > 2:
+        for j in range(d.size):
+            flat[j] = np.sign(flat[j]) * abs(flat[j]) ** (norm - 1)
+
+
+@reduction
+def _masked_square(z: Array, x: Array, mask: Array) -> float:
+    """Sum of `(z - x)**2` over the chosen pixels."""
+    total = 0.0
+    for r in range(z.shape[0]):
+        for j in range(z.shape[1]):
+            delta = z[r, j] - x[r, j]
+            total += delta * delta * mask[r, j]
+    return total
+
+
+@kernel
+def _gradient(
+    grad: Array,
+    z: Array,
+    x: Array,
+    mask: Array,
+    pull: float,
+    rows: Array,
+    columns: Array,
+    down: Array,
+    right: Array,
+) -> None:
+    """Put the gradient together from slopes and their weights."""
+    for r in range(z.shape[0]):
+        above, below = rows[r], rows[r + 1]
+        for j in range(z.shape[1]):
+            vertical = above * down[r, j] - below * down[r + 1, j]
+            horizontal = columns[j] * right[r, j] - columns[j + 1] * right[r, j + 1]
+            grad[r, j] = vertical + horizontal + pull * (z[r, j] - x[r, j]) * mask[r, j]
 
 
 @kernel
@@ -136,21 +141,17 @@ def total_variation(
     scale : float
     """
     planes, height, width = z.shape
-    rows, columns = np.zeros(height + 1), np.empty(max(width - 1, 0))
+    down, right = np.empty((height + 1, width)), np.empty((height, width + 1))
+    rows, columns = np.empty(height + 1), np.empty(width + 1)
     for p in range(planes):
-        columns[:] = 0.0
-        square = 0.0
-        for r in range(height):
-            square += _masked_square(z, x, mask, p, r)
-            _add_column_powers(columns, z, p, r, norm)
-            if r + 1 < height:
-                rows[r + 1] = _row_power(z, p, r, norm)
-        distance = np.sqrt(square)
-        total = _norms_and_weights(columns, norm, scale)
-        total += _norms_and_weights(rows[1:height], norm, scale)
+        _differences(down, right, z[p])
+        _add_up(rows, columns, down, right, norm)
+        total = _norms_and_weights(rows, norm, scale) + _norms_and_weights(columns, norm, scale)
+        _differentiate(down, norm)
+        _differentiate(right, norm)
+        distance = np.sqrt(_masked_square(z[p], x[p], mask[p]))
         value[p] = distance + scale * total
         pull = 1.0 / distance if distance > TINY else 0.0
-        for r in range(height):
-            _gradient_row(grad, z, x, mask, p, r, norm, pull, columns, rows)
+        _gradient(grad[p], z[p], x[p], mask[p], pull, rows, columns, down, right)
         if distance <= TINY:
             _shrink(grad[p], mask[p])
