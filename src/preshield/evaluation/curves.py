@@ -1,0 +1,77 @@
+"""Accuracy against what an attacker is given."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from .._core.checks import check_number, check_option
+from .evaluate import evaluate
+from .report import Curve
+
+__all__ = ["curve"]
+
+PARAMETERS = ("eps", "budget", "eot")
+
+
+def curve(
+    classifier: Any, x: Any, y: Any, defences: Any, parameter: str, values: Sequence[float], **options: Any
+) -> Curve:
+    """Evaluate the worst case of the oblivious and the adaptive attack for several bounds, budgets or draws.
+
+    Parameters
+    ----------
+    classifier, x, y, defences
+        See `evaluate`.
+    parameter : {"eps", "budget", "eot"}
+        What to vary: the bound of the perturbation, the steps of the attack, or the draws that it averages.
+    values : sequence of float
+        Values of it.
+    **options
+        Other arguments of `evaluate`. With `parameter="eps"` the threat is "linf" unless `threat` says
+        otherwise; for "l2-minimum" one evaluation gives the accuracy at every bound.
+
+    Returns
+    -------
+    Curve
+        With one line for each row; `plots.curve` draws it. ``dataclasses.replace(report, curves=(curve,))``
+        puts it into a report. After Ctrl-C, the values that were finished.
+
+    Raises
+    ------
+    ValueError
+        If `parameter` is none of these, or there are no values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from preshield import FeatureSqueezing, curve
+    >>> x, y = np.full((4, 3), 0.25, dtype=np.float32), np.arange(4) % 2
+    >>> x[y == 1] += 0.5
+    >>> def classifier(x):
+    ...     return np.stack([1 - x.mean(axis=1), x.mean(axis=1)], axis=1)
+    >>> found = curve(classifier, x, y, {}, "eps", [0, 1], columns=["black-box"], verbose=False)
+    >>> found.accuracy["none"]
+    (1.0, 0.0)
+    """
+    check_option("parameter", parameter, PARAMETERS)
+    values = tuple(values)
+    if not values:
+        raise ValueError("`values` must hold at least one value, got none.")
+    options.setdefault("columns", ("oblivious", "adaptive"))
+    if parameter == "eps":
+        options.setdefault("threat", "linf")
+    if parameter == "eps" and options["threat"] == "l2-minimum":
+        for value in values:
+            check_number("eps", value, 0)
+        report = evaluate(classifier, x, y, defences, **options)
+        accuracy = {row.name: tuple(map(row.accuracy_at, values)) for row in report.rows}
+        return Curve(parameter, values, accuracy, "worst case")
+    reports = []
+    for value in values:
+        report = evaluate(classifier, x, y, defences, **{**options, parameter: value})
+        if not report.complete:
+            break
+        reports.append(report)
+    if not reports:
+        raise KeyboardInterrupt
+    accuracy = {row.name: tuple(report[row.name].worst_case for report in reports) for row in reports[0].rows}
+    return Curve(parameter, values[: len(reports)], accuracy, "worst case")

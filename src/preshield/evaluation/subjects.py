@@ -1,0 +1,221 @@
+"""Arguments of an evaluation: checked, and in the form in which the work is done."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._core.checks import check_clip_values, check_option, check_values
+from .._core.tensors import to_numpy
+from .._core.typing import Array, Shape
+from ..preprocessor import Preprocessor
+from .classifiers import PredictOnly, as_classifier
+from .report import COLUMNS
+
+__all__ = [
+    "Subject",
+    "as_factories",
+    "as_labels",
+    "as_samples",
+    "as_subjects",
+    "check_columns",
+    "head_of",
+    "named_classifier",
+    "nb_classes",
+    "range_of",
+]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A row to be: a defence, and the classifier behind it."""
+
+    name: str
+    defence: Preprocessor | None
+    classifier: Any
+
+
+def check_columns(columns: Sequence[str] | None, surrogate: Any) -> tuple[str, ...]:
+    """Names of the columns to evaluate, in the order of the table."""
+    if columns is None:
+        return tuple(name for name in COLUMNS if name != "transfer" or surrogate is not None)
+    for name in columns:
+        check_option("columns", name, tuple(COLUMNS))
+    if "transfer" in columns and surrogate is None:
+        raise ValueError('`surrogate` must be given for the column "transfer": a classifier, got None.')
+    return tuple(name for name in COLUMNS if name == "clean" or name in columns)
+
+
+def as_samples(samples: Any) -> Array:
+    """Samples as an array, which stays on disk if it is memory-mapped."""
+    x = _array(samples)
+    if x.dtype == object:
+        raise TypeError(
+            "`x` must be a numeric array, got an object array; bring the samples to one shape first."
+        )
+    if x.ndim < 2 or not x.size:
+        raise ValueError(f"`x` must hold at least one sample and have a batch axis, got shape {x.shape}.")
+    check_values("x", x)
+    return x
+
+
+def as_labels(labels: Any) -> Array:
+    """Labels as class indices, shape (N,)."""
+    y = _array(labels)
+    if y.ndim == 2:
+        y = np.asarray(y[:, 0] if y.shape[1] == 1 else y.argmax(axis=1) if y.size else y)
+    numeric = y.ndim == 1 and y.dtype.kind in "biuf" and bool(np.isfinite(y).all())
+    if not numeric or (y != np.floor(y)).any() or (y < 0).any():
+        raise ValueError(
+            "`y` must hold class indices from 0 on, shape (N,), or one-hot rows or probabilities, shape "
+            f"(N, K); got shape {y.shape} of {y.dtype}."
+        )
+    return y.astype(np.int64)
+
+
+def _array(values: Any) -> Array:
+    array: Array = values if isinstance(values, np.ndarray) else np.asarray(to_numpy(values))
+    return array
+
+
+def range_of(clip_values: Any, classifier: Any, x: Array) -> tuple[float, float]:
+    """Smallest and largest value that a sample may have."""
+    low, high = float(x.min()), float(x.max())
+    check_clip_values(clip_values, optional=True)
+    given = clip_values if clip_values is not None else getattr(classifier, "clip_values", None)
+    if given is None:
+        ranges = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (low, high))
+        return next(r for r in ranges if r[0] <= low and high <= r[1])
+    given = (float(np.min(given[0])), float(np.max(given[1])))
+    bounds = np.asarray(given, x.dtype if x.dtype.kind == "f" else None)  # as exact as the samples
+    if low < bounds[0] or high > bounds[1]:
+        raise ValueError(
+            f"`x` must lie within the clip values {given}, got values from {low:g} to {high:g}; "
+            "scale the samples, or pass `clip_values`."
+        )
+    return given
+
+
+def as_factories(attacks: Any) -> dict[str, Callable[[Any], Any]] | None:
+    """Attacks by name; None for the default one."""
+    if attacks is None:
+        return None
+    if not isinstance(attacks, Mapping):
+        attacks = attacks if isinstance(attacks, list | tuple) else [attacks]
+        attacks = _numbered([(getattr(attack, "__name__", repr(attack)), attack) for attack in attacks])
+    for name, attack in attacks.items():
+        if not callable(attack) or (hasattr(attack, "generate") and not isinstance(attack, type)):
+            raise TypeError(
+                f"`attacks` must make an attack for a classifier: pass the class or a function, such as "
+                f"lambda classifier: DeepFool(classifier), got {attack!r} as {name!r}."
+            )
+    if not attacks:
+        raise ValueError(
+            "`attacks` must name at least one attack, got none; leave it out for the default one."
+        )
+    return dict(attacks)
+
+
+def head_of(x: Array) -> Array:
+    """Two samples, to try a classifier with."""
+    return np.array(x[:2], dtype=np.float32)
+
+
+def named_classifier(model: Any, x: Array, y: Array, clip_values: tuple[float, float], name: str) -> Any:
+    """A classifier for attacks that takes `x` and knows the classes of `y`; messages call it `name`."""
+    try:
+        classifier = as_classifier(model, x, clip_values)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("`classifier`", f"`{name}`")) from error
+    takes = _input_shape(classifier, x)
+    if not _fits(x.shape[1:], takes):
+        raise ValueError(f"`{name}` takes samples of shape {takes}, got {x.shape[1:]}.")
+    classes = nb_classes(classifier, x)
+    if classes is not None and y.max() >= classes:
+        raise ValueError(f"`y` must hold classes below {classes}, the outputs of `{name}`, got {y.max()}.")
+    return classifier
+
+
+def _input_shape(classifier: Any, x: Array) -> tuple[int | None, ...]:
+    return tuple(getattr(classifier, "input_shape", None) or x.shape[1:])
+
+
+def _fits(shape: Shape, takes: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(takes) and all(
+        want in (None, -1, got) for got, want in zip(shape, takes, strict=True)
+    )
+
+
+def as_subjects(
+    model: Any, defences: Any, x: Array, y: Array, clip_values: tuple[float, float]
+) -> list[Subject]:
+    """Rows to evaluate, once each defence has shown on two samples that its classifier takes its results."""
+    head = head_of(x)
+    classifier = named_classifier(model, head, y, clip_values, "classifier")
+    subjects = [Subject("none", None, classifier)]
+    for name, value in _named(defences).items():
+        defence, own = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
+        if not isinstance(defence, Preprocessor):
+            raise TypeError(
+                f"`defences[{name!r}]` must be a preshield defence or a pair of a defence and a classifier, "
+                f"got {defence!r} of type {type(defence).__module__}.{type(defence).__name__}."
+            )
+        if isinstance(own, Preprocessor):
+            raise TypeError(
+                f"`defences[{name!r}]` must be a defence or a pair of a defence and a classifier, got two "
+                "defences; put them into a Chain."
+            )
+        if defence.domains == ("labels",):
+            raise ValueError(
+                f"`defences[{name!r}]` is about labels, and changes nothing that can be attacked."
+            )
+        if name == "none":
+            raise ValueError('`defences` must not use the name "none": it is the undefended classifier\'s.')
+        try:
+            with defence.frozen(0):
+                seen = np.asarray(defence.transform(head), dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`defences[{name!r}]` cannot take samples of shape {x.shape[1:]}: {error}"
+            ) from error
+        takes = _input_shape(classifier, x)
+        if own is None and not _fits(seen.shape[1:], takes):
+            raise ValueError(
+                f"`defences[{name!r}]` turns samples of shape {x.shape[1:]} into {seen.shape[1:]}, and the "
+                f"classifier takes {takes}; pass one of its own: {{{name!r}: (defence, classifier)}}."
+            )
+        behind = classifier
+        if own is not None:
+            behind = named_classifier(own, seen, y, clip_values, f"defences[{name!r}][1]")
+        subjects.append(Subject(name, defence, behind))
+    return subjects
+
+
+def nb_classes(classifier: Any, x: Array | None = None) -> int | None:
+    """Number of outputs of a classifier; None if that is not known."""
+    if not isinstance(classifier, PredictOnly):
+        return int(classifier.nb_classes)
+    outputs = None if x is None else classifier.predict(x)
+    return None if outputs is None or outputs.ndim == 1 else int(outputs.shape[1])
+
+
+def _named(defences: Any) -> dict[str, Any]:
+    """Defences by the name of their row: the class, or the constructor call where two have one class."""
+    if isinstance(defences, Mapping):
+        return {str(name): value for name, value in defences.items()}
+    listed = list(defences) if isinstance(defences, list | tuple) else [defences]
+    firsts = [value[0] if isinstance(value, tuple) else value for value in listed]
+    classes = [type(defence).__name__ for defence in firsts]
+    labels = [
+        name if classes.count(name) == 1 else repr(first) for name, first in zip(classes, firsts, strict=True)
+    ]
+    return _numbered(list(zip(labels, listed, strict=True)))
+
+
+def _numbered(values: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Values by name; a name that was used before has the place of the value added."""
+    names: dict[str, Any] = {}
+    for place, (name, value) in enumerate(values, 1):
+        names[name if name not in names else f"{name} ({place})"] = value
+    return names

@@ -1,0 +1,315 @@
+"""The work of an evaluation: what is done, how often, in how much memory, and what an interrupt leaves."""
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from preshield import Chain, FeatureSqueezing, GaussianAugmentation, SpatialSmoothing, evaluate, sweep
+
+pytest.importorskip("art")
+
+from preshield.evaluation.report import RobustnessReport
+from tests.evaluation.analytic import Gain, Identity, threshold
+
+SHAPE = (4, 4, 3)
+SIZE = 48
+RNG = np.random.default_rng(0)
+Y = np.arange(12) % 2
+OFFSETS = np.linspace(0.05, 0.35, 12)  # of the mean, from the boundary
+X = np.float32((0.5 + np.where(Y, 1, -1) * OFFSETS)[:, None, None, None]) + np.float32(
+    RNG.uniform(-0.1, 0.1, (12, *SHAPE))
+)
+DISTANCE = np.abs(X.mean(axis=(1, 2, 3)) - 0.5)
+
+
+def classifier():
+    return threshold(SHAPE, slope=10)
+
+
+def run(defences=(), **options):
+    options = {"budget": 20, "eot": 3, "verbose": False} | options
+    model = options.pop("classifier", None) or classifier()
+    return evaluate(model, options.pop("x", X), options.pop("y", Y), list(defences), **options)
+
+
+def timeless(report):
+    """The report as JSON without what the clock says."""
+
+    def strip(value):
+        if isinstance(value, dict):
+            return {key: strip(item) for key, item in value.items() if "seconds" not in key}
+        return [strip(item) for item in value] if isinstance(value, list) else value
+
+    return strip(json.loads(report.to_json()))
+
+
+# Figures, computed again from the parts
+
+
+def test_norms_and_ratio_by_hand():
+    class Half(Identity):
+        """Halve the distance of every sample from grey: it takes as much to cross."""
+
+        def _transform(self, x, draw):
+            return 0.5 + (x - 0.5) / 2
+
+        def _gradient(self, x, grad, draw):
+            return grad / 2
+
+    class Shift(Identity):
+        """Move everything up: class 0 is nearer to the boundary, class 1 further."""
+
+        def _transform(self, x, draw):
+            return x + np.float32(0.04)
+
+    report = run([Half(), Shift()])
+    exact = DISTANCE * SIZE**0.5
+    np.testing.assert_allclose(report["none"].norms, exact, rtol=0.01)
+    np.testing.assert_allclose(report["Half"].norms, exact, rtol=0.01)
+    shifted = np.abs(X.mean(axis=(1, 2, 3)) + 0.04 - 0.5) * SIZE**0.5
+    np.testing.assert_allclose(report["Shift"].columns["adaptive"].norms, shifted, rtol=0.01)
+    norm, ratio = report.median_norm("Shift")
+    assert norm == pytest.approx(np.median(report["Shift"].norms), rel=1e-9)
+    assert ratio == pytest.approx(norm / np.median(report["none"].norms), rel=1e-9)
+    assert report.median_norm("Half")[1] == pytest.approx(1, rel=0.01)
+
+
+def test_columns_of_a_bounded_threat_by_hand():
+    report = run([Identity()], threat="linf", eps=0.2)
+    for row in report.rows:
+        expected = (DISTANCE > 0.2).astype(int)
+        np.testing.assert_array_equal(row.columns["clean"].outcomes, np.ones((1, 12)))
+        np.testing.assert_array_equal(row.columns["adaptive"].outcomes, [expected])
+        np.testing.assert_array_equal(row.columns["oblivious"].outcomes, [expected])
+        assert row.columns["noise"].outcomes.shape == (3, 12)
+        assert row.worst_case == min(column.accuracy for column in row.columns.values())
+        assert (row.columns["adaptive"].norms <= 0.2 + 1e-6).all()
+    assert list(report["none"].columns) == ["clean", "noise", "oblivious", "black-box", "adaptive"]
+
+
+def test_shape_of_the_outcomes_of_a_stochastic_defence():
+    report = run([Gain(0.2)], eot=5)
+    for name, column in report["Gain"].columns.items():
+        assert column.outcomes.shape == (5, 12), name
+        assert column.norms.shape == (12,)
+    assert report["Gain"].columns["clean"].deviation > 0
+    assert report["none"].columns["clean"].outcomes.shape == (1, 12)
+
+
+def test_noise_is_as_large_as_the_adaptive_perturbation():
+    report = run([Identity()])
+    for row in report.rows:
+        np.testing.assert_array_equal(row.columns["noise"].norms, row.columns["adaptive"].norms)
+
+
+def test_every_draw_of_the_noise_meets_another_draw_of_the_defence():
+    gain = Gain(0.2)
+    run([gain], columns=["noise"], eot=6, batch_size=4)
+    draws = [draw for kind, draw in gain.used if kind == "forward"]
+    # once to try it, six clean predictions and six noisy ones for each of three batches, three that are timed
+    assert len(draws) >= 1 + 2 * 6 * 3 + 3
+    noisy = draws[1 + 6 * 3 : 1 + 2 * 6 * 3]
+    assert len(set(noisy)) == 6 * 3
+
+
+def test_rejected_samples():
+    def rejecting(x):
+        mean = x.mean(axis=(1, 2, 3))
+        return np.where(np.abs(mean - 0.5) < 0.08, -1, (mean > 0.5).astype(int))
+
+    report = run([], classifier=rejecting, threat="linf", eps=0.45)
+    clean = report["none"].columns["clean"]
+    np.testing.assert_array_equal(clean.outcomes, [np.where(DISTANCE < 0.08, -1, 1)])
+    assert clean.rejection_rate == (DISTANCE < 0.08).mean()
+    assert clean.accepted_accuracy == 1
+    assert "Coverage" in report.table()
+
+
+# What is kept
+
+
+def test_oblivious_attack_is_made_once():
+    def asked(defences, **options):
+        model = classifier()
+        run(defences, classifier=model, **options)
+        return model.differentiated
+
+    columns = ["oblivious"]
+    alone = asked([], columns=columns)
+    many = [SpatialSmoothing(3), FeatureSqueezing((0, 1), 5), Identity()]
+    assert alone > 0
+    assert asked(many, columns=columns) == alone
+    # nor is it made again as the adaptive one of the undefended row
+    whole = ["oblivious", "adaptive"]
+    assert asked([], columns=whole, threat="linf", eps=0.0) == 0
+    ratio = asked([], columns=["adaptive"]) / asked([], columns=whole)
+    assert ratio == 1
+
+
+def test_memory_does_not_grow_with_the_data(tmp_path):
+    """Samples on disk: only a few numbers for each may stay."""
+    shape, batch = (32, 32, 3), 8
+
+    def labels(x):
+        return (x[:, 0, 0, 0] > 0.5).astype(int)
+
+    def peak(count):
+        path = tmp_path / f"{count}.npy"
+        mapped = np.lib.format.open_memmap(path, "w+", np.float32, (count, *shape))
+        mapped[:] = 0.75
+        mapped.flush()
+        mapped = np.load(path, mmap_mode="r")
+        tracemalloc.start()
+        report = evaluate(
+            labels,
+            mapped,
+            np.ones(count, int),
+            [Identity()],
+            columns=["noise", "oblivious", "adaptive"],
+            threat="linf",
+            eps=0.1,
+            eot=2,
+            budget=1,
+            batch_size=batch,
+            verbose=False,
+        )
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert report["Identity"].columns["clean"].outcomes.shape == (1, count)
+        return found
+
+    peak(batch)  # imports, caches
+    few, many = peak(2 * batch), peak(64 * 2 * batch)
+    sample = 4 * np.prod(shape)
+    assert many - few < 63 * 2 * batch * sample / 20
+    assert many - few < 8 * batch * sample
+
+
+def test_batches_do_not_change_what_is_deterministic():
+    whole, parts = (run([SpatialSmoothing(3)], batch_size=size) for size in (12, 5))
+    for row in whole.rows:
+        for name in ("clean", "oblivious", "adaptive"):
+            ours, theirs = row.columns[name], parts[row.name].columns[name]
+            np.testing.assert_array_equal(ours.outcomes, theirs.outcomes)
+            np.testing.assert_allclose(ours.norms, theirs.norms, rtol=1e-5)
+    assert parts.settings["batch size"] == 5
+
+
+def test_the_same_seed_gives_the_same_report():
+    def once(**options):
+        noise = GaussianAugmentation(0.2, augmentation=False, clip_values=(0, 1), apply_predict=True)
+        return run([noise, Chain([noise, SpatialSmoothing(3)])], **options)
+
+    for threat in ({}, {"threat": "linf", "eps": 0.2}):
+        first = timeless(once(**threat))
+        np.random.seed(5)
+        assert first == timeless(once(**threat))
+        assert first != timeless(once(seed=1, **threat))
+
+
+def test_a_report_can_be_written_and_read():
+    report = run([Identity()])
+    assert timeless(RobustnessReport.from_json(report.to_json())) == timeless(report)
+
+
+def test_pictures_are_of_samples_that_are_right():
+    y = Y.copy()
+    y[:3] = 1 - y[:3]
+    shown = [4, 3, 5, 6, 7, 8]  # one of each class, then the others
+    report = run([Identity()], y=y)
+    np.testing.assert_allclose(report.pictures["clean"], X[shown], atol=1e-3)
+    np.testing.assert_array_equal(report.pictures["labels"], Y[shown])
+    nobody = run([Identity()], y=1 - Y)
+    np.testing.assert_allclose(nobody.pictures["clean"], X[:6], atol=1e-3)
+    assert report["Identity"].pictures["attacked"].shape == (6, *SHAPE)
+
+
+def test_curve_of_eps_and_of_a_sweep():
+    defences = sweep(FeatureSqueezing, "bit_depth", [2, 5], clip_values=(0, 1))
+    report = evaluate(classifier(), X, Y, defences, budget=20, verbose=False)
+    eps, swept = report.curves
+    assert eps.parameter == "eps"
+    for name, accuracy in eps.accuracy.items():
+        assert accuracy == tuple(report[name].accuracy_at(value) for value in eps.values)
+        assert list(accuracy) == sorted(accuracy, reverse=True)
+    assert (swept.parameter, swept.values) == ("bit_depth", (2, 5))
+    for name in ("clean", "noise", "oblivious", "black-box", "adaptive"):
+        by_hand = tuple(report[row].columns[name].accuracy for row in ("bit_depth=2", "bit_depth=5"))
+        assert swept.accuracy[name] == by_hand
+    assert swept.accuracy["worst case"] == tuple(row.worst_case for row in report.rows[1:])
+    assert run([Identity()], threat="linf", eps=0.1).curves == ()
+
+
+# Progress and interrupts
+
+
+def test_progress_rises_to_the_end(capsys):
+    run([Identity(), SpatialSmoothing(3)], verbose=True, batch_size=5)
+    shown = capsys.readouterr().err
+    assert "100%" in shown
+    assert "SpatialSmoothing" in shown
+    percents = [
+        int(part.split("%")[0].split()[-1].rsplit("]")[-1]) for part in shown.split("\r") if "%" in part
+    ]
+    assert percents == sorted(percents)
+    run([Identity()])
+    assert capsys.readouterr().err == ""
+
+
+class Interrupted(Identity):
+    """Interrupt the work at the pass after a number of them."""
+
+    def __init__(self, passes=0):
+        self.passes = passes
+        self.count = [0]
+
+    def _transform(self, x, draw):
+        self.count[0] += 1
+        if self.count[0] > self.passes:
+            raise KeyboardInterrupt
+        return x
+
+
+@pytest.mark.parametrize("passes", [1, 2, 10, 50])
+def test_an_interrupt_leaves_the_rows_that_are_finished(passes):
+    report = run([Identity(), Interrupted(passes), SpatialSmoothing(3)])
+    assert [row.name for row in report.rows] == ["none", "Identity"]
+    assert not report.complete
+    assert "Interrupted: the table holds the rows that were finished." in str(report)
+    whole = run([Identity()])
+    assert whole.complete
+    np.testing.assert_array_equal(report["Identity"].norms, whole["Identity"].norms)
+    assert [curve.parameter for curve in report.curves] == ["eps"]
+
+
+def test_an_interrupt_with_nothing_finished_is_passed_on():
+    def stop(x):
+        raise KeyboardInterrupt
+
+    model = classifier()
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        run([Interrupted()], classifier=model)  # while it is tried
+    model.scores = stop
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        run([], classifier=model)
+
+
+def test_an_interrupted_sweep_has_no_curve_of_its_own():
+    def defence(passes):
+        return Interrupted(passes)
+
+    swept = sweep(Interrupted, "passes", [10**9, 10])
+    report = evaluate(classifier(), X, Y, swept, budget=20, verbose=False)
+    assert [row.name for row in report.rows] == ["none", f"passes={10**9}"]
+    assert [curve.parameter for curve in report.curves] == ["eps"]
+
+
+def test_other_errors_are_passed_on():
+    class Broken(Identity):
+        def _gradient(self, x, grad, draw):
+            raise ZeroDivisionError("in the backward pass")
+
+    with pytest.raises(ZeroDivisionError, match="in the backward pass"):
+        run([Broken()])

@@ -1,0 +1,48 @@
+"""The measured figures in docs: they are what was stored, and a small part of them is measured again."""
+
+import pytest
+
+import preshield
+from benchmarks import robustness
+from preshield.demo import exhibits
+
+for package in ("art", "skimage", "sklearn", "tensorflow"):
+    pytest.importorskip(package)
+
+
+@pytest.fixture(scope="module")
+def reports():
+    return robustness.stored_reports()
+
+
+def test_the_page_shows_the_stored_figures(reports):
+    assert robustness.PAGE.read_text(encoding="utf-8") == robustness.page(reports), "run: nox -s robustness"
+
+
+def test_every_defence_has_a_row(reports):
+    rows = {row.name for report in reports.values() for row in report.rows}
+    assert set(exhibits()) <= rows
+    of_rows = {row.defence.name for report in reports.values() for row in report.rows if row.defence}
+    assert of_rows >= {row.name for row in preshield.list_defences() if row.domains != ("labels",)}
+
+
+def test_the_figures_have_the_shape_of_the_literature(reports):
+    for row in reports["Crops of photographs"].rows[1:]:
+        assert row.columns["adaptive"].accuracy < row.columns["oblivious"].accuracy - 0.2, row.name
+        assert all(row.worst_case <= column.accuracy for column in row.columns.values())
+
+
+def test_a_small_part_measures_the_same_again():
+    measured = robustness.figures(robustness.measure_part())
+    assert not robustness.differences(measured, robustness.stored()["part"])
+
+
+def test_differences_beyond_the_tolerance_are_found():
+    wanted = {"none": {"clean": 0.5, "ratio": 2.0}}
+    assert not robustness.differences({"none": {"clean": 0.6, "ratio": 2.5}}, wanted)
+    assert robustness.differences({"none": {"clean": 0.61, "ratio": 2.0}}, wanted) == [
+        "none, clean: measured 0.610, stored 0.500"
+    ]
+    assert robustness.differences({"none": {"clean": 0.5, "ratio": 2.51}}, wanted)
+    assert robustness.differences({"none": {"clean": float("nan"), "ratio": 2.0}}, wanted)
+    assert robustness.differences({}, wanted)
