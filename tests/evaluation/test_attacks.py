@@ -188,10 +188,11 @@ def test_black_box():
     assert np.isfinite(nearest.norms).any()
 
 
-def test_each_query_sees_one_draw():
+@pytest.mark.parametrize(("draws", "averaged"), [(16, 4), (5, 1), (1, 1)])
+def test_each_query_averages_a_quarter_of_the_draws(draws, averaged):
     gain = Gain(0.0)
-    attacker("linf", 1e-6, budget=5).black_box(model(gain, draws=16), X, Y)
-    assert len(gain.used) == 4 * 5
+    attacker("linf", 1e-6, budget=5).black_box(model(gain, draws=draws), X, Y)
+    assert len(gain.used) == 4 * 5 * averaged
 
 
 def test_noise_has_the_norms_that_it_is_given():

@@ -124,14 +124,10 @@ def test_predictions_come_in_batches():
 
 
 def test_refusals():
-    with pytest.raises(
-        TypeError, match=r"`classifier` must be an ART classifier, .* got builtins\.int"
-    ):
+    with pytest.raises(TypeError, match=r"`classifier` must be an ART classifier, .* got builtins\.int"):
         as_classifier(3, X, (0, 1))
     for model in (torch_linear(outputs=1), keras_linear(outputs=1), lambda x: x[:, :1]):
-        with pytest.raises(
-            ValueError, match=r"shape \(N, K\) with K >= 2, got \(2, 1\); give a binary"
-        ):
+        with pytest.raises(ValueError, match=r"shape \(N, K\) with K >= 2, got \(2, 1\); give a binary"):
             as_classifier(model, X, (0, 1))
     for model in (torch_linear(), scores):
         with pytest.raises(ValueError, match=r"`classifier` cannot take samples of shape \(5,\): "):

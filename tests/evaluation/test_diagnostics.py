@@ -206,10 +206,10 @@ def test_softmax(threat):
 
 
 def test_more_steps():
-    """Two steps cover too little of the way, four enough; thirty leave nothing to gain."""
+    """One step covers too little of the way, two enough; thirty leave nothing to gain."""
     x = np.full((12, *SHAPE), 0.55, np.float32)
     x[::2] = 0.45
-    assert MORE_STEPS in fired(None, "l2-minimum", x=x, budget=2)[0]
+    assert MORE_STEPS in fired(None, "l2-minimum", x=x, budget=1)[0]
     assert fired(None, "l2-minimum", x=x)[0] == set()
 
 

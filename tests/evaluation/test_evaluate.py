@@ -269,9 +269,7 @@ def test_a_defence_with_a_classifier_of_its_own():
 
 def test_a_changed_shape_is_refused_before_any_attack_runs():
     model = classifier()
-    with pytest.raises(
-        ValueError, match=r"\(4, 4, 3\) into \(4, 4, 12\), and the classifier takes"
-    ):
+    with pytest.raises(ValueError, match=r"\(4, 4, 3\) into \(4, 4, 12\), and the classifier takes"):
         quick(model, defences=[SpatialSmoothing(3), ThermometerEncoding((0, 1), 4)])
     assert model.differentiated == 0
 
@@ -296,9 +294,7 @@ def test_thermometer_with_its_own_keras_model(task):
     report = quick(plain, x=x, y=y, defences={"code": (thermometer, model)}, budget=5)
     seen = np.asarray(model(thermometer.transform(x))).argmax(axis=1)
     np.testing.assert_array_equal(report["code"].columns["clean"].outcomes, [seen == y])
-    with pytest.raises(
-        ValueError, match=r"\['code'\]\[1\]`, which expects \(None, 32, 32, 12\), cannot"
-    ):
+    with pytest.raises(ValueError, match=r"\['code'\]\[1\]`, which expects \(None, 32, 32, 12\), cannot"):
         quick(plain, x=x, y=y, defences={"code": (SpatialSmoothing(3), model)})
 
 

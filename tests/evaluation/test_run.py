@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from preshield import Chain, FeatureSqueezing, GaussianAugmentation, SpatialSmoo
 
 pytest.importorskip("art")
 
+from preshield.evaluation import run as work
 from preshield.evaluation.report import RobustnessReport
 from tests.evaluation.analytic import Gain, Identity, threshold
 
@@ -245,8 +247,10 @@ def test_curve_of_eps_and_of_a_sweep():
 # Progress and interrupts
 
 
-def test_progress_rises_to_the_end(capsys):
-    run([Identity(), SpatialSmoothing(3)], verbose=True, batch_size=5)
+def test_progress_rises_to_the_end(capsys, monkeypatch):
+    every = partial(work.tqdm, mininterval=0, miniters=0)  # show every step
+    monkeypatch.setattr(work, "tqdm", every)
+    run([Identity(), SpatialSmoothing(3)], verbose=True, batch_size=5, surrogate=classifier())
     shown = capsys.readouterr().err
     assert "100%" in shown
     assert "SpatialSmoothing" in shown

@@ -34,9 +34,7 @@ def test_values_of_numpy_and_of_an_iterator():
 
 
 def test_refused_sweeps():
-    with pytest.raises(
-        ValueError, match=r"`parameter` must be one of clip_values, .* got 'strength'"
-    ):
+    with pytest.raises(ValueError, match=r"`parameter` must be one of clip_values, .* got 'strength'"):
         sweep(JpegCompression, "strength", [1], clip_values=(0, 1))
     with pytest.raises(ValueError, match="`values` must hold at least one value, got none"):
         sweep(JpegCompression, "quality", [], clip_values=(0, 1))
