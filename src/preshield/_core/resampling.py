@@ -1,0 +1,164 @@
+"""Band-limited resampling with resampy's filters, and its transpose.
+
+The outputs lie at few different places between two inputs: `new rate / gcd(old rate, new rate)` of them. The
+taps for each place are worked out once, in a bank; where the bank would be large, block by block instead.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from math import gcd
+
+import numpy as np
+
+from .layout import working_dtype
+from .threads import map_blocks
+from .typing import Array, Dtype
+
+__all__ = ["FILTERS", "Resampler", "resampler"]
+
+FILTERS = {"sinc_window": 512, "kaiser_best": 8192, "kaiser_fast": 512}  # entries between zero crossings
+BANK_TAPS = 1 << 19  # a larger bank is not kept
+BLOCK_TAPS = 1 << 17  # of filters that are worked out for a block of outputs
+BLOCK_OUTPUTS = 2048
+BLOCK_INPUTS = 4096
+SEGMENT = 1 << 16  # inputs that a thread looks at in one go
+
+
+@lru_cache(maxsize=16)
+def resampler(old_rate: int, new_rate: int, name: str) -> "Resampler":
+    """The `Resampler` for these rates, kept for the next call."""
+    return Resampler(old_rate, new_rate, name)
+
+
+class Resampler:
+    """From one rate to another.
+
+    Parameters
+    ----------
+    old_rate, new_rate : int
+        In the same unit; their ratio is at most the number of entries in `FILTERS`.
+    name : str
+        Filter, one of `FILTERS`.
+    """
+
+    def __init__(self, old_rate: int, new_rate: int, name: str) -> None:
+        from resampy.filters import get_filter
+
+        divisor = gcd(old_rate, new_rate)
+        self.up, self.down = new_rate // divisor, old_rate // divisor
+        # Positions and scale are rounded as resampy rounds them: which input is the last before an output
+        # depends on it where the two coincide.
+        ratio = float(new_rate) / old_rate
+        self.period = 1.0 / ratio
+        self.scale = min(1.0, ratio)
+        window, self.entries, _ = get_filter(name)
+        self.entries = int(self.entries)
+        self.table = window * self.scale
+        self.wing = len(window) // int(self.scale * self.entries)
+        self.banks: dict[Dtype, Array] = {}
+
+    def length(self, length: int) -> int:
+        """How many outputs so many inputs give."""
+        return length * self.up // self.down
+
+    def apply(self, x: Array, out: Array) -> None:
+        """Resample `x` of shape `(N, C, old)` into `out` of shape `(N, C, new)`, of any length."""
+        from .kernels.polyphase import apply_filters
+
+        dtype = working_dtype(x.dtype)
+
+        def work(samples: slice, outputs: slice) -> None:
+            low, high = self._inputs(outputs)
+            segments = np.zeros((*x[samples].shape[:2], high - low), dtype)
+            inside = slice(max(0, low), min(high, x.shape[2]))
+            segments[..., inside.start - low : inside.stop - low] = x[samples, :, inside]
+            flat = segments.reshape(-1, high - low)
+            for part in self._parts(outputs):
+                values = np.empty((len(flat), part.stop - part.start), dtype)
+                rows, which, first = self._filters(part, dtype)
+                apply_filters(values, flat, rows, which, first - low)
+                out[samples, :, part] = values.reshape(*segments.shape[:2], -1)
+
+        self._map(work, out, BLOCK_OUTPUTS, BLOCK_OUTPUTS * self.period)
+
+    def transpose(self, grad: Array, out: Array) -> None:
+        """The transpose of `apply`: `grad` of shape `(N, C, new)` into `out` of shape `(N, C, old)`."""
+        from .kernels.polyphase import spread_filters
+
+        dtype = working_dtype(grad.dtype)
+
+        def work(samples: slice, inputs: slice) -> None:
+            start = max(0, int((inputs.start - self.wing - 1) / self.period) - 1)
+            stop = min(grad.shape[2], int((inputs.stop + self.wing + 1) / self.period) + 2)
+            outputs = slice(start, max(start, stop))
+            low, high = self._inputs(outputs)
+            low, high = min(low, inputs.start), max(high, inputs.stop)
+            segments = np.zeros((*grad[samples].shape[:2], high - low), dtype)
+            flat = segments.reshape(-1, high - low)
+            for part in self._parts(outputs):
+                values = np.ascontiguousarray(grad[samples, :, part], dtype).reshape(len(flat), -1)
+                rows, which, first = self._filters(part, dtype)
+                spread_filters(flat, values, rows, which, first - low)
+            out[samples, :, inputs] = segments[..., inputs.start - low : inputs.stop - low]
+
+        block = max(BLOCK_INPUTS, 8 * self.wing)
+        self._map(work, out, block, block)
+
+    def _map(self, work: Callable[[slice, slice], None], out: Array, block: int, reach: float) -> None:
+        """Call `work` with slices of the samples and of the last axis of `out`, on all threads."""
+        samples, channels, length = out.shape
+        if not out.size:
+            return
+        group = max(1, int(SEGMENT / (channels * (reach + 2 * self.wing))))
+        blocks = -(-length // block)
+
+        def task(numbers: slice) -> None:
+            for number in range(numbers.start, numbers.stop):
+                i, j = divmod(number, blocks)
+                work(
+                    slice(i * group, min((i + 1) * group, samples)),
+                    slice(j * block, min((j + 1) * block, length)),
+                )
+
+        map_blocks(task, -(-samples // group) * blocks, 1)
+
+    def _inputs(self, outputs: slice) -> tuple[int, int]:
+        """First input that some outputs look at, and the one after the last; outside the signal for some."""
+        if outputs.start == outputs.stop:
+            return 0, 0
+        first, last = int(outputs.start * self.period), int((outputs.stop - 1) * self.period)
+        return first - self.wing + 1, last + self.wing + 1
+
+    def _parts(self, outputs: slice) -> Iterator[slice]:
+        """Outputs in runs whose filters fit into `BLOCK_TAPS` where there is no bank."""
+        most = BLOCK_OUTPUTS if self._has_bank else max(1, BLOCK_TAPS // (2 * self.wing))
+        for start in range(outputs.start, outputs.stop, most):
+            yield slice(start, min(start + most, outputs.stop))
+
+    def _filters(self, outputs: slice, dtype: Dtype) -> tuple[Array, Array, Array]:
+        """Filters, the row for each output, and its first input."""
+        numbers = np.arange(outputs.start, outputs.stop)
+        positions = numbers * self.period
+        whole = positions.astype(np.int64)
+        if self._has_bank:
+            rows, which = self._bank(dtype), numbers * self.down - whole * self.up
+        else:
+            rows, which = self._fill(positions - whole, dtype), np.arange(len(numbers))
+        return rows, which, whole - self.wing + 1
+
+    @property
+    def _has_bank(self) -> bool:
+        return (self.up + 1) * 2 * self.wing <= BANK_TAPS
+
+    def _bank(self, dtype: Dtype) -> Array:
+        """Filters for all places; the last is that of an output which coincides with the input after."""
+        if dtype not in self.banks:
+            self.banks[dtype] = self._fill(np.arange(self.up + 1) / self.up, dtype)
+        return self.banks[dtype]
+
+    def _fill(self, fractions: Array, dtype: Dtype) -> Array:
+        from .kernels.polyphase import fill_filters
+
+        rows = np.empty((len(fractions), 2 * self.wing), dtype)
+        fill_filters(rows, fractions, self.table, self.entries, self.scale)
+        return rows
