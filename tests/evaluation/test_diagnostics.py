@@ -36,6 +36,7 @@ NOISE = "noise beats the attack"
 SINGLE_STEP = "a single step beats the iterative attack"
 UNBOUNDED = "an unbounded attack does not reach zero"
 MORE_STEPS = "more iterations still help"
+FEW_DRAWS = "too few draws"
 GRADIENTS = "zero or non-finite gradients"
 DIFFERENCES = "gradient far from finite differences"
 
@@ -283,6 +284,16 @@ def test_more_steps_by_hand():
     assert MORE_STEPS not in evidence({"adaptive": (BROKEN, NONE + 0.4)})
     assert MORE_STEPS in evidence({"adaptive": (BROKEN, NONE + 1.2 * DISTANCE)}, "l2-minimum")
     assert MORE_STEPS not in evidence({"adaptive": (BROKEN, NONE + 1.05 * DISTANCE)}, "l2-minimum")
+
+
+def test_too_few_draws_by_hand():
+    """More than a quarter of the fresh draws are right, of samples that the attack broke."""
+    third = (np.arange(8) < 3).astype(int)
+    assert FEW_DRAWS in evidence({"adaptive": (third, NONE + DISTANCE)}, "l2-minimum")
+    assert FEW_DRAWS not in evidence({"adaptive": (np.arange(8) < 2, NONE + DISTANCE)}, "l2-minimum")
+    failed = np.where(third, np.inf, DISTANCE)  # where it failed, it did not claim to have broken anything
+    assert FEW_DRAWS not in evidence({"adaptive": (third, failed)}, "l2-minimum")
+    assert FEW_DRAWS not in evidence({"adaptive": (third, NONE + 0.4)})
 
 
 def test_single_step_by_hand():

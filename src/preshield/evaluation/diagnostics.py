@@ -84,7 +84,7 @@ def diagnose(evidence: Evidence) -> list[Diagnostic]:
         checks += [_black_box, _noise]
         if len(evidence.x):
             if evidence.attacker.factories is None:  # attacks of the user have bounds and steps of their own
-                checks += [_unbounded, _more_steps]
+                checks += [_unbounded, _more_effort, _few_draws]
             if has_gradients(evidence.models[0].classifier):
                 checks += [_softmax, _single_step, _gradients, _differences]
     return [Diagnostic(evidence.row.name, *found) for check in checks if (found := check(evidence))]
@@ -98,7 +98,7 @@ def _repeatable(e: Evidence) -> Found:
         return None
     message = (
         "the same samples got other labels when they were predicted again, though nothing declares itself "
-        "stochastic. State `stochastic = True` and draw in `_draw`, so that the attack averages over draws."
+        "stochastic. A defence that says stochastic = True and draws in _draw is attacked over many draws."
     )
     return "results change between runs", message, CARLINI
 
@@ -197,23 +197,43 @@ def _unbounded(e: Evidence) -> Found:
     return "an unbounded attack does not reach zero", message, f"{ATHALYE}; {CARLINI}"
 
 
-def _more_steps(e: Evidence) -> Found:
-    adaptive = e.row.columns["adaptive"]
-    longer = replace(e.attacker, budget=2 * e.attacker.budget).white_box(e.models, e.x, e.y)
+def _more_effort(e: Evidence) -> Found:
+    """Whether twice the steps, over twice the draws of a stochastic defence, find more."""
+    adaptive, (model, *_) = e.row.columns["adaptive"], e.models
+    models = [model.with_draws(2 * model.draws) for model in e.models]
+    found = replace(e.attacker, budget=2 * e.attacker.budget).white_box(models, e.x, e.y)
     if e.attacker.threat.minimum:
-        before, after = np.median(adaptive.norms[e.numbers]), np.median(longer.norms)
-        weaker, what = after < STRONGER * before, "median norm"
+        before, after = np.median(adaptive.norms[e.numbers]), np.median(found.norms)
+        helps, what = after < STRONGER * before, "median norm"
     else:
         before = (adaptive.outcomes[:, e.numbers] == 1).mean()
-        after = (e.models[0].labels(longer.x) == e.y).mean()
-        weaker, what = after < before - 2 * FEW, "accuracy"
-    if not weaker:
+        after = (model.labels(found.x) == e.y).mean()
+        helps, what = after < before - 2 * FEW, "accuracy"
+    if not helps:
         return None
+    random = models[0].draws > 1
+    twice, cure = ("steps and draws", "budget and eot") if random else ("steps", "budget")
     message = (
-        f"twice the steps take the {what} of {len(e.x)} samples from {before:.3g} to {after:.3g}. Raise "
-        "`budget` until it stays."
+        f"twice the {twice} take the {what} of {len(e.x)} samples from {before:.3g} to {after:.3g}. Raise "
+        f"{cure} until it stays."
     )
     return "more iterations still help", message, f"{CARLINI}; {TRAMER}"
+
+
+def _few_draws(e: Evidence) -> Found:
+    """Whether the smallest perturbations, wrong on every draw that the attack made, are right on others."""
+    adaptive = e.row.columns["adaptive"]
+    found = np.isfinite(adaptive.norms) & e.row.always_right
+    if not e.attacker.threat.minimum or not found.any():
+        return None
+    right = (adaptive.outcomes[:, found] == 1).mean()
+    if right <= HALF / 2:
+        return None
+    message = (
+        f"the adaptive examples are right on {right:.0%} of fresh draws, though they were wrong on all that "
+        "the attack looked at. Raise eot until they stay wrong."
+    )
+    return "too few draws", message, f"{ATHALYE}; {TRAMER}"
 
 
 def _gradients(e: Evidence) -> Found:

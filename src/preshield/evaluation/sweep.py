@@ -61,7 +61,7 @@ def sweep(defence_class: type[Preprocessor], parameter: str, values: Iterable[An
     ['quality=10', 'quality=50']
     """
     values = tuple(value.item() if isinstance(value, np.generic) else value for value in values)
-    if not (isinstance(defence_class, type) and issubclass(defence_class, Preprocessor)):
+    if not isinstance(defence_class, type):
         raise TypeError(f"`defence_class` must be a class of defences, got {defence_class!r}.")
     if parameter not in defence_class.params:
         raise ValueError(
