@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 import preshield
 from preshield._core.threads import thread_count
-from preshield.codecs import jpeg
+from preshield.codecs import h264, jpeg, mp3
 
 SAMPLE_SECONDS = 0.1
 PACKAGES = ("preshield", "adversarial-robustness-toolbox", "numpy", "numba", "pillow", "scipy")
@@ -94,6 +94,8 @@ def cases() -> list[Case]:
         row.floor = lambda pixels=pixels: [jpeg.decode(jpeg.encode(p, 50)) for p in pixels]
         row.floor_name = "codec, 1 thread"
         rows.append(row)
+    rows += [resampling(*rates) for rates in ((16000, 8000), (16000, 22050), (44100, 16000))]
+    rows += [compression(), video()]
     labels = np.eye(1000, dtype=np.float32)[np.random.default_rng(0).integers(0, 1000, 10000)]
     ours, theirs = preshield.LabelSmoothing(), art.LabelSmoothing()
     rows.append(
@@ -120,6 +122,43 @@ def defence(name: str, cls: str, x: np.ndarray, target: float, *args: object) ->
         x.copy if shape == x.shape else lambda: np.ones(shape, np.float32),
         "copy" if shape == x.shape else "fill",
         target,
+    )
+
+
+def resampling(old: int, new: int) -> Case:
+    """16 clips of 2 s."""
+    x = np.random.default_rng(0).uniform(-1, 1, (16, 2 * old, 1)).astype(np.float32)
+    return defence(f"Resample {old / 1000:g} to {new / 1000:g} kHz", "Resample", x, 12, old, new)
+
+
+def compression() -> Case:
+    """16 clips of 2 s of a tone in noise. ART needs the programs ffmpeg and ffprobe on the path."""
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, (16, 32000, 1))
+    x = (noise + 0.6 * np.sin(np.arange(32000)[:, None] * 0.1)).astype(np.float32)
+    row = defence("Mp3Compression 16 kHz", "Mp3Compression", x, 12, 16000)
+    pcm = (x * 32768).astype(np.int16)
+    row.floor = lambda: [mp3.decode(mp3.encode(clip, 16000)) for clip in pcm]
+    row.floor_name = "codec, 1 thread"
+    return row
+
+
+def video() -> Case:
+    """Crops that move over a photograph. ART needs ffmpeg-python, and the program ffmpeg on the path."""
+    from skimage import data
+
+    pixels = np.stack(
+        [[data.astronaut()[20 * n + 2 * f :, 40 * n + f :][:112, :112] for f in range(16)] for n in range(8)]
+    )
+    x = pixels.astype(np.float32)
+    ours = preshield.VideoCompression(video_format="mp4")
+    theirs = art.VideoCompression(video_format="mp4")
+    return Case(
+        "VideoCompression 8 clips of 16 frames at 112x112, mp4, crf 28",
+        lambda: ours.transform(x),
+        lambda: theirs(x.copy()),
+        lambda: [h264.decode(h264.encode(clip, "mp4", 28)) for clip in pixels],
+        "codec, 1 thread",
+        12,
     )
 
 

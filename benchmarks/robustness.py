@@ -7,6 +7,7 @@ python benchmarks/robustness.py --check    a small part, compared with the store
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,12 +17,17 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
+import tensorflow as tf
+
+from preshield import plots
 from preshield.demo import run_demo
 from preshield.evaluation.report import RobustnessReport
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "benchmarks" / "robustness.json"
 PAGE = ROOT / "docs" / "robustness.md"
+PICTURE = ROOT / "docs" / "_static" / "demo.png"
+README = ROOT / "README.md"
 
 ACCURACY_TOLERANCE = 0.1  # absolute: 4 of the 40 crops of the small part
 RATIO_TOLERANCE = 0.25  # relative
@@ -55,11 +61,17 @@ small part, which must agree with what is stored: {accuracy:.1f} in accuracy, {r
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="measure the small part and compare it")
-    if parser.parse_args().check:
+    arguments = parser.parse_args()
+    tf.config.experimental.enable_op_determinism()
+    if arguments.check:
         wrong = differences(figures(measure_part()), stored()["part"])
         print("\n".join(wrong) or "The small part agrees with the stored figures.")
         return bool(wrong)
-    reports = {name: without_pictures(run(verbose=True)) for name, (_, run) in TASKS.items()}
+    reports = {name: run(verbose=True) for name, (_, run) in TASKS.items()}
+    crops = next(iter(reports.values()))
+    PICTURE.write_bytes(plots.png(plots.samples(crops)))
+    README.write_text(in_readme(README.read_text(encoding="utf-8"), crops), encoding="utf-8")
+    reports = {name: without_pictures(report) for name, report in reports.items()}
     document = {
         "part": figures(measure_part()),
         "tasks": {name: json.loads(report.to_json()) for name, report in reports.items()},
@@ -110,6 +122,14 @@ def stored_reports() -> dict[str, RobustnessReport]:
 
 def without_pictures(report: RobustnessReport) -> RobustnessReport:
     return replace(report, rows=tuple(replace(row, pictures={}) for row in report.rows), pictures={})
+
+
+def in_readme(text: str, report: RobustnessReport) -> str:
+    """README with the table of a report between its markers."""
+    table = report.to_markdown().partition("\n\n")[0]
+    return re.sub(
+        r"(<!-- demo -->\n).*?(<!-- /demo -->)", lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.DOTALL
+    )
 
 
 def page(reports: dict[str, RobustnessReport]) -> str:

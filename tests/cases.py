@@ -12,13 +12,16 @@ from preshield import (
     GaussianAugmentation,
     JpegCompression,
     LabelSmoothing,
+    Mp3Compression,
     Preprocessor,
+    Resample,
     SpatialSmoothing,
     ThermometerEncoding,
     TotalVarMin,
+    VideoCompression,
 )
 
-__all__ = ["ALL", "CASES", "Case", "features", "images", "videos"]
+__all__ = ["ALL", "CASES", "Case", "audio", "features", "images", "videos"]
 
 
 def images(channels: int = 3, *, channels_first: bool = False, scale: float = 1) -> np.ndarray:
@@ -32,6 +35,14 @@ def images(channels: int = 3, *, channels_first: bool = False, scale: float = 1)
 def videos(channels: int = 3, *, channels_first: bool = False, scale: float = 1) -> np.ndarray:
     """Two videos of 3 frames of 6 x 5 pixels in [0, scale]."""
     x = np.random.default_rng(1).random((2, 3, 6, 5, channels))
+    return np.ascontiguousarray(np.moveaxis(x, -1, 1) if channels_first else x) * scale
+
+
+def audio(*channels: int, channels_first: bool = False, scale: float = 1) -> np.ndarray:
+    """Three recordings of 700 values: tones in noise within [-scale, scale]."""
+    rng = np.random.default_rng(3)
+    tones = np.sin(np.arange(700) * np.array([[0.05], [0.1], [0.3]]))
+    x = 0.7 * tones.reshape(3, 700, *[1 for _ in channels]) + rng.uniform(-0.3, 0.3, (3, 700, *channels))
     return np.ascontiguousarray(np.moveaxis(x, -1, 1) if channels_first else x) * scale
 
 
@@ -84,6 +95,25 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
         "one-hot": ({}, images()),
         "classes": ({"max_value": 0.6, "num_classes": 3}, features()),
     },
+    Mp3Compression: {
+        "mono": ({"sample_rate": 16000}, audio()),
+        "stereo": (
+            {"sample_rate": 44100, "channels_first": True, "bit_rate": 64000, "full_scale": 1.0},
+            audio(2, channels_first=True),
+        ),
+        "16 bits": ({"sample_rate": 8000}, np.rint(audio(1, scale=32767)).astype(np.int16)),
+    },
+    Resample: {
+        "down": ({"sr_original": 16000, "sr_new": 8000}, audio()),
+        "up": (
+            {"sr_original": 16000, "sr_new": 22050, "channels_first": True, "filter": "kaiser_fast"},
+            audio(2, channels_first=True),
+        ),
+        "there and back": (
+            {"sr_original": 44100, "sr_new": 44101, "filter": "kaiser_best", "restore": True},
+            np.rint(audio(1, scale=32767)).astype(np.int16),
+        ),
+    },
     SpatialSmoothing: {
         "images": ({}, images()),
         "exact": (
@@ -114,6 +144,19 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             images(channels_first=True),
         ),
     },
+    VideoCompression: {
+        "in [0, 1]": ({"video_format": "mp4"}, videos()),
+        "in [0, 255]": (
+            {
+                "video_format": "avi",
+                "constant_rate_factor": 20,
+                "channels_first": True,
+                "clip_values": (0, 255),
+                "preset": "fast",
+            },
+            videos(channels_first=True, scale=255),
+        ),
+    },
     Chain: {
         "gradients": (
             {"defences": [SpatialSmoothing(gradient="exact"), FeatureSqueezing((0, 1), 2, gradient="soft")]},
@@ -132,6 +175,10 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             images(),
         ),
         "labels": ({"defences": (LabelSmoothing(), LabelSmoothing(0.8))}, features()),
+        "recordings": (
+            {"defences": [Resample(16000, 8000), Mp3Compression(8000), Resample(8000, 16000)]},
+            audio(2),
+        ),
     },
 }
 

@@ -25,7 +25,7 @@ from preshield.testing import CHECKS, Subject, check_preprocessor
 from tests.cases import ALL, CASES, features, images, videos
 
 OF_DATA = [case for case in ALL if case.make().domains != ("labels",)]
-OF_FRAMES = [case for case in OF_DATA if set(case.make().domains) <= {"image", "video"}]
+OF_FRAMES = [case for case in OF_DATA if set(case.make().domains) == {"image", "video"}]
 
 
 def one_hot(n):
@@ -177,6 +177,13 @@ class LooksAround(Sound):
         return np.asarray(x, dtype=float) - x.max(axis=0, initial=0)
 
 
+class ForgetsRagged(Sound):
+    ragged = True
+
+    def _transform(self, x, draw):
+        return x.copy() if x.dtype == object else x * self.factor
+
+
 class Irreproducible(Sound):
     def __init__(self):
         self.factor = 0.5
@@ -240,6 +247,7 @@ class CountsCalls(Sound):
         (Widens, r"The dtype of the result is .* float16 became float64 instead of float16"),
         (AcceptsNaN, r"NaN and infinity are refused.* was accepted"),
         (LooksAround, r"a sample is defended alike.* sample 0 alone: values differ"),
+        (ForgetsRagged, r"may differ in length.* sample 0: values differ"),
         (Irreproducible, r"values differ by up to"),
         (Nonlinear, r"linear in the vector.* gradient of 2a - 3b: values differ"),
         (Affine, r"linear in the vector.* gradient of 2a - 3b: values differ"),
@@ -402,6 +410,8 @@ def test_values_outside_the_range_saturate():
     ids=["object", "complex", "text", "timedelta"],
 )
 def test_what_is_not_real_is_refused(case, convert, message):
+    if case.make().ragged and "object" in message:
+        pytest.skip("samples may differ in length")
     with pytest.raises(TypeError, match=f"`x` {message}"):
         case.make()(convert(case.sample), one_hot(len(case.sample)))
 
@@ -516,6 +526,24 @@ def test_a_view_returned_by_a_hook_is_copied():
     out = Crop().transform(x)
     out[:] = 7
     np.testing.assert_array_equal(x, images())
+
+
+def test_a_view_of_a_ragged_sample_is_copied():
+    class Pass(Preprocessor):
+        domains = ("audio",)
+        ragged = True
+
+        def _transform(self, x, draw):
+            return x
+
+    samples = [np.zeros(3, np.float32), np.zeros((5, 2)), np.zeros(4, np.int16)]
+    out = Pass().transform(samples)
+    assert [sample.dtype for sample in out] == [np.float32, np.float64, np.float32]
+    pulled = Pass().estimate_gradient(samples, samples)
+    for sample, defended, gradient in zip(samples, out, pulled, strict=True):
+        defended[:] = 7
+        gradient[:] = 7
+        assert not sample.any()
 
 
 class Centre(Preprocessor):

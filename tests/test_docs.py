@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 import preshield
+from preshield.evaluation.report import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -34,6 +35,10 @@ def test_code_runs(path, tmp_path, monkeypatch):
     for package in FRAMEWORKS:
         if re.search(rf"^\s*(import|from) {package}\b", "".join(blocks), re.MULTILINE):
             pytest.importorskip(package)
+    if "evaluate(" in "".join(blocks):
+        pytest.importorskip("art")
+    if "plots" in "".join(blocks):
+        pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     module = ModuleType(f"blocks_of_{path.stem}")  # a real one, so that its classes can be pickled
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -56,10 +61,19 @@ def test_readme_shows_the_adaptive_figure_beside_the_oblivious_one():
     head, _, *rows = (
         [cell.strip() for cell in line.strip("|").split("|")] for line in between(README, "demo").splitlines()
     )
-    assert head.index("Adaptive") == head.index("Oblivious") + 1
+    assert {"Oblivious", "Adaptive", "Worst case"} <= set(head)
     in_demo = {row[0].split(",")[0] for row in rows}
     of_images = {row.name for row in preshield.list_defences() if "image" in row.domains}
     assert in_demo >= of_images, "run `preshield demo` and paste its table between the markers"
+
+
+def test_the_guide_explains_every_column_and_every_diagnostic():
+    guide = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    explained = {cell.strip(" *").lower() for cell in re.findall(r"^\| ([^|]+) \|", guide, re.MULTILINE)}
+    source = (Path(preshield.__file__).parent / "evaluation" / "diagnostics.py").read_text(encoding="utf-8")
+    checks = re.findall(r'^    return "([^"]+)", message', source, re.MULTILINE)
+    assert len(checks) == 11
+    assert explained >= {*COLUMNS, *checks, "worst case", "norm", "ratio", "cost"}
 
 
 def test_every_defence_has_its_docs_entry():

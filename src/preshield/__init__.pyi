@@ -4,9 +4,12 @@ from .defences.feature_squeezing import FeatureSqueezing as FeatureSqueezing
 from .defences.gaussian_augmentation import GaussianAugmentation as GaussianAugmentation
 from .defences.jpeg_compression import JpegCompression as JpegCompression
 from .defences.label_smoothing import LabelSmoothing as LabelSmoothing
+from .defences.mp3_compression import Mp3Compression as Mp3Compression
+from .defences.resample import Resample as Resample
 from .defences.spatial_smoothing import SpatialSmoothing as SpatialSmoothing
 from .defences.thermometer_encoding import ThermometerEncoding as ThermometerEncoding
 from .defences.total_var_min import TotalVarMin as TotalVarMin
+from .defences.video_compression import VideoCompression as VideoCompression
 from .evaluation.curves import curve as curve
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.report import RobustnessReport as RobustnessReport

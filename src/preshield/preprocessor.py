@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from ._core import random, tensors
-from ._core.checks import check_batch, check_gradient, check_integer, check_unknown
-from ._core.layout import kept_dtype
+from ._core.checks import check_batch, check_gradient, check_integer, check_ragged_gradient, check_unknown
+from ._core.layout import kept_dtype, object_array
 from ._core.typing import Array, Dtype, Seed, Shape
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class Preprocessor:
     keeps_integers : bool
         With `output_dtype=None`: integers stay as they are.
     ragged : bool
-        Whether samples may differ in length, in an object array.
+        Whether samples may differ in length: `x` is a list or object array of them, and hooks see a
+        one-dimensional object array of checked, read-only samples.
     paper : str
         Where it was proposed.
     known_attacks : tuple of str
@@ -406,21 +407,32 @@ class Preprocessor:
         if self.domains == ("labels",):
             return x
         out = self._transform(x, draw)
-        if out.dtype == object:
-            return out
+        if x.dtype == object:
+            return object_array([self._as_promised(*pair) for pair in zip(out, x, strict=True)])
+        return self._as_promised(out, x)
+
+    def _as_promised(self, out: Array, x: Array) -> Array:
+        """The output in its dtype, in memory of its own."""
         return out.astype(self._output_dtype(x.dtype), copy=np.may_share_memory(out, x))
 
     def _pull_back(self, x: Array, grad: Array, draw: Any) -> Array:
         """Vector-Jacobian product at a checked batch."""
         if x.dtype == object:
-            return self._gradient(x, grad, draw)
+            grad = check_ragged_gradient(grad, [self._output_shape((1, *s.shape))[1:] for s in x])
+            pairs = zip(self._gradient(x, grad, draw), grad, strict=True)
+            return object_array([_own(pulled, given) for pulled, given in pairs])
         grad = check_gradient(grad, self._output_shape(x.shape))
         if grad.ndim == x.ndim:
             pulled = self._gradient(x, grad, draw)
         else:
             classes = [self._gradient(x, grad[:, k], draw) for k in range(grad.shape[1])]
             pulled = np.stack(classes, axis=1) if classes else np.empty((*x.shape[:1], 0, *x.shape[1:]))
-        return pulled.astype(kept_dtype(grad.dtype), copy=np.may_share_memory(pulled, grad))
+        return _own(pulled, grad)
+
+
+def _own(pulled: Array, grad: Array) -> Array:
+    """A gradient in the floating type of the one that was given, in memory of its own."""
+    return pulled.astype(kept_dtype(grad.dtype), copy=np.may_share_memory(pulled, grad))
 
 
 def _equal(a: Any, b: Any) -> bool:

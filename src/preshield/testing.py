@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ._core.layout import kept_dtype
+from ._core.layout import kept_dtype, object_array
 from ._core.typing import Array, Dtype
 from .preprocessor import Preprocessor
 
@@ -63,11 +63,11 @@ def check_preprocessor(defence: Preprocessor, sample: Any, y: Any = None) -> Non
     batch; arrays of the caller are never changed nor handed back; read-only, non-contiguous, empty and
     single-sample batches work; the dtype of the result follows from that of the batch; NaN, infinity,
     complex numbers, text, object arrays and a wrong number of dimensions are refused; samples do not see
-    each other; draws are reproducible; parameters are kept as passed, go through `set_params`,
-    scikit-learn's `clone`, pickle and `copy.deepcopy`; gradients have the shape of the batch, take an axis
-    of classes, are linear, and agree with finite differences where they are said to be exact; several
-    threads may call at once; tensors of each framework give what NumPy gives, traced or not, with its
-    gradient.
+    each other; samples of different lengths work where the class says so; draws are reproducible;
+    parameters are kept as passed, go through `set_params`, scikit-learn's `clone`, pickle and
+    `copy.deepcopy`; gradients have the shape of the batch, take an axis of classes, are linear, and agree
+    with finite differences where they are said to be exact; several threads may call at once; tensors of
+    each framework give what NumPy gives, traced or not, with its gradient.
 
     Examples
     --------
@@ -444,6 +444,34 @@ def _check_batch_independence(s: Subject) -> None:
         _require_equal(s.run(s.x[i : i + 1]), out[i : i + 1], f"sample {i} alone", 1e-6)
 
 
+def _check_ragged(s: Subject) -> None:
+    """Where the class says so, samples may differ in length, and each is defended as if it were alone."""
+    if not s.defence.ragged or s.defence.stochastic or s.of_labels:
+        return
+    time = 1 if s.x.ndim == 3 and getattr(s.defence, "channels_first", False) else 0
+    samples = [np.delete(sample, np.s_[:i], axis=time) for i, sample in enumerate(s.x)]
+    before = [sample.tobytes() for sample in samples]
+    batch = object_array(samples)
+    out = s.run(batch)
+    _require(out.dtype == object and out.shape == batch.shape, f"The result is {out.dtype} {out.shape}.")
+    grads = object_array([np.random.default_rng(0).standard_normal(o.shape) for o in out])
+    pulled = s.pull_back(batch, grads)
+    for i, sample in enumerate(samples):
+        alone = s.run(sample[None])
+        _require(out[i].dtype == alone.dtype, f"sample {i}: {alone.dtype} became {out[i].dtype}.")
+        _require_equal(out[i], alone[0], f"sample {i}", 1e-6)
+        _require_equal(pulled[i], s.pull_back(sample[None], grads[i][None])[0], f"gradient {i}", 1e-6)
+        _require(not np.shares_memory(out[i], sample), f"sample {i} of the result is a view of `x`.")
+        _require(not np.shares_memory(pulled[i], grads[i]), f"gradient {i} is a view of `grad`.")
+    _require([a.tobytes() for a in samples] == before, "`x` was written to.")
+    for i, sample in enumerate(s.run(samples)):
+        _require_equal(sample, out[i], f"sample {i} of a list")
+    _require(s.run(batch[:0]).shape == (0,), "A batch without samples did not give one.")
+    wrong = object_array([np.full(sample.shape, np.nan) for sample in samples])
+    _require_refusal(ValueError, "A ragged batch of NaN", s.run, wrong)
+    _require_refusal(ValueError, "A gradient too few", s.pull_back, batch, grads[1:])
+
+
 # Randomness
 
 
@@ -669,6 +697,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     _check_refuses_kinds,
     _check_refuses_dimensions,
     _check_batch_independence,
+    _check_ragged,
     _check_frozen,
     _check_reproducible,
     _check_fit,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from preshield._core import checks
+from preshield._core.layout import object_array
 
 NUMBERS = (None, "1", [1], 1j)
 
@@ -235,12 +236,73 @@ def test_good_images(shape, channels_first):
 def test_ragged_samples_are_checked_one_by_one():
     ragged = np.empty(2, dtype=object)
     ragged[:] = [np.zeros(3), np.array([0, np.inf])]
-    with pytest.raises(ValueError, match="got 0 NaN and 1 infinite among 2 values"):
+    with pytest.raises(ValueError, match=r"`x\[1\]` must be finite, got 0 NaN and 1 infinite among 2 values"):
         checks.check_batch(ragged, ("audio",), None, ragged=True)
-    ragged[1] = np.zeros(5)
-    view = checks.check_batch(ragged, ("audio",), None, ragged=True)
-    assert view[1] is ragged[1]
-    assert not view.flags.writeable
+    ragged[1] = np.full(5, "a")
+    with pytest.raises(TypeError, match=r"`x\[1\]` must hold real numbers, got dtype <U1"):
+        checks.check_batch(ragged, ("audio",), None, ragged=True)
+    ragged[1] = np.zeros((5, 2, 1))
+    with pytest.raises(
+        ValueError, match=r"`x\[1\]` must be a sample \(length,\) or \(C, length\), got shape \(5, 2, 1\)"
+    ):
+        checks.check_batch(ragged, ("audio",), True, ragged=True)
+    assert checks.check_batch(ragged, ("audio", "features"), None, ragged=True).shape == (2,)
+
+
+def test_ragged_samples_cannot_be_written_to():
+    samples = [np.zeros(3), np.zeros(5)]
+    for x in (samples, object_array(samples)):
+        batch = checks.check_batch(x, ("audio",), None, ragged=True)
+        assert batch.dtype == object
+        for view, sample in zip(batch, samples, strict=True):
+            assert np.shares_memory(view, sample)
+            assert sample.flags.writeable
+            assert not view.flags.writeable
+        assert not batch.flags.writeable
+
+
+def test_samples_of_one_length_in_an_object_array_are_a_plain_batch():
+    batch = checks.check_batch(np.array([[1, 2], [3, 4.5]], dtype=object), ("audio",), None, ragged=True)
+    assert batch.dtype == np.float64
+    np.testing.assert_array_equal(batch, [[1, 2], [3, 4.5]])
+
+
+def test_a_ragged_list_is_refused_like_an_object_array():
+    with pytest.raises(TypeError, match=r"object array \(samples of different shapes\?\); bring the samples"):
+        checks.check_batch([np.zeros(3), np.zeros(5)], ("audio",), None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels_first", "message"),
+    [
+        (
+            (5,),
+            False,
+            r"\(N, length\) or \(N, length, C\), got shape \(5,\); add the batch axis with x\[None\]",
+        ),
+        ((5, 1, 1, 1), True, r"\(N, length\) or \(N, C, length\), got shape \(5, 1, 1, 1\)\.$"),
+    ],
+)
+def test_bad_audio(shape, channels_first, message):
+    with pytest.raises(ValueError, match=f"`x` must be an audio batch {message}"):
+        checks.check_batch(np.zeros(shape), ("audio",), channels_first)
+
+
+def test_gradients_of_ragged_samples():
+    shapes = [(2,), (3, 1)]
+    grads = [np.zeros(2, np.float32), np.zeros((3, 1))]
+    for given in (grads, object_array(grads)):
+        batch = checks.check_ragged_gradient(given, shapes)
+        assert [grad.shape for grad in batch] == shapes
+        assert not any(grad.flags.writeable for grad in batch)
+    with pytest.raises(ValueError, match=r"one gradient for each of the 2 samples, got shape \(1,\)"):
+        checks.check_ragged_gradient(object_array(grads[:1]), shapes)
+    with pytest.raises(
+        ValueError, match=r"`grad\[1\]` must have the shape \(3, 1\) of the output, got \(3,\)"
+    ):
+        checks.check_ragged_gradient(object_array([grads[0], np.zeros(3)]), shapes)
+    with pytest.raises(TypeError, match=r"`grad\[0\]` must hold real numbers, got dtype <U1"):
+        checks.check_ragged_gradient(object_array([np.full(2, "a"), grads[1]]), shapes)
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (1, 1)])

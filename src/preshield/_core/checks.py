@@ -8,6 +8,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
+from .layout import as_array, object_array
 from .threads import block_length, map_blocks
 from .typing import Array, Shape
 
@@ -20,6 +21,7 @@ __all__ = [
     "check_integer",
     "check_number",
     "check_option",
+    "check_ragged_gradient",
     "check_rng",
     "check_unknown",
     "check_values",
@@ -151,7 +153,7 @@ def check_batch(
     x : array_like
         Batch; the first axis counts samples.
     domains : tuple of str
-        Images have 4 axes, videos 5; other domains take any number from 1 up.
+        Images have 4 axes, videos 5, audio 2 or 3; other domains take any number from 1 up.
     channels_first : bool or None
         Which axis holds the channels; None if that makes no difference to the defence.
     ragged : bool, default False
@@ -160,18 +162,19 @@ def check_batch(
     Returns
     -------
     ndarray
-        A read-only view of `x` if it is an array, so that no defence can write to what the caller owns.
+        A read-only view of `x` if it is an array, so that no defence can write to what the caller owns; of
+        an object array, a new one of such views.
     """
-    array = np.asarray(x)
+    array = as_array(x)
     if array.dtype == object:
         if not ragged:
             raise TypeError(
                 "`x` must be a numeric array, got an object array (samples of different shapes?); "
                 "bring the samples to one shape first."
             )
-        for sample in array:
-            check_values("x", np.asarray(sample))
-        return _read_only(array)
+        if array.ndim == 1:
+            return _read_only(object_array(_checked_samples(array, domains, channels_first)))
+        array = np.array(array.tolist())  # NumPy took samples of one shape for an array of Python's numbers
     check_values("x", array)
     if set(domains) <= {"image", "video"}:
         axes = {"image": "NCHW" if channels_first else "NHWC"}
@@ -183,9 +186,34 @@ def check_batch(
             raise ValueError(f"`x` must be a {wanted}, got shape {array.shape}{hint}.")
     elif array.ndim < 1:
         raise ValueError(f"`x` must have a batch axis, got a scalar of type {array.dtype}.")
+    elif set(domains) == {"audio"} and array.ndim not in (2, 3):
+        hint = "; add the batch axis with x[None]" if array.ndim == 1 else ""
+        raise ValueError(
+            f"`x` must be an audio batch (N, length) or {_audio_layout(channels_first, 'N, ')}, got shape "
+            f"{array.shape}{hint}."
+        )
     if channels_first is not None and array.ndim in (4, 5):
         _check_layout(array.shape, channels_first)
     return _read_only(array)
+
+
+def _checked_samples(batch: Array, domains: tuple[str, ...], channels_first: bool | None) -> list[Array]:
+    """Samples of different lengths, each as a read-only view."""
+    samples = []
+    for i, sample in enumerate(batch):
+        array = np.asarray(sample)
+        check_values(f"x[{i}]", array)
+        if set(domains) == {"audio"} and array.ndim not in (1, 2):
+            raise ValueError(
+                f"`x[{i}]` must be a sample (length,) or {_audio_layout(channels_first)}, got shape "
+                f"{array.shape}."
+            )
+        samples.append(_read_only(array))
+    return samples
+
+
+def _audio_layout(channels_first: bool | None, batch: str = "") -> str:
+    return f"({batch}C, length)" if channels_first else f"({batch}length, C)"
 
 
 def _read_only(array: Array) -> Array:
@@ -239,6 +267,24 @@ def check_channels(name: str, value: Array, shape: Shape, axis: int) -> None:
             f"`{name}` must be a number or hold one entry for each of the {shape[axis]} channels of "
             f"`x` (axis {axis} of shape {shape}), got shape {value.shape}."
         )
+
+
+def check_ragged_gradient(grad: object, shapes: list[Shape]) -> Array:
+    """Return `grad` as an object array if its samples are shaped like those of the output."""
+    batch = as_array(grad)
+    if batch.ndim < 1 or len(batch) != len(shapes):
+        raise ValueError(
+            f"`grad` must hold one gradient for each of the {len(shapes)} samples, got shape {batch.shape}."
+        )
+    samples = []
+    for i, (sample, shape) in enumerate(zip(batch, shapes, strict=True)):
+        array = np.asarray(sample)
+        if array.dtype.kind not in "buif":
+            raise TypeError(f"`grad[{i}]` must hold real numbers, got dtype {array.dtype}.")
+        if array.shape != shape:
+            raise ValueError(f"`grad[{i}]` must have the shape {shape} of the output, got {array.shape}.")
+        samples.append(_read_only(array))
+    return _read_only(object_array(samples))
 
 
 def check_gradient(grad: object, shape: Shape) -> Array:

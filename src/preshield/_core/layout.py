@@ -1,19 +1,41 @@
 """Any accepted layout and the ones that the defences compute in."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .typing import Array, ClipValues, Dtype, Shape
 
 __all__ = [
+    "as_array",
     "channel_axis",
     "from_frames",
     "kept_dtype",
+    "object_array",
     "per_channel",
     "planes",
     "range_dtype",
     "to_frames",
     "working_dtype",
 ]
+
+
+def as_array(x: object) -> Array:
+    """`x` as an array; a list of arrays that differ in shape becomes an object array of them."""
+    try:
+        return np.asarray(x)
+    except ValueError:
+        if not isinstance(x, list | tuple):
+            raise
+        return object_array([np.asarray(sample) for sample in x])
+
+
+def object_array(samples: Sequence[Array]) -> Array:
+    """Samples that may differ in shape, as a batch."""
+    array = np.empty(len(samples), dtype=object)
+    for i, sample in enumerate(samples):
+        array[i] = sample
+    return array
 
 
 def channel_axis(ndim: int, channels_first: bool) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .layout import as_array
 from .typing import Array, Seed, Shape
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def to_numpy(x: Any) -> Array:
         x = x.detach()
         x = x.float() if "bfloat16" in str(x.dtype) else x
         return np.asarray(x.cpu().numpy())
-    array = np.asarray(x)
+    array = as_array(x)
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
@@ -220,9 +221,8 @@ def _tensorflow_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, An
 
 
 def _static_shape(defence: "Preprocessor", shape: Any) -> list[int | None]:
-    """Shape of the output where it does not depend on axes of unknown length."""
-    one = defence._output_shape(tuple(n or 1 for n in shape))
-    two = defence._output_shape(tuple(n or 2 for n in shape))
+    """Shape of the output where it does not depend on axes of unknown length, which are tried at two."""
+    one, two = (defence._output_shape(tuple(n or length for n in shape)) for length in (1 << 20, 1 << 21))
     return [a if a == b else None for a, b in zip(one, two, strict=True)]
 
 
