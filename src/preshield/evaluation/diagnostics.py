@@ -20,6 +20,7 @@ from .._core.typing import Array
 from .attacks import Attacker
 from .classifiers import are_probabilities, has_gradients
 from .estimator import DefendedClassifier
+from .minimum_norm import ENOUGH_STEPS
 from .report import Diagnostic, RobustnessRow
 
 __all__ = ["Evidence", "diagnose"]
@@ -200,6 +201,9 @@ def _unbounded(e: Evidence) -> Found:
 def _more_effort(e: Evidence) -> Found:
     """Whether twice the steps, over twice the draws of a stochastic defence, find more."""
     adaptive, (model, *_) = e.row.columns["adaptive"], e.models
+    ended = e.attacker.threat.minimum and e.attacker.budget >= ENOUGH_STEPS
+    if ended and np.isfinite(adaptive.norms[e.numbers]).all():
+        return None  # by itself, with steps to spare
     models = [model.with_draws(2 * model.draws) for model in e.models]
     found = replace(e.attacker, budget=2 * e.attacker.budget).white_box(models, e.x, e.y)
     if e.attacker.threat.minimum:
