@@ -7,7 +7,7 @@ import numpy as np
 
 from .._core.typing import Array
 
-__all__ = ["ENOUGH_STEPS", "Adversarials", "minimum_norm_attack", "pull_towards"]
+__all__ = ["Adversarials", "minimum_norm_attack", "pull_towards"]
 
 ENOUGH_STEPS = 42  # the default steps of the attack cross the range in as many
 
