@@ -1,5 +1,6 @@
 """One call that attacks a model through its defences and reports what is left."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,9 +111,11 @@ def evaluate(
     >>> report["FeatureSqueezing"].columns["clean"].accuracy
     1.0
     """
-    require("art", extra="art")
-    from .attacks import Attacker
-    from .run import Run
+    with warnings.catch_warnings():  # ART says which frameworks it does not find
+        warnings.filterwarnings("ignore", "PyTorch not found", UserWarning)
+        require("art", extra="art")
+        from .attacks import Attacker
+        from .run import Run
 
     check_option("threat", threat, THREATS)
     check_integer("eot", eot, 1)
