@@ -1,5 +1,6 @@
 """What an evaluation does to samples: white-box attacks, the black-box one, and noise."""
 
+import copy
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -239,8 +240,6 @@ def gradient_variants(defence: Preprocessor | None) -> list[Preprocessor | None]
 
 def _copy(defence: Preprocessor, **changes: Any) -> Preprocessor:
     """The same defence, with what it has learned, but for some parameters."""
-    import copy
-
     return copy.copy(defence).set_params(**changes)
 
 

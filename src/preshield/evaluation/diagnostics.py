@@ -116,7 +116,7 @@ def _optimises(e: Evidence) -> Found:
 
 def _softmax(e: Evidence) -> Found:
     model = e.models[0]
-    if model.defence is not None or not len(e.x) or not are_probabilities(model.outputs(e.x)):
+    if model.defence is not None or not are_probabilities(model.outputs(e.x)):
         return None
     message = (
         "the outputs are probabilities. Where the classifier is sure, their gradient vanishes in single "

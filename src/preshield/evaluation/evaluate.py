@@ -152,4 +152,4 @@ def evaluate(
     )
     with unchanged(run.surrogate, *(subject.classifier for subject in run.subjects)):
         run.execute(verbose=verbose)
-    return run.report(defences, str(type(classifier).__name__))
+    return run.report(defences, type(classifier).__name__)

@@ -106,7 +106,7 @@ class Column:
     @property
     def accuracy(self) -> float:
         """Share of right predictions; a rejected sample is not right."""
-        return float((self.outcomes == 1).mean())
+        return metrics.accuracy(self.outcomes, self._right)
 
     @property
     def deviation(self) -> float:
@@ -116,18 +116,22 @@ class Column:
     @property
     def rejection_rate(self) -> float:
         """Share of samples that the classifier rejected."""
-        return float((self.outcomes == metrics.REJECTED).mean())
+        return metrics.rejection_rate(self.outcomes)
 
     @property
     def accepted_accuracy(self) -> float:
         """Accuracy on the samples that were accepted; not a number if there are none."""
-        accepted = self.outcomes[self.outcomes != metrics.REJECTED]
-        return float(accepted.mean()) if accepted.size else float("nan")
+        return metrics.accepted_accuracy(self.outcomes, self._right)
 
     @property
     def safe(self) -> float:
         """Share that is right or rejected: the figure of a defender who counts rejection as success."""
         return float((self.outcomes != 0).mean())
+
+    @property
+    def _right(self) -> Array:
+        """The outcome that is right, as the label of every sample."""
+        return np.ones(self.outcomes.shape[1], np.int8)
 
 
 @dataclass(frozen=True)

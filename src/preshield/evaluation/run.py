@@ -23,14 +23,8 @@ from .sweep import Sweep
 
 __all__ = ["Run"]
 
-ORDER = (
-    "clean",
-    "oblivious",
-    "transfer",
-    "adaptive",
-    "black-box",
-    "noise",
-)  # noise: as large as the adaptive one
+# Of the work: noise is as large as the adaptive perturbation was.
+ORDER = ("clean", "oblivious", "transfer", "adaptive", "black-box", "noise")
 EXAMINED = 16  # samples that the diagnostics look at
 PICTURED_VALUES = 300_000  # of each kind of picture in a report
 PICTURES = 6
