@@ -24,7 +24,7 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e3e6ea; --link: #79b8ff; } }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, -apple-system,
   "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 64em; margin: 0 auto; padding: 1.5em clamp(1em, 4vw, 3em) 4em; }
+main { max-width: 74em; margin: 0 auto; padding: 1.5em clamp(1em, 4vw, 3em) 4em; }
 a { color: var(--link); }
 h1 { font-size: 1.9em; line-height: 1.2; margin: .6em 0 .3em; }
 h2 { font-size: 1.3em; margin: 2.2em 0 .5em; padding-bottom: .2em;
