@@ -17,14 +17,22 @@ from preshield import (
     GaussianAugmentation,
     JpegCompression,
     LabelSmoothing,
+    Mp3Compression,
     Preprocessor,
+    Resample,
     SpatialSmoothing,
     ThermometerEncoding,
+    VideoCompression,
 )
+from preshield._core.layout import object_array
 
 pytest.importorskip("art")
 
-from art.attacks.evasion import AutoProjectedGradientDescent, ProjectedGradientDescent
+from art.attacks.evasion import (
+    AutoProjectedGradientDescent,
+    FrameSaliencyAttack,
+    ProjectedGradientDescent,
+)
 from art.defences.preprocessor.preprocessor import (
     Preprocessor as ArtPreprocessor,
 )
@@ -110,19 +118,19 @@ def close(actual, expected, atol=1e-5):
 RATE = 0.1
 
 
-def model_shape(defences):
+def model_shape(defences, like):
     """Shape of what the model receives."""
-    shape = X.shape
+    shape = like.shape
     for defence in defences:
         shape = defence._output_shape(shape) if isinstance(defence, Preprocessor) else shape
     return shape[1:]
 
 
-def pytorch(defences, **kwargs):
+def pytorch(defences, like=X, **kwargs):
     torch = pytest.importorskip("torch")
     from art.estimators.classification import PyTorchClassifier
 
-    shape = model_shape(defences)
+    shape = model_shape(defences, like)
     layer = torch.nn.Linear(int(np.prod(shape)), 3)
     with torch.no_grad():
         layer.weight[:] = torch.tensor(weights(shape).T)
@@ -131,7 +139,7 @@ def pytorch(defences, **kwargs):
     return PyTorchClassifier(
         model,
         torch.nn.CrossEntropyLoss(reduction="sum"),
-        X.shape[1:],
+        like.shape[1:],
         3,
         optimizer=torch.optim.SGD(model.parameters(), RATE),
         clip_values=(0, 1),
@@ -141,9 +149,9 @@ def pytorch(defences, **kwargs):
     )
 
 
-def keras_model(defences):
+def keras_model(defences, like=X):
     tf = pytest.importorskip("tensorflow")
-    shape = model_shape(defences)
+    shape = model_shape(defences, like)
     layers = [tf.keras.Input(shape), tf.keras.layers.Flatten(), tf.keras.layers.Dense(3)]
     model = tf.keras.Sequential(layers)
     model.layers[-1].set_weights([weights(shape), np.zeros(3)])
@@ -152,14 +160,14 @@ def keras_model(defences):
     return model
 
 
-def tensorflow(defences, **kwargs):
-    model = keras_model(defences)
+def tensorflow(defences, like=X, **kwargs):
+    model = keras_model(defences, like)
     from art.estimators.classification import TensorFlowV2Classifier
 
     return TensorFlowV2Classifier(
         model,
         3,
-        X.shape[1:],
+        like.shape[1:],
         loss_object=model.loss,
         optimizer=model.optimizer,
         clip_values=(0, 1),
@@ -177,12 +185,12 @@ def keras(defences, **kwargs):
     )
 
 
-def black_box(defences, **kwargs):
+def black_box(defences, like=X, **kwargs):
     def predict(x):
         return x.reshape(len(x), -1) @ weights(x.shape[1:])
 
     return BlackBoxClassifier(
-        predict, X.shape[1:], 3, clip_values=(0, 1), preprocessing_defences=defences, **kwargs
+        predict, like.shape[1:], 3, clip_values=(0, 1), preprocessing_defences=defences, **kwargs
     )
 
 
@@ -541,6 +549,115 @@ def test_projected_gradient_descent_on_sklearn(stages):
     expected = np.clip(ROWS + 0.05 * np.sign(grad), 0, 1)
     close(attack.generate(ROWS, Y)[clear], expected[clear])
     assert clear.mean() > 0.5
+
+
+# Sound and video, alone and in lists: what the codecs return, and gradients straight through them
+
+
+def sounds():
+    time = np.arange(900) * np.array([[0.02], [0.05], [0.11], [0.2]])
+    noise = np.random.default_rng(6).uniform(-0.1, 0.1, (4, 900))
+    return (0.5 + 0.3 * np.sin(time) + noise)[..., None].astype(np.float32)
+
+
+def clips():
+    """A bright square on a dark ramp moves with the frames."""
+    x = np.empty((4, 5, 8, 12, 3), np.float32)
+    x[:] = np.linspace(0.1, 0.5, 12)[:, None]
+    for n, f in np.ndindex(4, 5):
+        x[n, f, n : n + 4, f : f + 5] = (0.9, 0.6, 0.2 + 0.1 * n)
+    return x
+
+
+SOUNDS, CLIPS = sounds(), clips()
+MP3, LOW_RATE = Mp3Compression(16000, full_scale=1.0), Resample(16000, 8000, restore=True)
+VIDEO = VideoCompression(video_format="mp4", clip_values=(0, 1))
+MEDIA = {
+    "mp3": ([MP3], SOUNDS),
+    "resample": ([LOW_RATE], SOUNDS),
+    "video": ([VIDEO], CLIPS),
+    "mp3 and resample": ([MP3, LOW_RATE, Mp3Compression(16000, bit_rate=16000)], SOUNDS),
+    "to another rate": ([Resample(16000, 8000), Mp3Compression(8000)], SOUNDS),
+    "video and squeezing": ([soft(), VIDEO, VideoCompression(video_format="avi")], CLIPS),
+}
+EACH_MEDIUM = pytest.mark.parametrize(("defences", "x"), MEDIA.values(), ids=MEDIA)
+
+
+@FRAMEWORKS
+@EACH_MEDIUM
+def test_sound_and_video_in_a_list(make, defences, x):
+    classifier = make(defences, x)
+    close(classifier.predict(x), logits(defences, x), atol=1e-4)
+    assert np.abs(logits(defences, x) - logits([], x)).max() > 1e-2 or len(defences) > 1
+    expected = loss_gradient(defences, x, Y)
+    close(classifier.loss_gradient(x, Y), expected, atol=1e-4)
+    assert np.abs(expected).max() > 0.1
+
+
+@FRAMEWORKS
+@EACH_MEDIUM
+def test_projected_gradient_descent_on_sound_and_video(make, defences, x):
+    eps = 0.02
+    attack = ProjectedGradientDescent(make(defences, x), eps=eps, eps_step=eps, max_iter=1, verbose=False)
+    found = attack.generate(x, Y)
+    grad = loss_gradient(defences, x, Y)
+    clear = np.abs(grad) > 1e-3
+    close(found[clear], np.clip(x + eps * np.sign(grad), 0, 1)[clear])
+    assert clear.mean() > 0.1
+
+
+@FRAMEWORKS
+@pytest.mark.parametrize("defences", [[VIDEO], MEDIA["video and squeezing"][0]], ids=["alone", "in a list"])
+def test_frame_saliency_attack(make, defences):
+    """Frames are attacked in the order of their mean absolute gradient, until the defended model is wrong."""
+    classifier = make(defences, CLIPS)
+    right = np.eye(3, dtype=np.float32)[logits(defences, CLIPS).argmax(axis=1)]
+    inner = ProjectedGradientDescent(classifier, eps=0.1, eps_step=0.1, max_iter=1, verbose=False)
+    found = FrameSaliencyAttack(classifier, inner, frame_index=1, verbose=False).generate(CLIPS, right)
+    whole = inner.generate(CLIPS, right)
+    saliency = np.abs(loss_gradient(defences, CLIPS, right)).mean(axis=(2, 3, 4))
+    wrong = logits(defences, found).argmax(axis=1) != right.argmax(axis=1)
+    assert wrong.any()
+    for clip, result, attacked, scores, fooled in zip(CLIPS, found, whole, saliency, wrong, strict=True):
+        changed = [f for f in range(5) if (result[f] != clip[f]).any()]
+        assert changed == sorted(np.argsort(-scores)[: len(changed)])
+        close(result[changed], attacked[changed])
+        assert fooled or len(changed) == 5
+
+
+RAGGED = {
+    "mp3": (MP3, [SOUNDS[0], SOUNDS[1, :500], SOUNDS[2, :3]]),
+    "resample": (Resample(16000, 8000), [SOUNDS[0], SOUNDS[1, :500, 0], SOUNDS[2, :6]]),
+    "video": (VIDEO, [CLIPS[0], CLIPS[1, :2], CLIPS[2, :1, :7]]),
+    "chain": (Chain([MP3, LOW_RATE]), [SOUNDS[0], SOUNDS[1, :500]]),
+}
+
+
+@pytest.mark.parametrize("make", [pytorch, tensorflow, keras])
+@pytest.mark.parametrize(("defence", "samples"), RAGGED.values(), ids=RAGGED)
+def test_samples_of_different_lengths_in_a_classifier(make, defence, samples):
+    """As ART's speech recognisers do it, whose `predict` pads what the defences return.
+
+    ART's own standardisation, which is there by default, takes no samples of different lengths.
+    """
+    classifier = make([defence], preprocessing=None)
+    found, _ = classifier._apply_preprocessing(object_array(samples), None, fit=False)
+    assert found.dtype == object
+    for result, sample in zip(found, samples, strict=True):
+        np.testing.assert_array_equal(result, defence.transform(sample[None])[0])
+
+
+@pytest.mark.parametrize(("defence", "samples"), RAGGED.values(), ids=RAGGED)
+def test_samples_of_different_lengths_without_gradients(defence, samples):
+    """A function that takes an object array, behind the same defence twice."""
+
+    def predict(x):
+        return np.array([[sample.mean(), sample.std()] for sample in x])
+
+    defences = [defence, defence]
+    classifier = BlackBoxClassifier(predict, None, 2, preprocessing_defences=defences, preprocessing=None)
+    expected = predict(defence.transform(defence.transform(object_array(samples))))
+    close(classifier.predict(object_array(samples), batch_size=2), expected)
 
 
 # Handling

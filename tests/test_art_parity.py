@@ -996,6 +996,16 @@ def test_deviation_video_of_an_empty_batch():
     assert ours.transform(x).shape == x.shape
 
 
+def test_deviation_videos_of_different_lengths():
+    ours, theirs = both("VideoCompression", video_format="mp4")
+    x = np.empty(2, dtype=object)
+    x[:] = [films(1, 2)[0], films(1, 5)[0]]
+    with pytest.raises(ValueError, match="spatio-temporal data"):
+        theirs(x)
+    for found, video in zip(ours.transform(x), x, strict=True):
+        assert_array_equal(found, ours.transform(video[None])[0])
+
+
 @runs_the_program
 def test_deviation_video_results_repeat(monkeypatch):
     """ART's depend on what the memory held, where the processor has AVX-512 and rows do not fill vectors."""

@@ -1,6 +1,7 @@
 """The notebooks run from top to bottom, and what is stored in them is fit to be read."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ def test_runs(path, tmp_path):
         pytest.importorskip(package)
     nbclient = pytest.importorskip("nbclient")
     notebook = nbformat.read(path, as_version=4)
-    resources = {"metadata": {"path": str(tmp_path)}}
+    folder = shutil.copytree(path.parent, tmp_path / "examples")  # what a notebook writes stays out of ours
+    resources = {"metadata": {"path": str(folder)}}
     nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3", resources=resources).execute()
 
 

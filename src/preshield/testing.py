@@ -448,7 +448,7 @@ def _check_ragged(s: Subject) -> None:
     """Where the class says so, samples may differ in length, and each is defended as if it were alone."""
     if not s.defence.ragged or s.defence.stochastic or s.of_labels:
         return
-    time = 1 if s.x.ndim == 3 and getattr(s.defence, "channels_first", False) else 0
+    time = 1 if s.x.ndim in (3, 5) and getattr(s.defence, "channels_first", False) else 0
     samples = [np.delete(sample, np.s_[:i], axis=time) for i, sample in enumerate(s.x)]
     before = [sample.tobytes() for sample in samples]
     batch = object_array(samples)

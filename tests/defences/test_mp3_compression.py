@@ -242,28 +242,6 @@ def test_verbose_shows_a_bar(capsys):
     assert captured.out == ""
 
 
-def test_lists_of_defences_in_a_classifier_of_art():
-    pytest.importorskip("art")
-    torch = pytest.importorskip("torch")
-    from art.estimators.classification import PyTorchClassifier
-
-    x = audio().astype(np.float32)
-    model = torch.nn.Linear(x.shape[1], 2)
-    stages = [Mp3Compression(16000), Mp3Compression(16000, bit_rate=8000)]
-
-    def classifier(defences):
-        return PyTorchClassifier(
-            model, torch.nn.CrossEntropyLoss(), x.shape[1:], 2, preprocessing_defences=defences
-        )
-
-    defended = stages[1].transform(stages[0].transform(x))
-    np.testing.assert_allclose(classifier(stages).predict(x), classifier(None).predict(defended), atol=1e-5)
-    labels = np.eye(2)[[0, 1, 0]]
-    gradient = classifier(None).loss_gradient(defended, labels)  # passes both stages unchanged
-    np.testing.assert_allclose(classifier(stages).loss_gradient(x, labels), gradient, atol=1e-6)
-    assert np.abs(gradient).max() > 0
-
-
 # What is refused
 
 

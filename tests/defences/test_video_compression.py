@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preshield import VideoCompression
+from preshield._core.layout import object_array
 from preshield.codecs import h264, h264_ffmpeg
 
 
@@ -218,6 +219,7 @@ def test_an_interrupt_leaves_no_process_and_no_file(engine, tmp_path):
 import os, signal, threading
 import numpy as np
 from preshield import VideoCompression
+from preshield._core.layout import object_array
 x = np.random.default_rng(0).integers(0, 256, (40, 12, 160, 160, 3), dtype=np.uint8)
 defence = VideoCompression(video_format="mp4", engine={engine!r}, preset="veryslow")
 defence.transform(x[:1, :1])
@@ -244,6 +246,24 @@ except KeyboardInterrupt:
     )
     assert done.stdout == "no child\n", done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_videos_of_different_lengths_sizes_and_scales(channels_first):
+    rng = np.random.default_rng(0)
+    pixels = [
+        rng.integers(0, 256, (frames, 8, width, 3), dtype=np.uint8) for frames, width in ((2, 9), (5, 12))
+    ]
+    decoded = [expected(clip[None], "mp4", 28)[0] for clip in pixels]
+    clips = [pixels[0].astype(np.float32) / 255, pixels[1]]  # a scale and a type for each
+    wanted = [decoded[0].astype(np.float32) / 255, decoded[1]]
+    if channels_first:
+        clips, wanted = ([np.moveaxis(clip, -1, 0) for clip in batch] for batch in (clips, wanted))
+    defence = VideoCompression(video_format="mp4", channels_first=channels_first)
+    out = defence.transform(object_array(clips))
+    assert [clip.dtype for clip in out] == [np.float32, np.uint8]
+    for found, clip in zip(out, wanted, strict=True):
+        np.testing.assert_array_equal(found, clip)
 
 
 def test_memory_layouts_and_the_callers_array():
@@ -349,7 +369,14 @@ def test_the_format_has_no_default_and_nothing_is_positional():
             r"must not be negative, got a minimum of -0\.5; undo any normalisation and pass values in",
         ),
         (np.full((1, 1, 8, 9, 3), "a"), TypeError, "`x` must hold real numbers"),
-        (np.array([[0, 1], [0]], dtype=object), TypeError, "`x` must be a numeric array"),
+        (
+            object_array([np.zeros((2, 8, 9, 3)), np.zeros((8, 9, 3))]),
+            ValueError,
+            r"`x\[1\]` must be a video \(FHWC\)",
+        ),
+        (object_array([np.zeros((3, 2, 8, 8))]), ValueError, "channels first, .*; pass channels_first=True"),
+        (object_array([np.zeros((2, 8, 9, 4))]), ValueError, "3 channels, RGB, got 4"),
+        (object_array([np.ones((2, 8, 9, 3)), np.ones((0, 8, 9, 3))]), ValueError, "one frame or more"),
     ],
 )
 def test_bad_arrays(x, error, message, monkeypatch):

@@ -208,6 +208,11 @@ def _checked_samples(batch: Array, domains: tuple[str, ...], channels_first: boo
                 f"`x[{i}]` must be a sample (length,) or {_audio_layout(channels_first)}, got shape "
                 f"{array.shape}."
             )
+        if set(domains) == {"video"}:
+            if array.ndim != 4:
+                layout = "CFHW" if channels_first else "FHWC"
+                raise ValueError(f"`x[{i}]` must be a video ({layout}), got shape {array.shape}.")
+            _check_layout((1, *array.shape), bool(channels_first))
         samples.append(_read_only(array))
     return samples
 

@@ -34,7 +34,8 @@ class VideoCompression(Preprocessor):
         Show a progress bar.
     clip_values : tuple, optional
         Range of the data: `(0, 1)` or `(0, 255)`. Larger values saturate. None takes `(0, 1)` for a batch
-        without larger values than 1, and `(0, 255)` for any other, as ART does.
+        without larger values than 1, and `(0, 255)` for any other, as ART does; where videos differ in
+        length, for each on its own.
     preset : str, default "medium"
         How hard x264 tries, from "ultrafast" through "medium" to "veryslow" and "placebo".
     engine : str, default "pyav"
@@ -51,7 +52,8 @@ class VideoCompression(Preprocessor):
 
     Notes
     -----
-    RGB videos `(N, F, H, W, 3)`, each on its own; shape, dtype and scale are kept. [2]_ does so with images.
+    RGB videos `(N, F, H, W, 3)`, or an object array of videos of different shapes, each on its own; shape,
+    dtype and scale are kept. [2]_ does so with images.
     Values are rounded to 8 bits. Colour is stored at half resolution; an odd row or column is repeated for
     the encoder and cut off again. The result does not depend on the number of threads. Gradients pass as
     through the identity.
@@ -75,6 +77,7 @@ class VideoCompression(Preprocessor):
     """
 
     domains = ("video",)
+    ragged = True
     keeps_integers = True
     paper = "https://doi.org/10.1109/TCSVT.2003.815165"
     known_attacks = (
@@ -115,29 +118,31 @@ class VideoCompression(Preprocessor):
         self.engine = engine
 
     def _transform(self, x: Array, draw: None) -> Array:
-        self._check_videos(x)
+        ragged = x.dtype == object
+        for videos in [video[None] for video in x] if ragged else [x]:
+            self._check_videos(videos)
         out = np.empty(x.shape, x.dtype.newbyteorder("="))
         if not x.size:
             return out
-        videos, results = (np.moveaxis(a, 1, -1) if self.channels_first else a for a in (x, out))
-        scale = self._scale(x)
-        levels = _levels(out.dtype, scale)
+        scales = [self._scale(video) for video in x] if ragged else [self._scale(x)] * len(x)
 
         def work(numbers: slice) -> None:
             for number in range(numbers.start, numbers.stop):
-                results[number] = levels[self._compress(_to_pixels(videos[number], scale))]
+                out[number] = self._compress(x[number], scales[number])
 
         map_blocks(work, len(x), 1, progress="Video compression" if self.verbose else None)
         return out
 
-    def _compress(self, pixels: Array) -> Array:
-        """One video `(F, H, W, 3)` there and back."""
+    def _compress(self, video: Array, scale: int) -> Array:
+        """One video there and back."""
         codec, crf = ENGINES[self.engine], int(self.constant_rate_factor)
+        pixels = _to_pixels(np.moveaxis(video, 0, -1) if self.channels_first else video, scale)
         frames, height, width, _ = pixels.shape
-        decoded: Array = codec.decode(codec.encode(pixels, self.video_format, crf, self.preset))
+        decoded = codec.decode(codec.encode(pixels, self.video_format, crf, self.preset))
         if len(decoded) != frames:
             raise RuntimeError(f"{self.engine} made {len(decoded)} frames of {frames}.")
-        return decoded[:, :height, :width]
+        values = _levels(video.dtype, scale)[decoded[:, :height, :width]]
+        return np.moveaxis(values, -1, 0) if self.channels_first else values
 
     def _scale(self, x: Array) -> int:
         """Levels of 8 bits in a unit."""
@@ -191,6 +196,7 @@ def _to_pixels(video: Array, scale: int) -> Array:
 
 def _levels(dtype: Dtype, scale: int) -> Array:
     """What each value of 8 bits is in the scale and dtype of the input."""
+    dtype = dtype.newbyteorder("=")
     levels: Array = np.arange(256, dtype=working_dtype(dtype)) / working_dtype(dtype).type(scale)
     if dtype.kind != "f":
         levels = np.minimum(np.rint(levels), 1 if dtype.kind == "b" else np.iinfo(dtype).max)
