@@ -15,6 +15,7 @@ from ..preprocessor import Preprocessor
 from .estimator import DefendedClassifier
 from .metrics import perturbation_norms
 from .minimum_norm import Adversarials, minimum_norm_attack, pull_towards
+from .perturbations import between, scaled, unit
 from .report import Threat
 from .square_attack import square_attack
 
@@ -126,16 +127,16 @@ class Attacker:
             noise = rng.integers(0, 2, x.shape).astype(np.float32) * 2 - 1
         else:
             noise = rng.standard_normal(x.shape, dtype=np.float32)
-            noise = _unit(noise)
-        noisy: Array = np.clip(x + noise * _per_sample(norms, x), *self.threat.clip_values)
+            noise = unit(noise)
+        noisy: Array = np.clip(x + scaled(noise, norms), *self.threat.clip_values)
         return noisy.astype(np.float32)
 
     def single_step(self, model: DefendedClassifier, x: Array, y: Array, norms: Array) -> Array:
         """Return the samples after one step of the given norms along the gradient."""
         gradient = np.nan_to_num(model.margin_and_gradient(x, y)[1], posinf=0, neginf=0)
-        step = np.sign(gradient) if self.threat.norm == "linf" else _unit(gradient)
-        moved: Array = np.clip(x + step * _per_sample(norms, x), *self.threat.clip_values)
-        return moved
+        step = np.sign(gradient) if self.threat.norm == "linf" else unit(gradient)
+        moved: Array = np.clip(x + scaled(step, norms), *self.threat.clip_values)
+        return moved.astype(x.dtype)
 
     def unbounded(self) -> "Attacker":
         """The same attacker, who may move a sample anywhere."""
@@ -187,8 +188,7 @@ class Attacker:
         if self.threat.norm == "linf":
             return np.clip(moved, x - np.float32(eps), x + np.float32(eps))
         shrink = np.minimum(1, eps / perturbation_norms(x, moved, "l2").clip(1e-30))
-        within: Array = x + (moved - x) * _per_sample(shrink, x)
-        return within
+        return between(x, moved, shrink)
 
     def _better(
         self,
@@ -241,19 +241,6 @@ def gradient_variants(defence: Preprocessor | None) -> list[Preprocessor | None]
 def _copy(defence: Preprocessor, **changes: Any) -> Preprocessor:
     """The same defence, with what it has learned, but for some parameters."""
     return copy.copy(defence).set_params(**changes)
-
-
-def _unit(x: Array) -> Array:
-    """Samples of L2 norm 1; those of norm 0 stay."""
-    flat = x.reshape(len(x), -1).astype(np.float64)  # in which a tiny gradient does not vanish
-    norms = np.linalg.norm(flat, axis=1, keepdims=True)
-    scaled: Array = (flat / np.where(norms > 0, norms, 1)).astype(x.dtype).reshape(x.shape)
-    return scaled
-
-
-def _per_sample(values: Array, x: Array) -> Array:
-    """One number for each sample, shaped to broadcast against `x`."""
-    return np.asarray(values, dtype=np.float32).reshape(-1, *[1] * (x.ndim - 1))
 
 
 @contextmanager

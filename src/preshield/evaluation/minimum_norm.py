@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._core.typing import Array
+from .perturbations import between, norms, scaled, unit
 
 __all__ = ["Adversarials", "minimum_norm_attack", "pull_towards"]
 
@@ -99,8 +100,8 @@ def minimum_norm_attack(
         on_step(0.7 * (1 - len(active) / max(len(x), 1)))
         if not left or not len(active):
             break
-        length = np.maximum(first * diagonal, growth * _norms(moved[active] - x[active]))
-        moved[active] = np.clip(moved[active] + _scale(_directions(gradient, rng), length), *clip_values)
+        length = np.maximum(first * diagonal, growth * norms(moved[active] - x[active]))
+        moved[active] = np.clip(moved[active] + scaled(_directions(gradient, rng), length), *clip_values)
     failed = np.zeros(len(x), bool)
     failed[active] = True
     return pull_towards(
@@ -139,41 +140,24 @@ def pull_towards(
     -------
     Adversarials
     """
-    norms = _norms(moved - x)
-    norms[failed] = np.inf
-    found = np.flatnonzero((norms > 0) & (norms < np.inf))
+    lengths = norms(moved - x)
+    lengths[failed] = np.inf
+    found = np.flatnonzero((lengths > 0) & (lengths < np.inf))
     near, far = np.zeros(len(x)), np.ones(len(x))  # the bracket, as fractions of the line
     for index in range(halvings if len(found) else 0):
         middle = (near[found] + far[found]) / 2
-        wrong = margin(_between(x[found], moved[found], middle), y[found]) < 0
+        wrong = margin(between(x[found], moved[found], middle), y[found]) < 0
         far[found] = np.where(wrong, middle, far[found])
         near[found] = np.where(wrong, near[found], middle)
         on_step((index + 1) / halvings)
     on_step(1.0)
-    return Adversarials(_between(x, moved, far), norms * far)
+    return Adversarials(between(x, moved, far), lengths * far)
 
 
 def _directions(gradient: Array, rng: np.random.Generator) -> Array:
     """Gradients of unit length; random directions in place of gradients that lead nowhere."""
-    useless = ~np.isfinite(gradient).all(axis=tuple(range(1, gradient.ndim))) | (_norms(gradient) == 0)
+    useless = ~np.isfinite(gradient).all(axis=tuple(range(1, gradient.ndim))) | (norms(gradient) == 0)
     if useless.any():
         gradient = gradient.copy()
         gradient[useless] = rng.standard_normal((int(useless.sum()), *gradient.shape[1:]))
-    return _scale(gradient, 1 / _norms(gradient))
-
-
-def _between(start: Array, end: Array, fraction: Array) -> Array:
-    point: Array = (start + _scale(end - start, fraction)).astype(start.dtype)
-    return point
-
-
-def _scale(x: Array, factor: Array) -> Array:
-    """Multiply each sample by its own number."""
-    scaled: Array = x * factor.reshape(-1, *[1] * (x.ndim - 1))
-    return scaled
-
-
-def _norms(x: Array) -> Array:
-    """L2 norm of each sample; in double precision, in which a tiny gradient does not vanish."""
-    norms: Array = np.linalg.norm(x.reshape(len(x), -1).astype(np.float64), axis=1)
-    return norms
+    return unit(gradient)
