@@ -45,6 +45,17 @@ def test_signals():
     assert labels[:3] == ["Before", "Attacked", f"Difference ×{100 * largest:.3g}"]
 
 
+@pytest.mark.parametrize("axis", [1, 2])
+def test_signals_with_an_axis_for_their_only_channel(axis):
+    clean = np.sin(np.arange(300).reshape(3, 100) / 9)
+    grid = samples(*(np.expand_dims(x, axis) for x in (clean, clean + 0.01)))
+    assert grid.shape == (1, 2)
+    np.testing.assert_allclose(grid[0, 1].lines[0].get_ydata(), clean[1])
+    np.testing.assert_allclose(
+        grid[0, 1].lines[4].get_ydata() - grid[0, 1].get_yticks()[4], (clean[1] + 0.01) / 2
+    )
+
+
 def test_signals_of_different_lengths():
     clean = np.empty(2, dtype=object)
     clean[:] = [np.ones(30), np.ones(20)]

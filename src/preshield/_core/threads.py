@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
+from .progress import progress_bar
 from .typing import Array
 
 __all__ = ["block_length", "map_blocks", "thread_count"]
@@ -92,11 +93,7 @@ def map_blocks(
 
 
 def _bar(total: int, progress: str | None) -> Any:
-    if progress is None:
-        return None
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, desc=progress)
+    return None if progress is None else progress_bar(total=total, desc=progress)
 
 
 @cache

@@ -79,6 +79,9 @@ def plan_samples(report: "RobustnessReport") -> SamplePlan:
         return _plan_videos(clean[0], attacked[0], first, report.threat.clip_values)
     if clean.ndim in (1, 2):
         return _plan_signals(clean, attacked, received)
+    if clean.ndim == 3 and 1 in clean.shape[1:]:  # a single channel, first or last
+        clean, attacked = clean.reshape(len(clean), -1), attacked.reshape(len(attacked), -1)
+        return _plan_signals(clean, attacked, {name: x.reshape(len(x), -1) for name, x in received.items()})
     return SamplePlan()
 
 
