@@ -15,7 +15,8 @@ from ..preprocessor import Preprocessor
 from .estimator import DefendedClassifier
 from .metrics import perturbation_norms
 from .minimum_norm import Adversarials, minimum_norm_attack, pull_towards
-from .perturbations import between, scaled, unit
+from .perturbations import scaled, unit, within
+from .projected_gradient_descent import projected_gradient_descent
 from .report import Threat
 from .square_attack import square_attack
 
@@ -146,49 +147,39 @@ class Attacker:
     def _one(
         self, model: DefendedClassifier, factory: Factory | None, x: Array, y: Array, progress: Progress
     ) -> Adversarials:
-        if factory is None and self.threat.minimum:
+        threat = self.threat
+        if factory is None and threat.minimum:
             return minimum_norm_attack(
                 x,
                 y,
                 model.margin,
                 model.margin_and_gradient,
-                clip_values=self.threat.clip_values,
+                clip_values=threat.clip_values,
                 max_steps=self.budget,
                 seed=self.seed,
                 on_step=progress,
             )
-        attack = (factory or self._projected_gradient_descent)(model)
+        if factory is None:
+            moved = projected_gradient_descent(
+                x,
+                y,
+                model.margin_and_gradient,
+                norm=threat.norm,
+                eps=float(threat.eps or 0),
+                clip_values=threat.clip_values,
+                steps=self.budget,
+                seed=self.seed,
+                on_step=progress,
+            )
+            return Adversarials(moved, perturbation_norms(x, moved, threat.norm))
         with _numpy_seed(self.seed):
-            moved = attack.generate(x, y=np.eye(model.nb_classes, dtype=np.float32)[y])
+            moved = factory(model).generate(x, y=np.eye(model.nb_classes, dtype=np.float32)[y])
         moved = np.asarray(moved, dtype=np.float32)
-        moved = np.clip(np.where(np.isfinite(moved), moved, x), *self.threat.clip_values)
-        if self.threat.minimum:
+        moved = np.clip(np.where(np.isfinite(moved), moved, x), *threat.clip_values)
+        if threat.minimum:
             return pull_towards(x, moved, y, model.margin, failed=model.margin(moved, y) >= 0)
-        moved = self._within(x, moved)
+        moved = within(x, moved, threat.norm, float(threat.eps or 0))
         return Adversarials(moved, perturbation_norms(x, moved, self.threat.norm))
-
-    def _projected_gradient_descent(self, model: DefendedClassifier) -> Any:
-        from art.attacks.evasion import ProjectedGradientDescentNumpy
-
-        eps = float(self.threat.eps or 0)
-        return ProjectedGradientDescentNumpy(
-            model,
-            norm=np.inf if self.threat.norm == "linf" else 2,
-            eps=eps,
-            eps_step=2.5 * eps / self.budget,
-            max_iter=self.budget,
-            num_random_init=1 if self.budget > 1 else 0,
-            batch_size=1 << 30,
-            verbose=False,
-        )
-
-    def _within(self, x: Array, moved: Array) -> Array:
-        """Bring perturbations that exceed the bound back to it."""
-        eps = float(self.threat.eps or 0)
-        if self.threat.norm == "linf":
-            return np.clip(moved, x - np.float32(eps), x + np.float32(eps))
-        shrink = np.minimum(1, eps / perturbation_norms(x, moved, "l2").clip(1e-30))
-        return between(x, moved, shrink)
 
     def _better(
         self,

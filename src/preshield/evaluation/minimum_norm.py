@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._core.typing import Array
-from .perturbations import between, norms, scaled, unit
+from .perturbations import between, directions, norms, scaled
 
 __all__ = ["Adversarials", "minimum_norm_attack", "pull_towards"]
 
@@ -101,7 +101,7 @@ def minimum_norm_attack(
         if not left or not len(active):
             break
         length = np.maximum(first * diagonal, growth * norms(moved[active] - x[active]))
-        moved[active] = np.clip(moved[active] + scaled(_directions(gradient, rng), length), *clip_values)
+        moved[active] = np.clip(moved[active] + scaled(directions(gradient, rng), length), *clip_values)
     failed = np.zeros(len(x), bool)
     failed[active] = True
     return pull_towards(
@@ -152,12 +152,3 @@ def pull_towards(
         on_step((index + 1) / halvings)
     on_step(1.0)
     return Adversarials(between(x, moved, far), lengths * far)
-
-
-def _directions(gradient: Array, rng: np.random.Generator) -> Array:
-    """Gradients of unit length; random directions in place of gradients that lead nowhere."""
-    useless = ~np.isfinite(gradient).all(axis=tuple(range(1, gradient.ndim))) | (norms(gradient) == 0)
-    if useless.any():
-        gradient = gradient.copy()
-        gradient[useless] = rng.standard_normal((int(useless.sum()), *gradient.shape[1:]))
-    return unit(gradient)

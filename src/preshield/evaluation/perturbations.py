@@ -4,7 +4,7 @@ import numpy as np
 
 from .._core.typing import Array
 
-__all__ = ["between", "norms", "scaled", "unit"]
+__all__ = ["between", "directions", "norms", "scaled", "unit", "within"]
 
 
 def norms(x: Array) -> Array:
@@ -29,3 +29,19 @@ def between(start: Array, end: Array, fractions: Array) -> Array:
     """The point at its own fraction of each line, in the type of `start`."""
     point: Array = (start + scaled(end - start, fractions)).astype(start.dtype)
     return point
+
+
+def within(x: Array, moved: Array, norm: str, eps: float) -> Array:
+    """Bring perturbations that exceed a bound in the norm "linf" or "l2" back to it."""
+    if norm == "linf":
+        return np.clip(moved, x - np.float32(eps), x + np.float32(eps))
+    return between(x, moved, np.minimum(1, eps / norms(moved - x).clip(1e-30)))
+
+
+def directions(gradient: Array, rng: np.random.Generator) -> Array:
+    """Gradients of L2 norm 1; random directions in place of gradients that lead nowhere."""
+    useless = ~np.isfinite(gradient).all(axis=tuple(range(1, gradient.ndim))) | (norms(gradient) == 0)
+    if useless.any():
+        gradient = gradient.copy()
+        gradient[useless] = rng.standard_normal((int(useless.sum()), *gradient.shape[1:]))
+    return unit(gradient)
