@@ -3,21 +3,29 @@ import os
 import subprocess
 import sys
 import warnings
+from fractions import Fraction
+from pathlib import Path
 from zipfile import ZipFile
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import wavfile
 
 import preshield
 from preshield import (
     FeatureSqueezing,
     GaussianAugmentation,
     JpegCompression,
+    Mp3Compression,
+    Resample,
     SpatialSmoothing,
     TotalVarMin,
+    VideoCompression,
 )
 from preshield.cli import main
+from preshield.codecs import h264
 from preshield.evaluation.evaluate import evaluate as evaluate_itself
 from preshield.evaluation.report import RobustnessReport
 
@@ -227,13 +235,13 @@ def test_npy_of_bytes_and_clip_values(folder, capsys):
 
 def test_changed_shape_goes_to_npy_only(folder, capsys):
     message = fails(capsys, "apply", "thermometer", "in.png", "out.png")
-    assert "the result has shape (1, 12, 10, 30); write a .npy file" in message
+    assert "the result has shape (12, 10, 30); write a .npy file" in message
     assert run("apply", "thermometer", "in.png", "out.npy", "--param", "num_space=4") == 0
     assert np.load("out.npy").shape == (12, 10, 12)
 
 
 def test_seed(folder):
-    command = ("apply", "gaussian", "in.png", "out.png", "--force", "--param", "sigma=0.1")
+    command = ("apply", "gaussianaug", "in.png", "out.png", "--force", "--param", "sigma=0.1")
     seen = []
     for seed in (1, 1, 2):
         assert run(*command, "--seed", seed) == 0
@@ -243,6 +251,220 @@ def test_seed(folder):
         np.testing.assert_array_equal(seen[0], defended(defence))
     np.testing.assert_array_equal(seen[0], seen[1])
     assert (seen[0] != seen[2]).any()
+
+
+# apply, with audio and video
+
+STEPS = (8000 * np.sin(np.arange(16000)[:, None] * [0.1, 0.3])).astype(np.int16)  # one second of stereo
+RAMP = np.linspace(0, 255, 32 * 48 * 3).reshape(32, 48, 3)
+CLIP = np.stack([np.roll(RAMP, i, axis=0) for i in range(10)]).astype(np.uint8)  # (F, H, W, 3)
+
+
+@pytest.fixture
+def recordings(folder):
+    """Files of audio and video."""
+    wavfile.write("in.wav", 16000, STEPS[:, 0])
+    wavfile.write("stereo.wav", 16000, STEPS)
+    Path("in.mp4").write_bytes(h264.encode(CLIP, "mp4", 10, frame_rate=Fraction(30000, 1001)))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["in.wav", "stereo.wav"])
+def test_apply_mp3(recordings, name):
+    assert run("apply", "mp3", name, "out.wav", "--param", "bit_rate=32000") == 0
+    rate, steps = wavfile.read("out.wav")
+    assert rate == 16000
+    assert steps.dtype == np.int16
+    sample = STEPS if name == "stereo.wav" else STEPS[:, 0]
+    np.testing.assert_array_equal(steps, Mp3Compression(16000, bit_rate=32000).transform(sample[None])[0])
+
+
+def test_full_scale_of_audio_is_1(recordings):
+    loud = (STEPS[:, 0] / 4000).astype(np.float32)  # up to 2, as some programs write
+    wavfile.write("loud.wav", 16000, loud)
+    assert run("apply", "mp3", "loud.wav", "out.wav") == 0
+    steps = wavfile.read("out.wav")[1]
+    assert steps.dtype == np.float32
+    np.testing.assert_array_equal(steps, Mp3Compression(16000, full_scale=1.0).transform(loud[None])[0])
+
+
+def test_apply_resample(recordings):
+    command = ("apply", "resample", "stereo.wav", "out.wav", "--force", "--param", "sr_new=8000")
+    assert run(*command) == 0
+    rate, steps = wavfile.read("out.wav")
+    assert rate == 8000
+    exact = Resample(16000, 8000).transform(STEPS[None].astype(np.float32))[0]
+    np.testing.assert_array_equal(steps, np.rint(exact).astype(np.int16))
+
+    assert run(*command, "restore=True") == 0
+    rate, steps = wavfile.read("out.wav")
+    assert rate == 16000
+    exact = Resample(16000, 8000, restore=True).transform(STEPS[None].astype(np.float32))[0]
+    np.testing.assert_array_equal(steps, np.rint(exact).astype(np.int16))
+
+
+def test_resample_does_not_wrap_what_a_filter_overshoots(recordings):
+    square = np.where(np.arange(16000) % 160 < 80, 32767, -32768).astype(np.int16)
+    wavfile.write("square.wav", 16000, square)
+    assert run("apply", "resample", "square.wav", "out.wav", "--param", "sr_new=12000") == 0
+    assert run("apply", "resample", "square.wav", "out.npy", "--param", "sr_new=12000") == 0
+    exact = np.load("out.npy")
+    assert abs(exact).max() > 1.05
+    _, steps = wavfile.read("out.wav")
+    np.testing.assert_array_equal(steps, np.clip(np.rint(exact * 32768), -32768, 32767))
+
+
+def test_apply_video(recordings):
+    clip = h264.decode(Path("in.mp4").read_bytes())
+    expected = VideoCompression(video_format="mp4", constant_rate_factor=40).transform(clip[None])[0]
+    assert run("apply", "video", "in.mp4", "out.npy", "--param", "constant_rate_factor=40") == 0
+    np.testing.assert_array_equal(np.load("out.npy"), expected)
+
+    assert run("apply", "video", "in.mp4", "out.mp4", "--param", "constant_rate_factor=40") == 0
+    with av.open("out.mp4") as file:
+        assert file.streams.video[0].average_rate == Fraction(30000, 1001)
+        assert file.streams.video[0].frames == 10
+    written = h264.decode(Path("out.mp4").read_bytes())
+    assert np.sqrt(np.mean((written.astype(float) - expected) ** 2)) < 2
+    assert np.sqrt(np.mean((written.astype(float) - clip) ** 2)) > 4  # it went through the defence
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "container"),
+    [
+        ("in.mp4", "out.mkv", "mkv"),
+        ("in.mp4", "out.AVI", "avi"),
+        ("in.avi", "out.npy", "avi"),
+        ("clip.npy", "out.npy", "mp4"),
+    ],
+)
+def test_container(recordings, monkeypatch, source, target, container):
+    Path("in.avi").write_bytes(h264.encode(CLIP, "avi", 10))
+    np.save("clip.npy", CLIP)
+    seen = []
+    encode = h264.encode
+
+    def spy(frames, video_format, *args, **kwargs):
+        seen.append(video_format)
+        return encode(frames, video_format, *args, **kwargs)
+
+    monkeypatch.setattr(h264, "encode", spy)
+    assert run("apply", "video", source, target) == 0
+    assert run("apply", "video", source, target, "--force", "--param", "video_format=mov") == 0
+    written = [container] * target.startswith("out") * (not target.endswith(".npy"))
+    assert seen == [container, *written, "mov", *written]
+
+
+def test_defences_of_images_take_videos(recordings):
+    clip = h264.decode(Path("in.mp4").read_bytes())
+    assert run("apply", "spatial", "in.mp4", "out.npy") == 0
+    np.testing.assert_array_equal(np.load("out.npy"), SpatialSmoothing(3).transform(clip[None])[0])
+    assert run("apply", "feature", "in.mp4", "out.mov", "--param", "bit_depth=2") == 0
+    written = h264.decode(Path("out.mov").read_bytes())
+    expected = FeatureSqueezing((0, 255), bit_depth=2).transform(clip[None])[0]
+    assert np.median(abs(written - expected)) < 3
+
+
+def test_defences_of_anything_take_audio(recordings):
+    assert run("apply", "feature", "in.wav", "out.wav", "--param", "bit_depth=3") == 0
+    expected = FeatureSqueezing((-1, 1), bit_depth=3).transform(STEPS[None, :, 0] / np.float32(32768))[0]
+    steps = np.clip(np.rint(expected * 32768), -32768, 32767)
+    np.testing.assert_array_equal(wavfile.read("out.wav")[1], steps)
+
+
+def test_npy_of_one_recording_or_clip(recordings):
+    for x, arguments, defence in (
+        (STEPS[:, 0], ("mp3", "sample_rate=16000"), Mp3Compression(16000)),
+        (
+            CLIP,
+            ("video", "constant_rate_factor=40"),
+            VideoCompression(video_format="mp4", constant_rate_factor=40),
+        ),
+    ):
+        name, parameter = arguments
+        for batch in (x, x[None]):
+            np.save("x.npy", batch)
+            assert run("apply", name, "x.npy", "out.npy", "--force", "--param", parameter) == 0
+            expected = defence.transform(x[None])
+            np.testing.assert_array_equal(np.load("out.npy"), expected if batch is not x else expected[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["jpeg", "in.wav", "out.wav"],
+            "JpegCompression is for image and video, and 'in.wav' holds audio data",
+        ),
+        (["mp3", "in.mp4", "out.mp4"], "Mp3Compression is for audio, and 'in.mp4' holds video data"),
+        (["video", "in.mp4", "out.wav"], "cannot write 'out.wav': for video data the name must end in .avi,"),
+        (
+            ["mp3", "in.wav", "out.mp3"],
+            "cannot write 'out.mp3': for audio data the name must end in .npy, .wav",
+        ),
+        (["mp3", "x.npy", "out.wav"], "cannot write 'out.wav': for array data the name must end in"),
+        (["mp3", "none.wav", "out.wav"], "cannot read 'none.wav': No such file or directory"),
+        (["mp3", "folder.wav", "out.wav"], "cannot read 'folder.wav': "),
+        (["mp3", "cut.wav", "out.wav"], "cannot read 'cut.wav': it is truncated, damaged, or no .wav file"),
+        (["mp3", "text.wav", "out.wav"], "cannot read 'text.wav': it is truncated, damaged, or no .wav file"),
+        (["video", "cut.mp4", "out.mp4"], "cannot read 'cut.mp4': it is truncated, damaged, or no .mp4 file"),
+        (["video", "text.mp4", "out.mp4"], "cannot read 'text.mp4': it is truncated, damaged, or no .mp4 fi"),
+        (["video", "in.mp4", "out.mp4", "--param", "constant_rate_factor=99"], "must be between 0 and 51"),
+        (["resample", "in.wav", "out.wav"], "Resample needs the parameter 'sr_new'; give it as sr_new=value"),
+        (["mp3", "x.npy", "out.npy"], "Mp3Compression needs the parameter 'sample_rate'; give it as"),
+        (
+            ["mp3", "in.wav", "out.wav", "--param", "sample_rate=8000"],
+            "sample_rate=8000 is not that of 'in.wav', 16000; leave it out",
+        ),
+        (
+            ["resample", "in.wav", "out.wav", "--param", "sr_original=8000", "sr_new=4000"],
+            "sr_original=8000 is not that of 'in.wav', 16000; leave it out",
+        ),
+        (["mp3", "fast.wav", "out.wav"], "`sample_rate` must be one that MP3 has, 8000, "),
+        (["mp3", "three.wav", "out.wav"], "`x` must have one or two channels, as MP3 has, got 3"),
+        (["resample", "nan.wav", "out.wav", "--param", "sr_new=8000"], "1 NaN"),
+        (["mp3", "in.wav", "out.wav", "--param", "channels_first=True"], "channels_first=True is for arr"),
+        (
+            ["gaussianaugmentation", "in.wav", "out.wav", "--param", "augmentation=True"],
+            "(length, C) with C up to 8, and the result has shape (2, 16000); write a .npy file",
+        ),
+    ],
+)
+def test_errors_with_recordings(recordings, capsys, arguments, message):
+    np.save("x.npy", STEPS[:, 0])
+    Path("folder.wav").mkdir()
+    for name in ("in.wav", "in.mp4"):
+        cut = Path(name.replace("in", "cut"))
+        cut.write_bytes(Path(name).read_bytes()[:-9])
+        Path(name.replace("in", "text")).write_text("A text, and nothing more than that.")
+    wavfile.write("fast.wav", 96000, STEPS)
+    wavfile.write("three.wav", 16000, STEPS[:, [0, 1, 0]])
+    wavfile.write("nan.wav", 16000, np.r_[np.nan, np.zeros(99)].astype(np.float32))
+    before = set(recordings.iterdir())
+    assert message in fails(capsys, "apply", *arguments)
+    assert set(recordings.iterdir()) == before
+
+
+def test_rates_that_agree_with_the_file(recordings):
+    parameters = ("--param", "sr_original=16000", "sr_new=8000")
+    assert run("apply", "resample", "in.wav", "out.wav", *parameters) == 0
+
+
+def test_interrupt_leaves_no_video(recordings, monkeypatch, capsys):
+    before = set(recordings.iterdir())
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    for name in ("decode", "encode"):
+        with monkeypatch.context() as patch:
+            patch.setattr(h264, name, interrupt)
+            assert run("apply", "video", "in.mp4", "out.mp4") == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", interrupt)
+        assert run("apply", "video", "in.mp4", "out.mp4") == 130
+    assert set(recordings.iterdir()) == before
+    assert capsys.readouterr() == ("", "")
 
 
 # Files of apply
@@ -259,8 +481,6 @@ def test_existing_file_needs_force(folder, capsys):
 
 
 def test_failed_write_leaves_nothing(folder, capsys, monkeypatch):
-    from pathlib import Path
-
     (folder / "out.png").write_text("precious")
 
     def full(self, target):
@@ -284,11 +504,11 @@ def test_failed_write_leaves_nothing(folder, capsys, monkeypatch):
         (["jpeg", "objects.npy", "out.npy"], "cannot read 'objects.npy': "),
         (["jpeg", "text.npy", "out.npy"], "cannot read 'text.npy': it must hold one array of num"),
         (["jpeg", "nan.npy", "out.npy"], "NaN"),
-        (["jpeg", "in.gif", "out.png"], "cannot read 'in.gif': the name must end in .jpeg, .jpg, .npy, .png"),
-        (["jpeg", "in.png", "out"], "cannot write 'out': the name must end in .jpeg, .jpg, .npy, .png"),
+        (["jpeg", "in.gif", "out.png"], "cannot read 'in.gif': the name must end in .avi, .flac, .jpeg, .jp"),
+        (["jpeg", "in.png", "out"], "cannot write 'out': for image data the name must end in .jpeg, .jpg,"),
         (["jpeg", "in.png", "folder.png"], "cannot write 'folder.png': it is a folder"),
         (["jpeg", "in.png", "no/out.png"], "cannot write 'no/out.png': there is no folder 'no'"),
-        (["jpg", "in.png", "out.png"], "'jpg' is no defence; choose from FeatureSqueezing, "),
+        (["jpg", "in.png", "out.png"], "'jpg' is no defence; choose from "),
         (["", "in.png", "out.png"], "'' is no defence; choose from "),
         (["label", "in.png", "out.png"], "LabelSmoothing defends labels; it leaves samples as"),
         (["jpeg", "in.png", "out.png", "--param", "quality"], "--param must be name=value, got 'quality'"),
@@ -301,6 +521,7 @@ def test_failed_write_leaves_nothing(folder, capsys, monkeypatch):
             ["jpeg", "in.png", "out.png", "--param", "channels_first=True"],
             "channels_first=True is for arrays",
         ),
+        (["mp3", "in.png", "out.png"], "Mp3Compression is for audio, and 'in.png' holds image data"),
         (
             ["jpeg", "in.png", "out.png", "--seed", "-1"],
             "argument --seed: must be a whole number from 0 on, got '-1'",
@@ -446,7 +667,7 @@ def test_evaluate_defences(calls):
         "jpeg",
         "jpeg:quality=30",
         "feature : clip_values=(0, 2), bit_depth=1",
-        "spatial:gradient='exact'+gaussian:sigma=1e+0,clip_values=(0,1) + Total_Var",
+        "spatial:gradient='exact'+gaussianaug:sigma=1e+0,clip_values=(0,1) + Total_Var",
     ]
     defences = evaluated(calls, *(argument for spec in specs for argument in ("--defence", spec)))[0][3]
     assert list(defences) == specs
@@ -515,7 +736,7 @@ def test_evaluate_layout(calls, model, data, arguments, expected):
         (["--samples", "0"], "argument --samples: must be a whole number from 1 on, got '0'"),
         (["--clip-values", "0"], "argument --clip-values: expected 2 arguments"),
         (["--clip-values", "1", "0"], "--clip-values must be LOW HIGH with LOW < HIGH, got [1.0, 0.0]"),
-        (["--defence", "jpg"], "--defence 'jpg': 'jpg' is no defence; choose from FeatureSqueezing, "),
+        (["--defence", "jpg"], "--defence 'jpg': 'jpg' is no defence; choose from "),
         (["--defence", "jpeg+"], "--defence 'jpeg+': '' is no defence; choose from "),
         (["--defence", "jpeg:quality"], "'jpeg:quality': a parameter must be name=value, got 'quality'"),
         (["--defence", "jpeg:quality=1,"], "'jpeg:quality=1,': a parameter must be name=value, got ''"),
@@ -606,16 +827,16 @@ def test_evaluate_end_to_end(brightness, tmp_path, model, data):
         *(sys.executable, "-m", "preshield", "evaluate", "--out", tmp_path / "report"),
         *("--model", brightness / model, "--data", brightness / data, "--samples", "8"),
         *("--eps", "8/255", "--budget", "5", "--eot", "2"),
-        *("--defence", "jpeg:quality=50", "--defence", "spatial+gaussian:sigma=0.02"),
+        *("--defence", "jpeg:quality=50", "--defence", "spatial+gaussianaug:sigma=0.02"),
     ]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "spatial+gaussian:sigma=0.02" in result.stdout
+    assert "spatial+gaussianaug:sigma=0.02" in result.stdout
     assert result.stdout.splitlines()[-3:] == [
         f"Written: {tmp_path / 'report' / 'report'}.{suffix}" for suffix in ("json", "md", "html")
     ]
     report = RobustnessReport.from_json(tmp_path / "report" / "report.json")
-    assert [row.name for row in report.rows] == ["none", "jpeg:quality=50", "spatial+gaussian:sigma=0.02"]
+    assert [row.name for row in report.rows] == ["none", "jpeg:quality=50", "spatial+gaussianaug:sigma=0.02"]
     assert report.complete
     assert report.threat.eps == 8 / 255
     assert all(row.columns["clean"].accuracy == 1 for row in report.rows)

@@ -1,17 +1,23 @@
 """Reading and writing; what `preshield apply` does with it is tested in test_cli.py."""
 
+import io
 import re
+import wave
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from scipy.io import wavfile
 
+from preshield.codecs import h264
 from preshield.files import (
-    DECODERS,
-    ENCODERS,
+    FORMATS,
     Media,
     check_target,
     encoder_for,
+    kind_of,
     range_of,
     read_media,
     read_samples,
@@ -23,26 +29,47 @@ X = RNG.random((4, 6, 5, 3), dtype=np.float32)
 Y = np.arange(4)
 
 
-@pytest.mark.parametrize("suffix", sorted(set(DECODERS) & set(ENCODERS)))
+def stored(path, media):
+    """A file with this content."""
+    path.write_bytes(encoder_for(path, media.kind)(media))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jpeg", ".jpg", ".npy", ".png"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_format_reads_what_it_writes(tmp_path, suffix, channels):
-    smooth = np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8, 1).repeat(channels, axis=-1)
-    path = tmp_path / f"file{suffix.upper()}"
-    path.write_bytes(encoder_for(path)(Media(smooth, single=True, is_image=True, clip_values=(0, 1))))
-    media = read_media(path)
-    assert media.single
+def test_formats_of_images_read_what_they_write(tmp_path, suffix, channels):
+    smooth = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8, 1).repeat(channels, axis=-1)
+    media = read_media(stored(tmp_path / f"file{suffix.upper()}", Media(smooth, "image", (0, 1))))
+    assert media.kind == kind_of(tmp_path / f"file{suffix}")
     assert media.clip_values == (0, 1)
     assert media.x.dtype == np.float32
     np.testing.assert_allclose(media.x, smooth, atol=0.02)
 
 
-def test_npy_of_one_sample_and_of_a_batch(tmp_path):
-    for x, single in ((X, False), (X[0], True)):
-        np.save(tmp_path / "x.npy", x)
-        media = read_media(tmp_path / "x.npy")
-        assert (media.single, media.is_image, media.x.ndim) == (single, False, 4)
-        write_atomically(tmp_path / "x.npy", encoder_for(tmp_path / "x.npy")(media))
-        np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), x)
+@pytest.mark.parametrize("x", [X, X[0], X[0, 0, 0], Y], ids=lambda x: str(x.shape))
+def test_npy(tmp_path, x):
+    np.save(tmp_path / "x.npy", x)
+    media = read_media(tmp_path / "x.npy")
+    assert media.kind == "array"
+    np.testing.assert_array_equal(np.load(stored(tmp_path / "out.npy", media)), x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffixes"),
+    [
+        ("array", ".jpeg, .jpg, .npy, .png"),
+        ("audio", ".npy, .wav"),
+        ("image", ".jpeg, .jpg, .npy, .png"),
+        ("video", ".avi, .mkv, .mov, .mp4, .npy"),
+    ],
+)
+def test_what_a_kind_can_be_written_to(kind, suffixes):
+    for suffix in FORMATS:
+        if suffix in suffixes.split(", "):
+            encoder_for(Path(f"x{suffix}"), kind)
+        else:
+            with pytest.raises(ValueError, match=rf": for {kind} data the name must end in {suffixes}$"):
+                encoder_for(Path(f"x{suffix}"), kind)
 
 
 @pytest.mark.parametrize(
@@ -113,12 +140,12 @@ def test_files_that_hold_no_samples(tmp_path):
 
 
 def test_unknown_formats(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"cannot read '.*x.gif': the name must end in .jpeg, .jpg, .npy, .png"
-    ):
+    with pytest.raises(ValueError, match=r"cannot read '.*x.gif': the name must end in .avi, .flac, .jpeg"):
         read_media(tmp_path / "x.gif")
-    with pytest.raises(ValueError, match=r"cannot write '.*x.gif': the name must end in"):
-        encoder_for(tmp_path / "x.gif")
+    with pytest.raises(
+        ValueError, match=r"cannot write '.*x.gif': for image data the name must end in .jpeg"
+    ):
+        encoder_for(tmp_path / "x.gif", "image")
 
 
 def test_targets(tmp_path):
@@ -142,3 +169,339 @@ def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
         write_atomically(path, b"new")
     assert path.read_bytes() == "ä ∞".encode()
     assert list(tmp_path.iterdir()) == [path]
+
+
+# Audio. SciPy and the standard library write and read it, too
+
+STEREO = RNG.integers(-(2**15), 2**15, (3000, 2))
+STEREO[:2] = [[-(2**15), 2**15 - 1], [0, 1]]
+
+
+def write_24_bits(path, rate, steps):
+    """WAV of 24 bits; `steps` hold them in the upper bits."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(steps.shape[1])
+        file.setsampwidth(3)
+        file.setframerate(rate)
+        file.writeframes(steps.astype("<i4").reshape(-1, 1).view(np.uint8)[:, 1:].tobytes())
+
+
+@pytest.mark.parametrize(
+    ("steps", "x", "dtype"),
+    [
+        ((STEREO // 256 + 128).astype(np.uint8), STEREO // 256 / 2**7, np.float32),
+        (STEREO.astype(np.int16), STEREO / 2**15, np.float32),
+        (STEREO.astype(np.int32) * 65536, STEREO / 2**15, np.float64),
+        (STEREO.astype(np.int32) * 65536 + 77, STEREO / 2**15 + 77 / 2**31, np.float64),
+        ((STEREO / 2**14).astype(np.float32), STEREO / 2**14, np.float32),
+        (STEREO / 2**14 + 1e-12, STEREO / 2**14 + 1e-12, np.float64),
+        ("24 bits", STEREO / 2**15 + 11 / 2**23, np.float32),
+    ],
+    ids=["u8", "s16", "s32", "s32 in full", "f32", "f64", "s24"],
+)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_wav(tmp_path, steps, x, dtype, channels):
+    path = tmp_path / "in.wav"
+    if isinstance(steps, str):
+        steps = (STEREO.astype(np.int32) * 65536) + 11 * 256
+        write_24_bits(path, 11025, steps[:, :channels])
+    else:
+        wavfile.write(path, 11025, steps[:, :channels])
+    media = read_media(path)
+    assert (media.kind, media.rate, media.clip_values) == ("audio", 11025, (-1, 1))
+    assert media.x.dtype == dtype
+    np.testing.assert_array_equal(media.x, x[:, 0] if channels == 1 else x)
+    rate, written = wavfile.read(stored(tmp_path / "out.wav", media))
+    assert rate == 11025
+    np.testing.assert_array_equal(written.reshape(3000, channels), steps[:, :channels])
+    assert read_media(tmp_path / "out.wav").encoding == media.encoding
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("pcm_u8", [0, 255, 128, 129, 0]),
+        ("pcm_s16le", [-32768, 32767, 0, 128, -32768]),
+        ("pcm_s32le", [-(2**31), 2**31 - 1, 2**13, 129 * 2**16, -(2**31)]),
+        ("pcm_f32le", np.float32([-2, 1.5, 2**-18, 129 / 2**15, -1])),
+    ],
+)
+def test_wav_rounds_and_saturates(tmp_path, encoding, expected):
+    expected = np.array(expected)
+    if encoding == "pcm_s16le":
+        expected[3] = 129
+    x = np.array([-2, 1.5, 2**-18, 129 / 2**15, -1])
+    path = stored(tmp_path / "x.wav", Media(x, "audio", rate=8000, encoding=encoding))
+    np.testing.assert_array_equal(wavfile.read(path)[1], expected)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_wav_of_several_blocks_and_channels(tmp_path, monkeypatch, large):
+    monkeypatch.setattr("preshield.files.CHUNK", 1000)
+    if large:
+        monkeypatch.setattr("preshield.files.LARGE", 1000)
+    x = (RNG.integers(-(2**23), 2**23, (3333, 6)) / 2**23).astype(np.float32)
+    path = stored(tmp_path / "x.wav", Media(x, "audio", rate=96000, encoding="pcm_s24le"))
+    assert path.read_bytes()[12:22] == (
+        b"JUNK\x1c\0\0\0\0\0" if large else b"fmt \x28\0\0\0\xfe\xff"  # the kind that knows speakers
+    )
+    media = read_media(path)
+    assert media.rate == 96000
+    np.testing.assert_array_equal(media.x, x)
+
+
+def write_audio(path, steps, codec, container, rate=8000):
+    """A file of FFmpeg's, of int16."""
+    with av.open(str(path), "w", format=container) as output:
+        stream = output.add_stream(codec, rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(steps[None], format="s16", layout="mono")
+        frame.sample_rate = rate
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+def test_flac_and_a_wav_that_is_not_linear(tmp_path):
+    steps = STEREO[:, 0].astype(np.int16)
+    media = read_media(write_audio(tmp_path / "x.flac", steps, "flac", "flac"))
+    assert (media.rate, media.encoding) == (8000, "pcm_s16le")
+    np.testing.assert_array_equal(media.x, steps / 2**15)
+    media = read_media(write_audio(tmp_path / "x.wav", steps, "pcm_alaw", "wav"))
+    assert media.encoding == "pcm_s16le"
+    np.testing.assert_allclose(media.x, steps / 2**15, atol=1 / 32)
+
+
+@pytest.mark.parametrize("shape", [(2, 4000), (2, 400, 2), (400, 9)])
+def test_audio_that_no_wav_can_hold(shape):
+    with pytest.raises(
+        ValueError, match=r"holds one recording, \(length,\) or .* has shape .*; write a .npy"
+    ):
+        encoder_for(Path("x.wav"), "audio")(Media(np.zeros(shape), "audio", rate=8000))
+
+
+# 20 bytes: a header; 44: no more than that; 4140: FFmpeg reads blocks of 4096
+@pytest.mark.parametrize("length", [0, 1, 10, 20, 44, 4140, 6000, 6042, 6043])
+def test_truncated_wav(tmp_path, length):
+    path = tmp_path / "x.wav"
+    wavfile.write(path, 8000, STEREO[:, 0].astype(np.int16))
+    whole = path.read_bytes()
+    assert len(whole) == 6044
+    path.write_bytes(whole[:length])
+    with pytest.raises(ValueError, match=r"cannot read '.*x.wav': it is truncated, damaged, or no .wav file"):
+        read_media(path)
+
+
+@pytest.mark.parametrize("unknown", [b"\xff\xff\xff\xff", b"\0\0\0\0"])
+def test_wav_from_a_pipe_says_no_length(tmp_path, unknown):
+    path = tmp_path / "x.wav"
+    wavfile.write(path, 8000, STEREO.astype(np.int16))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4] + unknown + whole[8:40] + unknown + whole[44:])
+    np.testing.assert_array_equal(read_media(path).x, STEREO / 2**15)
+
+
+def test_wav_with_chunks_of_odd_length(tmp_path):
+    path = tmp_path / "x.wav"
+    wavfile.write(path, 8000, np.full(9, 192, np.uint8))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:12] + b"note\3\0\0\0abc\0" + whole[12:53])  # without the last byte of padding
+    np.testing.assert_array_equal(read_media(path).x, np.full(9, 0.5))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="it is truncated"):
+        read_media(path)
+
+
+@pytest.mark.parametrize("cut", [1, 30, 2000])
+def test_truncated_flac(tmp_path, cut):
+    path = write_audio(tmp_path / "x.flac", RNG.integers(-999, 999, 9000).astype(np.int16), "flac", "flac")
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(ValueError, match=r"cannot read '.*x.flac': it is truncated"):
+        read_media(path)
+
+
+def test_flac_cut_between_two_blocks(tmp_path):
+    path = write_audio(tmp_path / "x.flac", RNG.integers(-999, 999, 9000).astype(np.int16), "flac", "flac")
+    with av.open(str(path)) as file:
+        *_, last = [packet.pos for packet in file.demux() if packet.size]
+    path.write_bytes(path.read_bytes()[:last])
+    with pytest.raises(ValueError, match=r"it is truncated: it holds [0-9]+ samples of 9000"):
+        read_media(path)
+
+
+def test_wav_without_samples(tmp_path):
+    wavfile.write(tmp_path / "x.wav", 8000, np.zeros(0, np.int16))
+    with pytest.raises(ValueError, match="it holds no audio"):
+        read_media(tmp_path / "x.wav")
+
+
+# Video
+
+CONTAINERS = ["avi", "mkv", "mov", "mp4"]
+RAMP = np.linspace(0, 255, 48 * 64 * 3).reshape(48, 64, 3)
+CLIP = np.stack([np.roll(RAMP, i, axis=0) for i in range(12)]).astype(np.uint8)  # (F, H, W, 3)
+
+
+def video_file(path, frames=CLIP, rate=25, **options):
+    """A video of x264, muxed with these options."""
+    with av.open(str(path), "w", options={k: str(v) for k, v in options.items()}) as output:
+        stream = output.add_stream("libx264", rate=rate)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "5", "g": "4"}
+        for pixels in frames:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001)], ids=str)
+def test_video(tmp_path, container, rate):
+    path = video_file(tmp_path / f"x.{container}", rate=rate)
+    media = read_media(path)
+    assert (media.kind, media.rate, media.clip_values) == ("video", rate, (0, 255))
+    assert media.x.dtype == np.uint8
+    np.testing.assert_array_equal(media.x, h264.decode(path.read_bytes()))
+    again = read_media(stored(tmp_path / f"out.{container}", media))
+    assert again.rate == rate
+    assert again.x.shape == CLIP.shape
+    with av.open(str(tmp_path / f"out.{container}")) as file:
+        assert file.streams.video[0].codec_context.name == "h264"
+        assert file.duration == pytest.approx(12 / rate * 10**6, rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (47, 64), (48, 63), (1, 1)], ids=str)
+def test_written_video_looks_the_same_and_keeps_its_size(tmp_path, size):
+    clip = CLIP[:, : size[0], : size[1]]
+    media = Media(clip, "video", (0.0, 255.0), rate=25)
+    written = read_media(stored(tmp_path / "x.mp4", media)).x
+    assert written.shape == clip.shape
+    assert np.sqrt(np.mean((written.astype(float) - clip) ** 2)) < 2.5
+    scaled = Media(clip / np.float32(127.5) - 1, "video", (-1, 1), rate=25)
+    np.testing.assert_array_equal(read_media(stored(tmp_path / "scaled.mp4", scaled)).x, written)
+
+
+def test_video_without_a_known_rate(tmp_path):
+    assert read_media(stored(tmp_path / "x.mp4", Media(CLIP, "video", (0, 255)))).rate == 25
+
+
+def test_rotated_video_is_turned_upright(tmp_path):
+    path = video_file(tmp_path / "x.mp4")
+    as_stored = read_media(path).x
+    one = b"\0\1\0\0"
+    upright = one + bytes(12) + one + bytes(12)
+    # (x, y) of the stored frames is shown at (-y, x): what points right then points down
+    quarter = bytes(4) + one + bytes(4) + b"\xff\xff\0\0" + bytes(16)
+    movie, track, rest = path.read_bytes().split(upright)  # the matrices of the film and of its only track
+    path.write_bytes(movie + upright + track + quarter + rest)
+    media = read_media(path)
+    assert media.x.shape == (12, 64, 48, 3)
+    np.testing.assert_array_equal(media.x, np.rot90(as_stored, -1, axes=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("container", "movflags"),
+    [
+        *((container, None) for container in CONTAINERS),
+        *((c, flags) for c in ("mov", "mp4") for flags in ("faststart", "frag_keyframe+empty_moov")),
+    ],
+)
+@pytest.mark.parametrize("kept", [0, 0.001, 0.3, 0.6, 0.99, -1], ids=str)
+def test_truncated_video(tmp_path, container, kept, movflags):
+    path = video_file(tmp_path / f"x.{container}", **({"movflags": movflags} if movflags else {}))
+    assert len(read_media(path).x) == 12
+    whole = path.read_bytes()
+    path.write_bytes(whole[: kept if kept < 0 else int(kept * len(whole))])
+    with pytest.raises(
+        ValueError, match=rf"cannot read '.*': it is truncated, damaged, or no .{container} file"
+    ):
+        read_media(path)
+
+
+def test_mkv_from_a_pipe_says_no_length(tmp_path):
+    class Pipe(io.BytesIO):
+        def seekable(self):
+            return False
+
+        seek = None
+
+    file = Pipe()
+    with av.open(file, "w", format="matroska", options={"live": "1"}) as output:
+        stream = output.add_stream("libx264", rate=25, width=64, height=48, pix_fmt="yuv420p")
+        for pixels in CLIP:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode(None))
+    path = tmp_path / "x.mkv"
+    path.write_bytes(file.getvalue())
+    assert b"\x01\xff\xff\xff\xff\xff\xff\xff" in file.getvalue()
+    np.testing.assert_array_equal(read_media(path).x, h264.decode(file.getvalue()))
+    path.write_bytes(file.getvalue()[:-1])
+    with pytest.raises(ValueError, match="it is truncated"):
+        read_media(path)
+
+
+@pytest.mark.parametrize(
+    "message", ["its frame [0-9]+ is damaged", "it is truncated, damaged, or no .mp4 file"]
+)
+def test_damaged_video(tmp_path, message):
+    path = video_file(tmp_path / "x.mp4", RNG.integers(0, 256, CLIP.shape, dtype=np.uint8))
+    damaged = bytearray(path.read_bytes())
+    with av.open(str(path)) as file:
+        packets = [(packet.pos, packet.size) for packet in file.demux() if packet.size]
+    for position, size in packets:
+        if "frame" in message:  # what FFmpeg mostly sees and conceals: bits of the picture
+            position += size // 2
+            damaged[position : position + 40] = bytes(b ^ 0x55 for b in damaged[position : position + 40])
+        else:  # what it cannot decode: the length of what follows
+            damaged[position : position + 4] = b"\xff" * 4
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=message):
+        read_media(path)
+
+
+def test_files_without_video(tmp_path):
+    sound = write_audio(tmp_path / "sound.mov", STEREO[:, 0].astype(np.int16), "pcm_s16le", "mov")
+    with pytest.raises(ValueError, match=r"cannot read '.*sound.mov': it holds no video"):
+        read_media(sound)
+    with av.open(str(tmp_path / "cover.mp4"), "w") as output:  # a recording with a picture
+        audio = output.add_stream("aac", rate=16000, layout="mono")
+        cover = output.add_stream("mjpeg", rate=1, width=16, height=16, pix_fmt="yuvj420p")
+        cover.disposition = av.stream.Disposition.attached_pic.value
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        output.mux(audio.encode(frame))
+        output.mux(audio.encode(None))
+        output.mux(cover.encode(av.VideoFrame.from_ndarray(CLIP[0, :16, :16].copy(), format="rgb24")))
+        output.mux(cover.encode(None))
+    with pytest.raises(ValueError, match=r"cannot read '.*cover.mp4': it holds no video"):
+        read_media(tmp_path / "cover.mp4")
+
+
+@pytest.mark.parametrize("suffix", sorted(set(FORMATS) - {".npy"}))
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"A text, and no more than that.\n" * 20, bytes(5000), b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hosts\n"],
+    ids=["empty", "text", "zeros", "playlist"],
+)
+def test_what_is_no_media_file(tmp_path, suffix, content):
+    (tmp_path / f"x{suffix}").write_bytes(content)
+    reason = f"(it is truncated, damaged, or no {suffix} file|it holds no audio)$"
+    if kind_of(tmp_path / f"x{suffix}") == "image":
+        reason = "cannot identify image file"
+    with pytest.raises(ValueError, match=rf"cannot read '.*x{suffix}': {reason}"):
+        read_media(tmp_path / f"x{suffix}")
+
+
+def test_a_text_makes_nobody_read_other_files(tmp_path):
+    wavfile.write(tmp_path / "other.wav", 8000, STEREO.astype(np.int16))
+    (tmp_path / "x.flac").write_text("ffconcat version 1.0\nfile other.wav\n")
+    with av.open(str(tmp_path / "x.flac")) as file:
+        assert file.format.name == "concat"
+    with pytest.raises(ValueError, match=r"cannot read '.*x.flac'"):
+        read_media(tmp_path / "x.flac")
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 8, 8, 3), (4, 8, 8, 30), (8, 8, 3)])
+def test_arrays_that_no_video_file_can_hold(shape):
+    with pytest.raises(ValueError, match=r"holds one video, \(F, H, W, 3\), .* has shape .*; write a .npy"):
+        encoder_for(Path("x.mp4"), "video")(Media(np.zeros(shape), "video", (0, 1), rate=25))

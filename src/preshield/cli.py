@@ -19,10 +19,11 @@ import preshield
 
 from ._core.optional import require
 from .files import (
-    DECODERS,
-    ENCODERS,
+    FORMATS,
+    Media,
     check_target,
     encoder_for,
+    kind_of,
     range_of,
     read_media,
     read_samples,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from .evaluation.report import RobustnessReport
 
 __all__ = ["main"]
+
+SAMPLE_AXES = {"image": 3, "video": 4, "audio": 1}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,27 +108,53 @@ def _parser() -> _Parser:
 
     apply = commands.add_parser(
         "apply",
-        help="apply a defence to a file",
-        description="Apply a defence to an image (PNG, JPEG) or to an array (.npy; 3-D is one "
-        "image, anything else a batch). Images are read as float32 (H, W, C) in [0, 1]; "
-        "transparency is passed on untouched, and lost in .npy.",
+        help="apply a defence to an image, a sound, a video or an array",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="""\
+Apply a defence to a file, and write what a model would receive. The size, the
+sample rate and the frame rate are kept, unless the defence changes them.""",
+        epilog="""\
+files:
+  .png .jpg     read as float32 (H, W, C) in [0, 1]; transparency is passed on
+                untouched
+  .wav          read as float (length,) or (length, C) in [-1, 1], written with
+                the bits of IN. Also read: .flac
+  .mp4 .mkv     read as uint8 (F, H, W, 3) in [0, 255], turned upright, written
+  .mov .avi     as H.264 at crf 10. Sound, subtitles and the shape of pixels
+                are lost; a variable frame rate becomes its average
+  .npy          any array; a single sample if it has the axes of one: 3, or 4
+                for a defence of video alone, or 1 for one of audio alone, else
+                a batch. As OUT for any IN, it holds the exact values
+
+parameters that are taken from IN unless given:
+  clip_values   (0, 1) for images, (-1, 1) for audio, (0, 255) for video; for
+                arrays, where required, (0, 255) of uint8 and (0, 1) of floats
+                within [0, 1]
+  sample_rate, sr_original, full_scale=1.0
+                of audio
+  video_format  the suffix of OUT, else of IN, else mp4
+
+examples:
+  preshield apply jpeg in.png out.png --param quality=30
+  preshield apply mp3 in.wav out.wav --param bit_rate=32000
+  preshield apply resample in.wav out.wav --param sr_new=8000
+  preshield apply video in.mp4 out.mp4 --param constant_rate_factor=35""",
     )
     apply.add_argument(
         "defence",
         metavar="DEFENCE",
         help="its class name, or the start of it, in any spelling: jpeg",
     )
-    apply.add_argument("source", type=Path, metavar="IN", help=f"file to read ({', '.join(DECODERS)})")
-    apply.add_argument("target", type=Path, metavar="OUT", help=f"file to write ({', '.join(ENCODERS)})")
+    readable, writable = FORMATS, [suffix for suffix, row in FORMATS.items() if row.write]
+    apply.add_argument("source", type=Path, metavar="IN", help=f"file to read ({', '.join(readable)})")
+    apply.add_argument("target", type=Path, metavar="OUT", help=f"file to write ({', '.join(writable)})")
     apply.add_argument(
         "--param",
         nargs="+",
         action="extend",
         default=[],
         metavar="name=value",
-        help="parameters of the defence. clip_values: (0, 1) for images; where a "
-        "defence requires it for an array, (0, 255) for uint8 and (0, 1) for floats "
-        "within [0, 1]. GaussianAugmentation: augmentation=False",
+        help="parameters of the defence (GaussianAugmentation: augmentation=False unless given)",
     )
     apply.add_argument("--seed", type=_whole_number(0), metavar="N", help="draw of a stochastic defence")
     apply.add_argument("--force", action="store_true", help="replace OUT if it exists")
@@ -320,23 +349,53 @@ def _silent_stderr() -> Iterator[None]:
 
 def _apply(arguments: argparse.Namespace) -> None:
     source, target = arguments.source, arguments.target
-    encode = encoder_for(target)
-    _check_target(target, force=arguments.force)
+    kind = kind_of(source)
     name = _defence_name(arguments.defence)
+    domains = getattr(preshield, name).domains
+    if kind not in ("array", *domains):
+        raise ValueError(f"{name} is for {' and '.join(domains)}, and {str(source)!r} holds {kind} data")
+    encode = encoder_for(target, kind)
+    _check_target(target, force=arguments.force)
     given = _parameters(arguments.param, "--param")
+    if kind != "array" and given.get("channels_first"):
+        raise ValueError("channels_first=True is for arrays; all other files are read with the channels last")
     media = read_media(source)
-    usual: dict[str, Any] = {"verbose": sys.stderr.isatty()}
-    if media.is_image:
-        if given.get("channels_first"):
-            raise ValueError("channels_first=True is for arrays; image files are read as (H, W, C)")
-        usual["clip_values"] = media.clip_values
+    known = _known_of(media, source, target)
+    for rate in {"sample_rate", "sr_original"} & known.keys() & given.keys():
+        if given[rate] != known[rate]:  # nobody wants audio compressed as if it were slower or faster
+            raise ValueError(
+                f"{rate}={given[rate]!r} is not that of {str(source)!r}, {known[rate]}; leave it out"
+            )
+    usual = {"verbose": sys.stderr.isatty()} | known
     defence = _build(name, given, usual, media.clip_values, "--param 'clip_values=(low, high)'")
+
+    axes = next((SAMPLE_AXES[domain] for domain in domains if domain in SAMPLE_AXES), None)
+    single = kind != "array" or media.x.ndim == axes
     with nullcontext() if arguments.seed is None else defence.frozen(arguments.seed):
-        x = defence.transform(media.x)
-    clip_values = _range_of(defence) or media.clip_values
-    content = encode(replace(media, x=x, clip_values=clip_values))
+        x = defence.transform(media.x[None] if single else media.x)
+    content = encode(
+        replace(
+            media,
+            x=x[0] if single and len(x) == 1 else x,
+            rate=media.rate if getattr(defence, "restore", True) else defence.sr_new,  # a `Resample`
+            clip_values=_range_of(defence) or media.clip_values,
+        )
+    )
     _check_target(target, force=arguments.force)  # again: the work may have taken a while
     write_atomically(target, content)
+
+
+def _known_of(media: Media, source: Path, target: Path) -> dict[str, Any]:
+    """Return the parameters of defences that files tell."""
+    if media.kind == "audio":
+        rate = {"sample_rate": media.rate, "sr_original": media.rate}
+        return rate | {"full_scale": 1.0, "clip_values": media.clip_values}
+    if media.kind == "image":
+        return {"clip_values": media.clip_values}
+    if media.kind == "video":
+        video_format = (target if kind_of(target) == "video" else source).suffix.lower()[1:]
+        return {"clip_values": media.clip_values, "video_format": video_format}
+    return {}
 
 
 def _check_target(path: Path, *, force: bool) -> None:
@@ -464,7 +523,12 @@ def _check_folder(path: Path) -> None:
 
 def _defence_name(text: str) -> str:
     """Find a defence of samples by its class name or the start of it, in any spelling."""
-    of_labels = {row.name: row.domains == ("labels",) for row in preshield.list_defences()}
+    rows = (
+        row
+        for row in preshield.list_defences()
+        if issubclass(getattr(preshield, row.name), preshield.Preprocessor)
+    )
+    of_labels = {row.name: row.domains == ("labels",) for row in rows}
     wanted = "".join(filter(str.isalnum, text)).lower()
     exact = [name for name in of_labels if name.lower() == wanted]
     found = exact or [name for name in of_labels if wanted and name.lower().startswith(wanted)]
@@ -507,9 +571,10 @@ def _build(
     unknown = [key for key in given if key not in cls.params]
     if unknown:
         raise TypeError(f"{name} has no parameter {unknown[0]!r}; it has {', '.join(cls.params)}")
-    parameters: dict[str, Any] = {"augmentation": False} | usual
+    parameters: dict[str, Any] = {"augmentation": False, "video_format": "mp4"} | usual
     signature = inspect.signature(cls).parameters
-    needs_range = "clip_values" in signature and signature["clip_values"].default is inspect.Parameter.empty
+    required = [key for key, value in signature.items() if value.default is inspect.Parameter.empty]
+    needs_range = "clip_values" in required
     if needs_range:
         parameters["clip_values"] = clip_values
     parameters = {key: value for key, value in parameters.items() if key in cls.params} | given
@@ -517,4 +582,7 @@ def _build(
         raise ValueError(
             f"{name} needs the range of the values, which is not known for these; give it as {remedy}"
         )
+    missing = [key for key in required if key not in parameters]
+    if missing:
+        raise TypeError(f"{name} needs the parameter {missing[0]!r}; give it as {missing[0]}=value")
     return cls(**parameters)

@@ -1,28 +1,51 @@
-"""Media files: a format is one decoder and one encoder in the tables at the end."""
+"""Media files: a format is a kind of content, a decoder and an encoder, one row of the table at the end."""
 
 import io
 import secrets
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from ._core.typing import Array
+from ._core.typing import Array, Dtype
+from .codecs import h264
 
 __all__ = [
-    "DECODERS",
-    "ENCODERS",
+    "FORMATS",
+    "Format",
+    "Kind",
     "Media",
     "check_target",
     "encoder_for",
+    "kind_of",
     "range_of",
     "read_media",
     "read_samples",
     "write_atomically",
 ]
+
+Kind: TypeAlias = Literal["array", "audio", "image", "video"]
+NextPart: TypeAlias = Callable[[bytes], int | None]
+
+OUTPUT_CRF = 10  # at which colour at half resolution is most of what a video loses
+CHUNK = 1 << 20  # samples of audio converted in one go
+LARGE = 1 << 31  # bytes of an array whose WAV file may need the header for more than 4 GiB
+MOST_CHANNELS = 8  # for which FFmpeg has names
+# Encodings of WAV files, by FFmpeg's names: format of the decoded samples, and bits of an integer
+PCM = {
+    "pcm_u8": ("u8", 8),
+    "pcm_s16le": ("s16", 16),
+    "pcm_s24le": ("s32", 24),
+    "pcm_s32le": ("s32", 32),
+    "pcm_f32le": ("flt", None),
+    "pcm_f64le": ("dbl", None),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,22 +55,66 @@ class Media:
     Attributes
     ----------
     x : ndarray
-        A batch.
-    single : bool
-        Whether the file held one sample, without an axis of samples.
-    is_image : bool
-        Whether it was an image file.
+        An image `(H, W, C)` in [0, 1], audio `(length,)` or `(length, C)` in [-1, 1], a video of uint8
+        `(F, H, W, 3)`, or any array.
+    kind : {"array", "audio", "image", "video"}
+        What it is.
     clip_values : tuple of float, optional
         The range of the values, if it is known.
+    rate : int or Fraction, optional
+        Samples of audio, or frames, in a second.
+    encoding : str, default "pcm_s16le"
+        How a WAV file holds audio, one of `PCM`.
     alpha : ndarray of uint8, shape (H, W), optional
         Transparency of an image.
     """
 
     x: Array
-    single: bool
-    is_image: bool
-    clip_values: tuple[float, float] | None
+    kind: Kind
+    clip_values: tuple[float, float] | None = None
+    rate: int | Fraction | None = None
+    encoding: str = "pcm_s16le"
     alpha: Array | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of files.
+
+    Attributes
+    ----------
+    kind : {"array", "audio", "image", "video"}
+        What such a file holds.
+    read : callable
+        Its decoder.
+    write : callable, optional
+        Its encoder.
+    """
+
+    kind: Kind
+    read: Callable[[Path], Media]
+    write: Callable[[Media], bytes] | None = None
+
+
+def kind_of(path: Path) -> Kind:
+    """Tell what a file holds.
+
+    Parameters
+    ----------
+    path : Path
+        Its suffix tells the format; see `FORMATS`.
+
+    Returns
+    -------
+    {"array", "audio", "image", "video"}
+
+    Raises
+    ------
+    ValueError
+        If there is no such format.
+    """
+    kind: Kind = _by_suffix(path, FORMATS, "read").kind
+    return kind
 
 
 def read_media(path: Path) -> Media:
@@ -56,7 +123,7 @@ def read_media(path: Path) -> Media:
     Parameters
     ----------
     path : Path
-        Its suffix tells the format; see `DECODERS`.
+        Its suffix tells the format; see `FORMATS`.
 
     Returns
     -------
@@ -67,9 +134,9 @@ def read_media(path: Path) -> Media:
     ValueError
         If it cannot be read. Whatever the decoder has to say, the message names the file.
     """
-    decode = _by_suffix(path, DECODERS, "read")
+    file_format = _by_suffix(path, FORMATS, "read")
     try:
-        media: Media = decode(path)
+        media: Media = file_format.read(path)
     except Exception as error:
         raise _unreadable(path, error) from error
     return media
@@ -102,13 +169,15 @@ def read_samples(path: Path) -> tuple[Array, Array]:
         raise _unreadable(path, error) from error
 
 
-def encoder_for(path: Path) -> Callable[[Media], bytes]:
-    """Return what encodes `Media` in the format of a file; the formats are in `ENCODERS`.
+def encoder_for(path: Path, kind: Kind) -> Callable[[Media], bytes]:
+    """Return what encodes `Media` in the format of a file; the formats are in `FORMATS`.
 
     Parameters
     ----------
     path : Path
         The file that will be written.
+    kind : {"array", "audio", "image", "video"}
+        What is to be written. A `.npy` file can hold all of them, and an image file also an array.
 
     Returns
     -------
@@ -119,7 +188,9 @@ def encoder_for(path: Path) -> Callable[[Media], bytes]:
     ValueError
         If there is no such format.
     """
-    encode: Callable[[Media], bytes] = _by_suffix(path, ENCODERS, "write")
+    kinds = {kind, "array", "image"} if kind == "array" else {kind, "array"}
+    table = {suffix: row.write for suffix, row in FORMATS.items() if row.write and row.kind in kinds}
+    encode: Callable[[Media], bytes] = _by_suffix(path, table, "write", f"for {kind} data ")
     return encode
 
 
@@ -180,11 +251,13 @@ def range_of(x: Array) -> tuple[float, float] | None:
     return None
 
 
-def _by_suffix(path: Path, table: dict[str, Any], verb: str) -> Any:
+def _by_suffix(path: Path, table: dict[str, Any], verb: str, condition: str = "") -> Any:
     try:
         return table[path.suffix.lower()]
     except KeyError:
-        raise ValueError(f"cannot {verb} {str(path)!r}: the name must end in {', '.join(table)}") from None
+        raise ValueError(
+            f"cannot {verb} {str(path)!r}: {condition}the name must end in {', '.join(table)}"
+        ) from None
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:
@@ -218,13 +291,12 @@ def _read_npy(path: Path) -> Media:
     x = np.load(path, allow_pickle=False)
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "biuf":
         raise ValueError("it must hold one array of numbers")
-    single = x.ndim == 3
-    return Media(x[None] if single else x, single, is_image=False, clip_values=range_of(x))
+    return Media(x, "array", range_of(x))
 
 
 def _npy(media: Media) -> bytes:
     file = io.BytesIO()
-    np.save(file, media.x[0] if media.single and len(media.x) == 1 else media.x)
+    np.save(file, media.x)
     return file.getvalue()
 
 
@@ -244,7 +316,7 @@ def _read_image(path: Path) -> Media:
             alpha = np.asarray(image.convert("RGBA"))[..., 3] if has_alpha else None
             pixels = np.asarray(image.convert("L" if grey else "RGB"), dtype=np.float32)
             x = (pixels[..., None] if grey else pixels) / 255
-    return Media(x[None], single=True, is_image=True, clip_values=(0.0, 1.0), alpha=alpha)
+    return Media(x, "image", (0.0, 1.0), alpha=alpha)
 
 
 def _png(media: Media) -> bytes:
@@ -269,36 +341,231 @@ def _encoded(image: Any, **options: Any) -> bytes:
 
 
 def _image(media: Media) -> Any:
-    """Make a Pillow image of 8 bits out of a batch of one."""
+    """Make a Pillow image of 8 bits."""
     from PIL import Image
 
-    x = media.x
-    if x.ndim != 4 or len(x) != 1 or x.shape[-1] not in (1, 3):
+    x = media.x[0] if media.x.ndim == 4 and len(media.x) == 1 else media.x  # a batch of one
+    if x.ndim != 3 or x.shape[-1] not in (1, 3):
         raise ValueError(
-            "an image file holds one image, (1, H, W, 1) or (1, H, W, 3), and the result has "
+            "an image file holds one image, (H, W, 1) or (H, W, 3), and the result has "
             f"shape {x.shape}; write a .npy file"
         )
-    if media.clip_values is None:
+    pixels = _to_bytes(x, media.clip_values)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def _to_bytes(x: Array, clip_values: tuple[float, float] | None) -> Array:
+    """Values of 8 bits, rounded and saturated."""
+    if clip_values is None:
         raise ValueError(
             "the range of the values is not known, and an image file needs it; "
             "give it as clip_values=(low, high), or write a .npy file"
         )
-    low, high = media.clip_values
-    pixels = np.rint((np.clip(x[0], low, high) - low) / (high - low) * 255).astype(np.uint8)
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    low, high = clip_values
+    return np.rint((np.clip(x, low, high) - low) / (high - low) * 255).astype(np.uint8)
 
 
-# Tables
+# Audio
 
-DECODERS: dict[str, Callable[[Path], Media]] = {
-    ".jpeg": _read_image,
-    ".jpg": _read_image,
-    ".npy": _read_npy,
-    ".png": _read_image,
-}
-ENCODERS: dict[str, Callable[[Media], bytes]] = {
-    ".jpeg": _jpeg,
-    ".jpg": _jpeg,
-    ".npy": _npy,
-    ".png": _png,
+
+def _read_audio(demuxer: str, next_part: NextPart, path: Path) -> Media:
+    with _opened(path, demuxer, next_part) as file:
+        stream = file.streams.audio[0]
+        chunks = [_track(frame) for frame in file.decode(stream)]
+        length = sum(map(len, chunks))
+        if not length:
+            raise ValueError("it holds no audio")
+        if stream.duration and length < stream.duration:
+            raise ValueError(f"it is truncated: it holds {length} samples of {stream.duration}")
+        encoding = _encoding(stream.codec_context.name, stream.codec_context.format.packed.name)
+        rate = stream.sample_rate
+    x = _to_float(np.concatenate(chunks), PCM[encoding][1])
+    return Media(x[:, 0] if x.shape[1] == 1 else x, "audio", (-1.0, 1.0), rate=rate, encoding=encoding)
+
+
+def _track(frame: Any) -> Array:
+    """Samples `(length, C)` of a frame."""
+    samples: Array = frame.to_ndarray()
+    return samples.T if frame.format.is_planar else samples.reshape(-1, len(frame.layout.channels))
+
+
+def _encoding(codec: str, sample_format: str) -> str:
+    """Which encoding of WAV keeps what a codec decodes to samples of this format."""
+    if codec in PCM:
+        return codec
+    fits = [encoding for encoding, (decoded, _) in PCM.items() if decoded == sample_format]
+    return fits[0]  # for "s32" that of 24 bits: FLAC's are seldom more
+
+
+def _to_float(steps: Array, bits: int | None) -> Array:
+    """Samples in [-1, 1], of the smallest type that holds them exactly."""
+    if bits is None:
+        return steps
+    dtype: Dtype = np.dtype(np.float64 if bits == 32 else np.float32)
+    x = steps.astype(dtype)
+    if bits == 8:
+        x -= 128
+    x /= 2.0 ** (8 * steps.itemsize - 1)
+    return x
+
+
+def _to_steps(x: Array, sample_format: str, bits: int | None) -> Array:
+    """Undo `_to_float`; round and saturate."""
+    if bits is None:
+        return x.astype(np.float32 if sample_format == "flt" else np.float64)
+    full_scale = 2.0 ** (bits - 1)
+    steps = np.clip(np.rint(x * np.float64(full_scale)), -full_scale, full_scale - 1)
+    if bits == 8:
+        return (steps + 128).astype(np.uint8)
+    return steps.astype(np.int16) if bits == 16 else steps.astype(np.int32) << (32 - bits)
+
+
+def _wav(media: Media) -> bytes:
+    import av
+
+    track = media.x[:, None] if media.x.ndim == 1 else media.x
+    if track.ndim != 2 or track.shape[1] > MOST_CHANNELS:
+        raise ValueError(
+            f"a .wav file holds one recording, (length,) or (length, C) with C up to {MOST_CHANNELS}, and "
+            f"the result has shape {media.x.shape}; write a .npy file"
+        )
+    sample_format, bits = PCM[media.encoding]
+    layout, file = f"{track.shape[1]}c", io.BytesIO()
+    options = h264.MUXER_OPTIONS | {"rf64": "auto" if track.nbytes > LARGE else "never"}
+    with av.open(file, "w", format="wav", options=options) as output:
+        stream = output.add_stream(media.encoding, rate=media.rate, layout=layout)
+        for start in range(0, len(track), CHUNK):
+            steps = _to_steps(track[start : start + CHUNK], sample_format, bits)
+            frame = av.AudioFrame.from_ndarray(steps.reshape(1, -1), format=sample_format, layout=layout)
+            frame.sample_rate = media.rate
+            frame.pts = start
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return file.getvalue()
+
+
+# Video
+
+
+def _read_video(demuxer: str, next_part: NextPart, path: Path) -> Media:
+    from av.stream import Disposition
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = VideoReformatter()
+    frames: list[Array] = []
+    with _opened(path, demuxer, next_part) as file:
+        picture = Disposition.attached_pic  # the cover of a recording
+        streams = [stream for stream in file.streams.video if not stream.disposition & picture]
+        if not streams:
+            raise ValueError("it holds no video")
+        streams[0].thread_type = "AUTO"
+        for frame in file.decode(streams[0]):
+            if frame.is_corrupt:
+                raise ValueError(f"its frame {len(frames)} is damaged")
+            turns = frame.rotation // 90
+            frame = reformatter.reformat(frame, format="rgb24", interpolation=h264.INTERPOLATION)
+            frames.append(frame.to_ndarray())
+        rate = streams[0].average_rate or streams[0].guessed_rate
+    if not frames:
+        raise ValueError("it holds no frames")
+    x = np.ascontiguousarray(np.rot90(np.stack(frames), turns, axes=(1, 2)))  # as a player shows them
+    return Media(x, "video", (0.0, 255.0), rate=rate)
+
+
+def _video(container: str, media: Media) -> bytes:
+    x = media.x
+    if x.ndim != 4 or x.shape[-1] != 3:
+        raise ValueError(
+            "a video file holds one video, (F, H, W, 3), and the result has "
+            f"shape {x.shape}; write a .npy file"
+        )
+    return h264.encode(
+        x if x.dtype == np.uint8 else _to_bytes(x, media.clip_values),
+        container,
+        OUTPUT_CRF,
+        frame_rate=media.rate or h264.FRAME_RATE,
+        pixel_format="yuv444p" if x.shape[1] % 2 or x.shape[2] % 2 else "yuv420p",
+    )
+
+
+# FFmpeg, and the truncated files whose beginning it would take for the whole
+
+
+@contextmanager
+def _opened(path: Path, demuxer: str, next_part: NextPart) -> Iterator[Any]:
+    """Open a file by FFmpeg's demuxer; left to guess, FFmpeg would take a text for a list of other files."""
+    import av
+
+    broken = ValueError(f"it is truncated, damaged, or no {path.suffix} file")
+    if not _is_whole(path, next_part):
+        raise broken
+    try:
+        with av.open(path, format=demuxer) as file:
+            yield file
+    except av.FFmpegError as error:
+        raise broken from error
+
+
+def _is_whole(path: Path, next_part: NextPart) -> bool:
+    """Tell whether a file goes on to the end of every part that its headers announce.
+
+    `next_part` takes 16 bytes where a part begins, and returns how far away the next one is; None if what
+    follows says no length.
+    """
+    size, position = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while position < size:
+            file.seek(position)
+            length = next_part(file.read(16).ljust(16, b"\0"))
+            if length is None:
+                return True
+            if not length:
+                return False
+            position += length
+    return 0 < position == size
+
+
+def _next_chunk(head: bytes) -> int | None:
+    """WAV and AVI: four letters, a length."""
+    if head[:4] in (b"RIFF", b"RF64"):
+        return 12  # look inside
+    if head[:1] == b"\0":  # after a chunk of odd length
+        return None if head[1:2] == b"\0" else 1
+    length = int.from_bytes(head[4:8], "little")
+    unknown = length == 0xFFFFFFFF or (head[:4] == b"data" and not length)  # written to a pipe
+    return None if unknown else 8 + length
+
+
+def _no_parts(head: bytes) -> None:
+    """FLAC: it says how many samples it has, not how many bytes."""
+
+
+def _next_box(head: bytes) -> int | None:
+    """MP4 and MOV: a length, four letters, and a longer length where the first is 1."""
+    length = int.from_bytes(head[:4], "big")
+    return int.from_bytes(head[8:], "big") if length == 1 else length or None
+
+
+def _next_element(head: bytes) -> int | None:
+    """Matroska: a number and a length, each as long as its leading zero bits say."""
+    start = 9 - head[0].bit_length()
+    end = start + 9 - head[min(start, 15)].bit_length()
+    largest = (1 << 7 * (end - start)) - 1
+    length = int.from_bytes(head[start:end], "big") & largest
+    return end if length == largest else end + length  # look inside what was written to a pipe
+
+
+# Table
+
+FORMATS: dict[str, Format] = {
+    ".avi": Format("video", partial(_read_video, "avi", _next_chunk), partial(_video, "avi")),
+    ".flac": Format("audio", partial(_read_audio, "flac", _no_parts)),
+    ".jpeg": Format("image", _read_image, _jpeg),
+    ".jpg": Format("image", _read_image, _jpeg),
+    ".mkv": Format("video", partial(_read_video, "matroska", _next_element), partial(_video, "mkv")),
+    ".mov": Format("video", partial(_read_video, "mov", _next_box), partial(_video, "mov")),
+    ".mp4": Format("video", partial(_read_video, "mov", _next_box), partial(_video, "mp4")),
+    ".npy": Format("array", _read_npy, _npy),
+    ".png": Format("image", _read_image, _png),
+    ".wav": Format("audio", partial(_read_audio, "wav", _next_chunk), _wav),
 }

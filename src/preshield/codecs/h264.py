@@ -11,6 +11,7 @@ from .._core.typing import Array
 __all__ = [
     "CONTAINERS",
     "FRAME_RATE",
+    "INTERPOLATION",
     "MUXER_OPTIONS",
     "PRESETS",
     "decode",
@@ -44,13 +45,14 @@ def encode(
     preset: str = "medium",
     *,
     frame_rate: Fraction | int = FRAME_RATE,
+    pixel_format: str = "yuv420p",
 ) -> bytes:
     """Compress one clip.
 
     Parameters
     ----------
     frames : ndarray of uint8, shape (F, H, W, 3)
-        RGB, one frame or more. The last row or column is repeated where H or W is odd.
+        RGB, one frame or more.
     container : str
         One of `CONTAINERS`.
     constant_rate_factor : int
@@ -59,6 +61,9 @@ def encode(
         One of `PRESETS`: the slower, the fewer bytes.
     frame_rate : Fraction or int, default 25
         Frames per second.
+    pixel_format : {"yuv420p", "yuv444p"}, default "yuv420p"
+        Colour at half resolution, for which the last row or column is repeated where H or W is odd; or at
+        full resolution, which fewer players know.
 
     Returns
     -------
@@ -68,16 +73,17 @@ def encode(
     import av
     from av.video.reformatter import VideoReformatter
 
-    frames = to_even_sides(frames)
+    if pixel_format == "yuv420p":
+        frames = to_even_sides(frames)
     file, reformatter = BytesIO(), VideoReformatter()
     with av.open(file, "w", format=CONTAINERS[container], options=MUXER_OPTIONS) as output:
         stream = output.add_stream("libx264", rate=frame_rate)
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pixel_format
         stream.options = encoder_options(constant_rate_factor, preset)
         for number, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame = reformatter.reformat(frame, format="yuv420p", interpolation=INTERPOLATION, threads=1)
+            frame = reformatter.reformat(frame, format=pixel_format, interpolation=INTERPOLATION, threads=1)
             frame.pts = number
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
