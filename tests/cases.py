@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 
 from preshield import (
+    BlurNet,
     Chain,
     FeatureSqueezing,
     GaussianAugmentation,
+    GaussianBlur,
     JpegCompression,
     LabelSmoothing,
     Mp3Compression,
+    PixelDefend,
+    PixelDeflection,
     Preprocessor,
     Resample,
     SpatialSmoothing,
@@ -51,6 +55,23 @@ def features() -> np.ndarray:
     return np.random.default_rng(2).random((4, 7))
 
 
+def brightness(x: np.ndarray) -> np.ndarray:
+    """An activation map of images or videos with the channels last, for lack of a model."""
+    return x.mean(axis=-1) / 255
+
+
+def near_the_left(x: np.ndarray) -> np.ndarray:
+    """Logits of the levels of images with the channels last: the nearer to the left neighbour, the higher."""
+    left = np.pad(x, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1]
+    return -np.abs(255 * left[..., None] - np.arange(256))
+
+
+def near_the_left_channels_first(x: np.ndarray) -> np.ndarray:
+    """The same for images with the channels first, as one row for each image."""
+    scores = near_the_left(np.moveaxis(x, 1, -1))
+    return np.moveaxis(scores, 3, 1).reshape(len(x), -1)
+
+
 @dataclass(frozen=True)
 class Case:
     """A defence with some parameters, and a batch that it accepts."""
@@ -68,6 +89,13 @@ class Case:
 
 
 CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = {
+    BlurNet: {
+        "box": ({}, images()),
+        "gaussian": (
+            {"kernel_size": 7, "kernel": "gaussian", "channels_first": True},
+            videos(channels_first=True),
+        ),
+    },
     FeatureSqueezing: {
         "images": ({"clip_values": (0, 1), "bit_depth": 3}, images()),
         "soft": ({"clip_values": (-1, 2), "bit_depth": 2, "gradient": "soft"}, features()),
@@ -79,6 +107,14 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             {"sigma": 0.1, "augmentation": False, "clip_values": (0, 1), "rng": 3, "apply_predict": True},
             features(),
         ),
+    },
+    GaussianBlur: {
+        "images": ({}, images(2)),
+        "channels first": (
+            {"kernel_size": 3, "sigma": 0.7, "channels_first": True},
+            images(channels_first=True, scale=255),
+        ),
+        "videos": ({"kernel_size": 13, "sigma": 4}, videos()),
     },
     JpegCompression: {
         "colour": ({"clip_values": (0, 1)}, images()),
@@ -102,6 +138,38 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             audio(2, channels_first=True),
         ),
         "16 bits": ({"sample_rate": 8000}, np.rint(audio(1, scale=32767)).astype(np.int16)),
+    },
+    PixelDefend: {
+        "sequential": ({"pixel_cnn": near_the_left}, images()),
+        "one-pass": (
+            {
+                "clip_values": (0, 255),
+                "eps": 40,
+                "pixel_cnn": near_the_left_channels_first,
+                "batch_size": 2,
+                "decoding": "one-pass",
+                "channels_first": True,
+            },
+            images(1, channels_first=True, scale=255),
+        ),
+    },
+    PixelDeflection: {
+        "images": ({"clip_values": (0, 1), "deflections": 5, "window": 2}, images()),
+        "exact": (
+            {
+                "clip_values": (0, 2),
+                "deflections": 0.7,
+                "channels_first": True,
+                "activation_map": np.linspace(0, 1, 30).reshape(6, 5),
+                "denoiser": None,
+                "gradient": "exact",
+            },
+            images(2, channels_first=True, scale=2),
+        ),
+        "videos": (
+            {"clip_values": (0, 255), "activation_map": brightness, "denoiser": "tv", "rng": 3},
+            videos(scale=255),
+        ),
     },
     Resample: {
         "down": ({"sr_original": 16000, "sr_new": 8000}, audio()),

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from preshield import (
+    BlurNet,
     Chain,
     FeatureSqueezing,
     GaussianAugmentation,
+    GaussianBlur,
     JpegCompression,
     LabelSmoothing,
     Mp3Compression,
@@ -58,8 +60,9 @@ def soft(**kwargs):
 
 ONE = [median()]
 TWO = [median(), soft()]
+BLURS = [GaussianBlur(3, 0.8), BlurNet(5)]
 FOUR = [median(), soft(), SpatialSmoothing(2, gradient="exact"), ThermometerEncoding((0, 1), 4)]
-LISTS = {"one": ONE, "two": TWO, "four": FOUR, "chain": [Chain(FOUR)]}
+LISTS = {"one": ONE, "two": TWO, "four": FOUR, "chain": [Chain(FOUR)], "blurs": BLURS}
 EACH_LIST = pytest.mark.parametrize("defences", LISTS.values(), ids=LISTS)
 
 

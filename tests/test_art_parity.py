@@ -16,6 +16,8 @@ import preshield
 from preshield.codecs import ffmpeg, h264, h264_ffmpeg, mp3, mp3_pydub
 
 art = pytest.importorskip("art.defences.preprocessor")
+from art.estimators.classification.classifier import ClassifierMixin  # noqa: E402
+from art.estimators.estimator import NeuralNetworkMixin  # noqa: E402
 
 NAMES = [
     "FeatureSqueezing",
@@ -23,6 +25,7 @@ NAMES = [
     "JpegCompression",
     "LabelSmoothing",
     "Mp3Compression",
+    "PixelDefend",
     "Resample",
     "SpatialSmoothing",
     "ThermometerEncoding",
@@ -36,7 +39,26 @@ REQUIRED = {  # positional parameters without a default
     "Resample": (3, 2),
     "ThermometerEncoding": ((0, 1),),
 }
-KEYWORDS = {"VideoCompression": {"video_format": "mp4"}}
+
+
+class PixelClassifier(ClassifierMixin, NeuralNetworkMixin):
+    """What ART takes for a PixelCNN: a classifier of its own whose last layer scores the levels."""
+
+    def __init__(self, seed=0):
+        self.seed = seed
+
+    def get_activations(self, x, layer, batch_size, framework=False):
+        assert layer == -1
+        rng = np.random.default_rng([self.seed, int(x.astype(float).sum() * 1000)])
+        return rng.random((len(x), x[0].size * 256), dtype=np.float32)
+
+    def fit(self, x, y, batch_size, nb_epochs, **kwargs):
+        raise NotImplementedError
+
+    predict = fit
+
+
+KEYWORDS = {"PixelDefend": {"pixel_cnn": PixelClassifier()}, "VideoCompression": {"video_format": "mp4"}}
 names = pytest.mark.parametrize("name", NAMES)
 seeds = st.integers(0, 2**32 - 1)
 oblong = st.tuples(  # N, H, W, C: frames of which no side equals another, so that the layout is clear
@@ -527,6 +549,85 @@ def test_deviation_thermometer_limits_for_each_channel():
         art.ThermometerEncoding(limits, 2)
     out = preshield.ThermometerEncoding(limits, 2).transform(np.array([[0.6, 0.6]]))
     assert_array_equal(out, [[1, 1, 1, 0]])
+
+
+# PixelDefend
+
+
+@settings(max_examples=15, deadline=None)
+@given(shape=oblong, channels_first=st.booleans(), eps=st.integers(0, 60), seed=seeds)
+def test_pixel_defend_in_one_pass(shape, channels_first, eps, seed):
+    # ART truncates to 8 bits and, under NumPy 2, wraps where the reach leaves the range: keep clear of both.
+    x = np.random.default_rng(seed).integers(eps, 255 - eps, (shape[0], shape[1] // 2 + 1, 4, shape[3]))
+    x = layout(((x + 0.25) / 255).astype(np.float32), channels_first)
+    ours = preshield.PixelDefend(
+        (0.0, 1.0), eps, PixelClassifier(seed), decoding="one-pass", channels_first=channels_first
+    )
+    theirs = art.PixelDefend((0.0, 1.0), eps, PixelClassifier(seed))
+    out, labels = theirs(x)
+    assert labels is None
+    assert_array_equal(ours.transform(x), out)
+    assert ours.transform(x).dtype == out.dtype == np.float32
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in scalar:RuntimeWarning")
+@pytest.mark.parametrize("level", [0, 10, 250, 255])
+def test_deviation_pixel_defend_of_dark_and_bright_pixels(level):
+    x = np.full((1, 2, 3, 1), level / 255, dtype=np.float32)
+    ours, theirs = both("PixelDefend", pixel_cnn=PixelClassifier())
+    with pytest.raises(OverflowError, match="-1 out of bounds for uint8"):  # 10 - 16 wraps to 250
+        theirs(x)
+    assert np.abs(255 * ours.set_params(decoding="one-pass").transform(x) - level).max() < 16.5
+
+
+def test_deviation_pixel_defend_rounds_and_saturates():
+    x = np.array([99.9 / 255, 1.2], dtype=np.float32).reshape(1, 1, 2, 1)
+    ours, theirs = both("PixelDefend", eps=0, pixel_cnn=PixelClassifier())
+    assert_allclose(255 * theirs(x)[0].ravel(), [99, 50], rtol=1e-6)  # 306 wraps to 50
+    assert_allclose(255 * ours.transform(x).ravel(), [100, 255], rtol=1e-6)
+
+
+def test_deviation_pixel_defend_decodes_one_value_after_the_other():
+    class Previous(PixelClassifier):
+        """Each value is probably the one before it."""
+
+        def get_activations(self, x, layer, batch_size, framework=False):
+            before = np.pad(255 * x.reshape(len(x), -1), ((0, 0), (1, 0)))[:, :-1]
+            return 1 / (1 + np.abs(before[..., None] - np.arange(256))).reshape(len(x), -1)
+
+    x = np.array([20.2, 30.2, 40.2], dtype=np.float32).reshape(1, 1, 3, 1) / 255
+    ours, theirs = both("PixelDefend", pixel_cnn=Previous())
+    assert_allclose(255 * theirs(x)[0].ravel(), [4, 20, 30], rtol=1e-6)
+    assert_allclose(255 * ours.transform(x).ravel(), [4, 14, 24], rtol=1e-6)
+
+
+def test_deviation_pixel_defend_trains_its_default_model():
+    pytest.importorskip("tensorflow")
+    with pytest.raises(TypeError, match="PixelCNN model must be of type Classifier"):
+        art.PixelDefend()
+    x = np.full((4, 2, 2, 1), 0.2)
+    ours = preshield.PixelDefend(pixel_cnn=preshield.PixelCNN(2, 0)).fit(x, epochs=1)
+    assert np.abs(ours.transform(x) - x).max() <= 16.5 / 255
+
+
+def test_deviation_pixel_defend_on_other_ranges():
+    with pytest.raises(ValueError, match="max value must be 1"):
+        art.PixelDefend((0, 255), pixel_cnn=PixelClassifier())
+    x = np.array([3.0, 255]).reshape(1, 1, 2, 1)
+    assert_array_equal(preshield.PixelDefend((0, 255), 0, PixelClassifier()).transform(x), x)
+
+
+def test_deviation_pixel_defend_refuses_nan():
+    class Even(PixelClassifier):
+        def get_activations(self, x, layer, batch_size, framework=False):
+            return np.ones((len(x), x[0].size * 256))
+
+    ours, theirs = both("PixelDefend", eps=0, pixel_cnn=Even())
+    x = np.full((1, 1, 2, 1), np.nan, dtype=np.float32)
+    with pytest.warns(RuntimeWarning, match="invalid value encountered in cast"):
+        assert_array_equal(theirs(x)[0], 0)
+    with pytest.raises(ValueError, match="`x` must be finite, got 2 NaN"):
+        ours.transform(x)
 
 
 # Total variance minimisation

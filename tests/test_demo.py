@@ -19,7 +19,13 @@ import preshield.demo
 from preshield.cli import main
 
 preshield.demo.run_demo = partial(
-    preshield.demo.run_demo, epochs=2, train_per_class=50, test_per_class=2, eot=2, budget=10, only={ROWS}
+    preshield.demo.run_demo,
+    epochs=2,
+    train_per_class=50,
+    test_per_class=2,
+    eot=2,
+    budget=10,
+    defences=lambda model: {{name: preshield.demo.exhibits()[name] for name in {ROWS}}},
 )
 sys.exit(main(["demo", "--out", sys.argv[1], "--seed", "3"]))
 """

@@ -3,8 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-from .preprocessor import Preprocessor
+from typing import Any
 
 __all__ = ["DefenceFacts", "DefenceTable", "list_defences"]
 
@@ -24,8 +23,8 @@ class DefenceFacts:
     known_attacks: tuple[str, ...]
 
     @classmethod
-    def of(cls, defence: type[Preprocessor]) -> "DefenceFacts":
-        """Read the facts off a class."""
+    def of(cls, defence: Any) -> "DefenceFacts":
+        """Read the facts off a class: a `Preprocessor`, or one that states the same."""
         summary = (defence.__doc__ or "").strip().partition("\n\n")[0]
         summary = re.sub(r"\s*\[\d+\]_", "", summary)  # footnotes
         return cls(
@@ -119,5 +118,8 @@ def list_defences() -> DefenceTable:
     import preshield
 
     public = (getattr(preshield, name) for name in dir(preshield))
-    classes = (c for c in public if isinstance(c, type) and issubclass(c, Preprocessor))
-    return DefenceTable(DefenceFacts.of(c) for c in classes if c.__module__.startswith("preshield.defences."))
+    classes = [c for c in public if isinstance(c, type)]
+    # A defence names its paper: the base class has none, and a Chain those of its stages.
+    papers = [getattr(c, "paper", None) for c in classes]
+    named = [c for c, paper in zip(classes, papers, strict=True) if isinstance(paper, str) and paper]
+    return DefenceTable(map(DefenceFacts.of, named))

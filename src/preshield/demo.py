@@ -1,19 +1,21 @@
 """The demonstration: photographs, a small network, its defences, and an evaluation of them."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from . import (
+    BlurNet,
     Chain,
     FeatureSqueezing,
     GaussianAugmentation,
+    GaussianBlur,
     JpegCompression,
+    PixelDeflection,
     SpatialSmoothing,
     ThermometerEncoding,
     TotalVarMin,
 )
+from ._core.progress import progress_bar
 from ._core.typing import Array
 from .evaluation.evaluate import evaluate
 from .evaluation.photographs import bundled_photographs, cut_crops
@@ -25,7 +27,7 @@ __all__ = ["exhibits", "run_demo"]
 
 
 def exhibits() -> dict[str, Preprocessor]:
-    """Every image defence and a chain, by the name of its row.
+    """Every image defence that neither predicts nor learns, and a chain, by the name of its row.
 
     Returns
     -------
@@ -43,6 +45,9 @@ def exhibits() -> dict[str, Preprocessor]:
         "JpegCompression, quality 50": jpeg,
         "ThermometerEncoding, 10 levels": ThermometerEncoding(unit, 10),
         "TotalVarMin, keeps 30%": TotalVarMin(0.3, clip_values=unit),
+        "GaussianBlur, 5x5": GaussianBlur(5),
+        "BlurNet, box of 5x5": BlurNet(5),
+        "PixelDeflection, 20 pixels, wavelet": PixelDeflection(unit, 20, 3),
         "GaussianAugmentation, sigma 0.05": noise,
         "Chain, JPEG then median": Chain([jpeg, median]),
     }
@@ -56,7 +61,7 @@ def run_demo(
     test_per_class: int = 15,
     eot: int = 8,
     budget: int = 50,
-    only: Collection[str] | None = None,
+    defences: Callable[[Any], Mapping[str, Any]] = lambda model: exhibits(),
     verbose: bool = False,
 ) -> RobustnessReport:
     """Train small networks on photographs, defend one of them, and attack it.
@@ -75,8 +80,8 @@ def run_demo(
         The most crops of each photograph in the training and the test set.
     eot, budget : int
         Draws and steps of the attack; see `evaluate`.
-    only : collection of str, optional
-        Names of `exhibits` to evaluate; all by default.
+    defences : callable
+        Gives what to evaluate, by the name of its row, for the trained classifier; `exhibits` by default.
     verbose : bool
         Show progress bars.
 
@@ -93,13 +98,13 @@ def run_demo(
 
     def trained(label: str, x: Array, seed: int) -> Any:
         model = small_cnn(x.shape[1:], len(task.class_names), seed=seed)
-        with tqdm(total=epochs, desc=f"training {label}", unit="epoch", disable=not verbose) as bar:
+        with progress_bar(total=epochs, desc=f"training {label}", unit="epoch", disable=not verbose) as bar:
             train(model, x, task.y_train, epochs=epochs, seed=seed, on_epoch=lambda done: bar.update())
         return model
 
     model = trained("the classifier", task.x_train, seed)
     surrogate = trained("the surrogate", task.x_train, seed + 1)
-    shown: dict[str, Any] = {name: d for name, d in exhibits().items() if only is None or name in only}
+    shown = dict(defences(model))
     for name, defence in shown.items():
         if isinstance(defence, ThermometerEncoding):  # the network must fit the new shape
             shown[name] = (defence, trained(f"behind {name}", defence.transform(task.x_train), seed))

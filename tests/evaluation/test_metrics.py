@@ -13,6 +13,7 @@ from preshield.evaluation.metrics import (
     dissimilarity,
     perturbation_norms,
     rejection_rate,
+    spectrum,
     worst_case,
 )
 
@@ -134,6 +135,32 @@ def test_perturbation_norms():
     np.testing.assert_array_equal(linf, [4, 1, 0])
     assert l2.dtype == linf.dtype == np.float64
     np.testing.assert_allclose(perturbation_norms(RAGGED, RAGGED_ADV, "l2"), [3, 2])
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_spectrum_of_waves(channels_first):
+    rows, columns = np.mgrid[:8, :10]
+    slow, fast = np.cos(2 * np.pi * columns / 10), np.cos(2 * np.pi * (3 * rows / 8 + 5 * columns / 10))
+    x = np.stack([2 + slow, 10 * fast])[..., None] * [1, 3]  # two samples with two channels
+    found = spectrum(np.moveaxis(x, -1, 1) if channels_first else x, channels_first=channels_first)
+    expected = np.zeros((8, 10))
+    expected[4, 5] = 2  # the mean
+    expected[4, 4] = expected[4, 6] = 0.5  # half of an amplitude is at a frequency, half at its negative
+    expected[1, 0] = expected[7, 0] = 5  # half of the sampling rate is its own negative
+    np.testing.assert_allclose(10**found, expected / 5, atol=1e-12)
+    assert found.max() == 0
+
+
+def test_spectrum_of_nothing_and_of_zeros():
+    np.testing.assert_array_equal(spectrum(np.zeros((1, 2, 3, 1))), np.full((2, 3), -20))
+    with pytest.raises(ValueError, match=r"`x` must be images of shape \(N, H, W, C\).*got.*\(0, 2, 3, 1\)"):
+        spectrum(np.zeros((0, 2, 3, 1)))
+    with pytest.raises(ValueError, match=r"shape \(N, C, H, W\), at least one, got.*; add the batch axis"):
+        spectrum(np.zeros((2, 3, 1)), channels_first=True)
+    with pytest.raises(TypeError, match="`channels_first` must be True or False, got 1"):
+        spectrum(np.zeros((1, 2, 3, 1)), channels_first=1)
+    with pytest.raises(ValueError, match="`x` must be finite, got 6 NaN"):
+        spectrum(np.full((1, 2, 3, 1), np.nan))
 
 
 def test_no_samples():

@@ -248,8 +248,8 @@ def test_curve_of_eps_and_of_a_sweep():
 
 
 def test_progress_rises_to_the_end(capsys, monkeypatch):
-    every = partial(work.tqdm, mininterval=0, miniters=0)  # show every step
-    monkeypatch.setattr(work, "tqdm", every)
+    every = partial(work.progress_bar, mininterval=0, miniters=0)  # show every step
+    monkeypatch.setattr(work, "progress_bar", every)
     run([Identity(), SpatialSmoothing(3)], verbose=True, batch_size=5, surrogate=classifier())
     shown = capsys.readouterr().err
     assert "100%" in shown

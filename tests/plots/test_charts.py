@@ -3,6 +3,7 @@ import pytest
 
 from preshield import plots
 from preshield.evaluation.report import Curve
+from preshield.evaluation.roc import roc
 from tests.plots.helpers import report
 
 
@@ -70,3 +71,20 @@ def test_values_that_are_no_numbers_stand_side_by_side(values):
 def test_empty_curve():
     with pytest.raises(ValueError, match="`curve` must hold values and rows, got 0 and 1"):
         plots.curve(Curve("eps", (), {"none": ()}, "adaptive"))
+
+
+def test_roc():
+    found = roc(clean=[0.2, 0.6, 0.9], attacked=[0.1, 0.2])
+    ax = plots.roc(found)
+    guess, line = ax.lines
+    np.testing.assert_array_equal(guess.get_xydata(), [[0, 0], [1, 1]])
+    np.testing.assert_array_equal(line.get_xydata(), np.transpose([found.fpr, found.tpr]))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["area 0.92"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Clean samples reported", "Attacked samples reported")
+    assert ax.get_xlim() == ax.get_ylim() == (0, 1)
+    named = plots.roc({"FGSM": found, "PGD": roc([0.5], [0.1])})
+    texts = [text.get_text() for text in named.get_legend().get_texts()]
+    assert texts == ["FGSM, area 0.92", "PGD, area 1.00"]
+    assert len({(line.get_color(), line.get_linestyle()) for line in named.lines}) == 3
+    with pytest.raises(ValueError, match="`curves` must hold at least one curve, got none"):
+        plots.roc({})

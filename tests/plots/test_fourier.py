@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from preshield import plots
+from preshield.evaluation import metrics
 from tests.plots.helpers import IMAGES, shown
 
 
@@ -37,6 +38,17 @@ def test_spectra_share_one_scale(rng):
     np.testing.assert_array_equal(shown(axes[1]), shown(plots.spectrum(noise)))
     assert len(axes[0].figure.axes) == 3  # one scale
     assert axes[0].images[0].get_clim() != plots.spectrum(noise).images[0].get_clim()
+
+
+def test_spectra_of_feature_maps(rng):
+    maps = rng.normal(size=(2, 8, 6, 5))
+    first = np.moveaxis(maps, -1, 1)
+    expected = metrics.spectrum(maps)
+    np.testing.assert_array_equal(shown(plots.spectrum(maps)), expected)
+    np.testing.assert_array_equal(shown(plots.spectrum(first, channels_first=True)), expected)
+    axes = plots.spectra({"clean": first, "attacked": 2 * first}, channels_first=True)
+    np.testing.assert_array_equal(shown(axes[0]), expected)
+    np.testing.assert_allclose(shown(axes[1]), expected)
 
 
 @pytest.mark.parametrize(

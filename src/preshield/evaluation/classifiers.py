@@ -10,7 +10,9 @@ import numpy as np
 from .._core.optional import require
 from .._core.typing import Array, Shape
 
-__all__ = ["PredictOnly", "are_probabilities", "as_classifier", "has_gradients", "unchanged"]
+__all__ = ["PredictOnly", "are_probabilities", "as_classifier", "has_gradients", "predictor", "unchanged"]
+
+BATCH = 128  # samples that a network predicts at once, as in ART
 
 
 class PredictOnly:
@@ -33,8 +35,7 @@ class PredictOnly:
 
     def predict(self, x: Array, batch_size: int = 128) -> Array:
         """Return scores or labels, in batches."""
-        batches = [self._predict(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
-        return np.concatenate([np.asarray(batch) for batch in batches])
+        return _in_batches(self._predict, x, batch_size)
 
 
 def as_classifier(model: Any, x: Array, clip_values: tuple[float, float]) -> Any:
@@ -43,8 +44,8 @@ def as_classifier(model: Any, x: Array, clip_values: tuple[float, float]) -> Any
     Parameters
     ----------
     model : object
-        An ART classifier, which is returned as it is; a Keras model; a torch module; anything else with
-        `predict_proba` or `predict`, or a callable, of which predictions alone are used.
+        An ART classifier, which is returned as it is; a Keras model; a torch module; a `MajorityVote`;
+        anything else with `predict_proba` or `predict`, or a callable, of which predictions alone are used.
     x : ndarray of float32, shape (N, ...)
         A few samples, as the model receives them.
     clip_values : tuple of float
@@ -67,15 +68,45 @@ def as_classifier(model: Any, x: Array, clip_values: tuple[float, float]) -> Any
         return _from_keras(model, x, clip_values)
     if _is_a(model, "torch.nn", "Module"):
         return _from_torch(model, x, clip_values)
+    if hasattr(model, "for_attacks"):  # a vote, which knows better than its predictions tell
+        _outputs(lambda: model.predict(x), x, None, labels=True)
+        return model.for_attacks(x, clip_values)
+    classifier = PredictOnly(predictor(model), x.shape[1:])
+    _outputs(lambda: classifier.predict(x), x, None, labels=True)
+    return classifier
+
+
+def predictor(model: Any) -> Callable[[Array], Array]:
+    """Return the predictions of a classifier of any kind as a function of arrays; ART is not needed for it.
+
+    Parameters
+    ----------
+    model : object
+        As `as_classifier` takes it. A network predicts in batches.
+
+    Returns
+    -------
+    callable
+        Maps `(N, ...)` to scores `(N, K)` or labels `(N,)`.
+
+    Raises
+    ------
+    TypeError
+        If it is no classifier.
+    """
+    if _is_a(model, "art.estimators.estimator", "BaseEstimator"):
+        return lambda x: np.asarray(model.predict(x))
+    if _is_a(model, "keras", "Model"):
+        return lambda x: _in_batches(lambda batch: np.asarray(model.predict_on_batch(batch)), x)
+    if _is_a(model, "torch.nn", "Module"):
+        return lambda x: _in_batches(lambda batch: _torch_outputs(model, batch), x)
     predict = next((getattr(model, n) for n in ("predict_proba", "predict") if hasattr(model, n)), model)
     if not callable(predict):
         raise TypeError(
             "`classifier` must be an ART classifier, a Keras model, a torch module, or something with "
             f"`predict`, got {type(model).__module__}.{type(model).__name__}."
         )
-    classifier = PredictOnly(predict, x.shape[1:])
-    _outputs(lambda: classifier.predict(x), x, None, labels=True)
-    return classifier
+    return lambda x: np.asarray(predict(x))
 
 
 def has_gradients(classifier: Any) -> bool:
@@ -132,17 +163,12 @@ def _from_keras(model: Any, x: Array, clip_values: tuple[float, float]) -> Any:
 def _from_torch(model: Any, x: Array, clip_values: tuple[float, float]) -> Any:
     art = require("art.estimators.classification", extra="art")
     torch = require("torch", extra="torch")
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-
-    def predict() -> Array:
-        with torch.no_grad(), unchanged(model):
-            outputs: Array = model.eval()(torch.from_numpy(x).to(device)).cpu().numpy()
-            return outputs
+    device = _device(model)
 
     def log_loss(outputs: Any, labels: Any) -> Any:
         return -(labels * outputs.clamp_min(1e-30).log()).sum(dim=1).mean()  # ART passes one-hot labels
 
-    outputs = _outputs(predict, x, None)
+    outputs = _outputs(lambda: _torch_outputs(model, x), x, None)
     return art.PyTorchClassifier(
         model=model,
         loss=log_loss if are_probabilities(outputs) else torch.nn.CrossEntropyLoss(),
@@ -151,6 +177,22 @@ def _from_torch(model: Any, x: Array, clip_values: tuple[float, float]) -> Any:
         clip_values=clip_values,
         device_type="cpu" if device.type == "cpu" else "gpu",
     )
+
+
+def _torch_outputs(model: Any, x: Array) -> Array:
+    torch = sys.modules["torch"]
+    with torch.no_grad(), unchanged(model):
+        tensor = torch.from_numpy(np.array(x, dtype=np.float32)).to(_device(model))
+        outputs: Array = model.eval()(tensor).cpu().numpy()
+    return outputs
+
+
+def _device(model: Any) -> Any:
+    return next((p.device for p in model.parameters()), sys.modules["torch"].device("cpu"))
+
+
+def _in_batches(predict: Callable[[Array], Any], x: Array, size: int = BATCH) -> Array:
+    return np.concatenate([np.asarray(predict(x[i : i + size])) for i in range(0, max(len(x), 1), size)])
 
 
 def _outputs(

@@ -26,11 +26,11 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
     Parameters
     ----------
     classifier : object
-        An ART classifier, or a `PredictOnly`.
+        An ART classifier, a `PredictOnly`, or a `VotingClassifier`, which is judged by its votes.
     defence : Preprocessor, optional
         What stands in front of it; nothing if omitted.
     draws : int
-        Draws of a stochastic defence for each evaluation; others are evaluated once.
+        Draws of a stochastic defence, or vote, for each evaluation; others are evaluated once.
     seed : int
         Seed of these draws. Each evaluation makes new ones.
     clip_values : tuple of float
@@ -63,7 +63,8 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         super().__init__(model=None, clip_values=clip_values, channels_first=bool(channels_first))
         self.classifier = classifier
         self.defence = defence
-        self.draws = draws if defence is not None and defence.stochastic else 1
+        self.stochastic = any(getattr(part, "stochastic", False) for part in (classifier, defence))
+        self.draws = draws if self.stochastic else 1
         self.nb_classes = nb_classes
         self._input_shape = input_shape
         self.seed = seed
@@ -90,7 +91,7 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
 
     def predict(self, x: Array, batch_size: int = 128, **kwargs: Any) -> Array:
         """Scores `(N, K)`, averaged over the draws."""
-        scores = [self._scores(self.outputs(self.defended(x)[0])) for _ in range(self.draws)]
+        scores = [self._scores(self._predicted(self.defended(x)[0])) for _ in range(self.draws)]
         average: Array = np.mean(scores, axis=0)
         return average
 
@@ -134,7 +135,7 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         """
         largest, undecided = np.full(len(x), -np.inf), np.arange(len(x))
         for _ in range(2 * self.draws if self.draws > 1 else 1):
-            margin = self._margin(self.outputs(self.defended(x[undecided])[0]), y[undecided])
+            margin = self._margin(self.defended(x[undecided])[0], y[undecided])
             largest[undecided] = np.maximum(largest[undecided], margin)
             undecided = undecided[margin < 0]
             if not len(undecided):
@@ -143,8 +144,7 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
 
     def mean_margin(self, x: Array, y: Array) -> Array:
         """Margin of `y`, averaged over the draws, shape (N,)."""
-        outputs = (self.outputs(self.defended(x)[0]) for _ in range(self.draws))
-        average: Array = np.mean([self._margin(o, y) for o in outputs], axis=0)
+        average: Array = np.mean([self._margin(self.defended(x)[0], y) for _ in range(self.draws)], axis=0)
         return average
 
     def margin_and_gradient(self, x: Array, y: Array) -> tuple[Array, Array]:
@@ -153,7 +153,7 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         margins, total = [], np.zeros(x.shape, np.float32)
         for _ in range(self.draws):
             seen, back = self.defended(x)
-            margins.append(self._margin(self.outputs(seen), y))
+            margins.append(self._margin(seen, y))
             total += back(self.classifier.loss_gradient(seen, target))
         return np.max(margins, axis=0), total / self.draws
 
@@ -168,9 +168,13 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         return seen, lambda grad: defence._pull_back(checked, grad, draw)
 
     def outputs(self, seen: Array) -> Array:
-        """Scores `(N, K)` or labels `(N,)` of the classifier itself."""
-        outputs: Array = np.asarray(self.classifier.predict(seen, batch_size=max(1, len(seen))))
+        """Scores `(N, K)` or labels `(N,)` of the classifier itself: what it decides by."""
+        decide = getattr(self.classifier, "decide", self._predicted)
+        outputs: Array = decide(seen)
         return outputs
+
+    def _predicted(self, seen: Array) -> Array:
+        return np.asarray(self.classifier.predict(seen, batch_size=max(1, len(seen))))
 
     def _averaged(self, x: Array, gradient: Callable[[Array], Array]) -> Array:
         if not has_gradients(self.classifier):
@@ -187,10 +191,14 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         """Scores as they are; labels as one-hot rows, with zeros for a rejected sample."""
         return outputs if outputs.ndim == 2 else (outputs[:, None] == np.arange(self.nb_classes)) * 1.0
 
-    def _margin(self, outputs: Array, y: Array) -> Array:
+    def _margin(self, seen: Array, y: Array) -> Array:
         """By how much the score of `y` exceeds the best other; of labels, 1 unless another is predicted."""
+        if hasattr(self.classifier, "margin"):
+            margin: Array = self.classifier.margin(seen, y)
+            return margin
+        outputs = self.outputs(seen)
         if outputs.ndim == 1:
             return np.where((outputs == y) | (outputs == REJECTED), 1.0, -1.0)
         own = np.arange(outputs.shape[1]) == y[:, None]
-        margin: Array = outputs[own] - np.where(own, -np.inf, outputs).max(axis=1)
+        margin = outputs[own] - np.where(own, -np.inf, outputs).max(axis=1)
         return margin

@@ -56,8 +56,9 @@ def evaluate(
     y : array_like, shape (N,) or (N, K)
         Labels: indices, one-hot rows or probabilities.
     defences : Preprocessor, or list or dict of them
-        What to evaluate; `Chain` too. In a dict, names of the rows; a value may be `(defence, classifier)`
-        where a defence needs a classifier of its own. The undefended classifier is always evaluated.
+        What to evaluate; `Chain` and `MajorityVote` too. In a dict, names of the rows; a value may be
+        `(defence, classifier)` where a defence needs a classifier of its own. The undefended classifier is
+        always evaluated.
     threat : {"l2-minimum", "linf", "l2"}
         The smallest L2 perturbation that changes the prediction, or any up to `eps`.
     eps : float, optional
@@ -111,8 +112,8 @@ def evaluate(
     >>> report["FeatureSqueezing"].columns["clean"].accuracy
     1.0
     """
-    with warnings.catch_warnings():  # ART says which frameworks it does not find
-        warnings.filterwarnings("ignore", "PyTorch not found", UserWarning)
+    with warnings.catch_warnings():  # ART says what it does not find
+        warnings.filterwarnings("ignore", "PyTorch not found|IProgress not found")
         require("art", extra="art")
         from .attacks import Attacker
         from .run import Run

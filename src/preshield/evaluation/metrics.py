@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._core.checks import check_number, check_option, check_values
+from .._core.fourier import log_spectrum
 from .._core.typing import Array
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "dissimilarity",
     "perturbation_norms",
     "rejection_rate",
+    "spectrum",
     "worst_case",
 ]
 
@@ -337,6 +339,39 @@ def perturbation_norms(x: Sequence[Array] | Array, x_adv: Sequence[Array] | Arra
     return np.array(
         [_norm(adversarial - clean, p) for clean, adversarial in _pairs(x, x_adv)], dtype=np.float64
     )
+
+
+def spectrum(x: ArrayLike, *, channels_first: bool = False) -> Array:
+    """Two-dimensional Fourier spectrum of images or feature maps: where in frequency their differences lie.
+
+    ``log10(A / max A)`` with ``A`` the mean over samples and channels of ``|F(x_nc)|``, the frequency zero in
+    the middle. `preshield.plots.spectrum` and `spectra` draw it.
+
+    Parameters
+    ----------
+    x : array_like or tensor, shape (N, H, W, C)
+        Images, feature maps, or differences of them, with any number of channels.
+    channels_first : bool, default False
+        Whether `x` is `(N, C, H, W)`.
+
+    Returns
+    -------
+    ndarray of float64, shape (H, W)
+        0 at the largest amplitude, -1 at a tenth of it; never below -20. The frequency zero, which is the
+        mean of `x`, stands at ``(H // 2, W // 2)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `x` does not hold finite real numbers, has another number of axes, or is empty.
+
+    Examples
+    --------
+    >>> stripes = np.tile([0.0, 1.0], (1, 4, 2))[..., None]  # as much of the highest frequency as mean
+    >>> spectrum(stripes)[2].round()
+    array([  0., -20.,   0., -20.])
+    """
+    return log_spectrum("x", x, channels_first)
 
 
 def _mean(values: Array) -> float:

@@ -11,7 +11,6 @@ import numpy as np
 
 from .._core.typing import Array
 from ..chain import Chain
-from ..preprocessor import Preprocessor
 from . import metrics
 
 __all__ = [
@@ -164,8 +163,8 @@ class DefenceNote:
     stages: "tuple[DefenceNote, ...]" = ()
 
     @classmethod
-    def of(cls, defence: Preprocessor) -> Self:
-        """Write down a defence."""
+    def of(cls, defence: Any) -> Self:
+        """Write down a defence, or a vote, which states the same."""
         return cls(
             name=type(defence).__name__,
             description=repr(defence),

@@ -9,8 +9,8 @@ from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from .._core.progress import progress_bar
 from .._core.typing import Array, Shape
 from .attacks import Attacker, gradient_variants
 from .classifiers import has_gradients
@@ -20,6 +20,7 @@ from .minimum_norm import Adversarials
 from .report import COLUMNS, Column, Curve, DefenceNote, Diagnostic, RobustnessReport, RobustnessRow
 from .subjects import Subject, nb_classes
 from .sweep import Sweep
+from .voting import VotingClassifier
 
 __all__ = ["Run"]
 
@@ -85,7 +86,7 @@ class Run:
     def execute(self, *, verbose: bool) -> None:
         """Do all rows; stop quietly after Ctrl-C, unless there is nothing to show."""
         form = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-        with tqdm(total=len(self.subjects), disable=not verbose, bar_format=form) as bar:
+        with progress_bar(total=len(self.subjects), disable=not verbose, bar_format=form) as bar:
             try:
                 for place, subject in enumerate(self.subjects):
                     bar.set_description(subject.name, refresh=False)
@@ -102,9 +103,9 @@ class Run:
                     raise
 
     def _row(self, subject: Subject, progress: Progress) -> tuple[RobustnessRow, list[Diagnostic]]:
-        models = [self._model(subject.classifier, d) for d in gradient_variants(subject.defence)]
+        models = self._models(subject)
         white = self._white(subject.classifier)
-        if subject.defence is None:
+        if subject is self.subjects[0]:
             self._prepare(models, lambda done: progress(done / 2))
         columns: dict[str, Column] = {}
         head: dict[str, Array] = {}  # what each column made of the first batch
@@ -120,9 +121,10 @@ class Run:
             columns[name], head[name] = self._column(models[0], make)
         progress(1.0)
         seconds, repeated = self._timed(models[0])
+        stated = subject.vote if subject.defence is None else subject.defence
         row = RobustnessRow(
             name=subject.name,
-            defence=None if subject.defence is None else DefenceNote.of(subject.defence),
+            defence=None if stated is None else DefenceNote.of(stated),
             columns={name: columns[name] for name in COLUMNS if name in columns},
             seconds_per_sample=seconds,
             remarks=self._remarks(subject, white=white),
@@ -141,7 +143,7 @@ class Run:
         if {"oblivious", "adaptive"} & set(self.columns):
             attacked["oblivious"] = models
         if "transfer" in self.columns:
-            attacked["transfer"] = [self._model(self.surrogate, None)]
+            attacked["transfer"] = self._models(Subject("surrogate", None, self.surrogate))
         for white in (True, False):  # the norm of the black-box attack comes from the white-box one
             for name, attacked_models in attacked.items():
                 if self._white(attacked_models[0].classifier) == white:
@@ -191,7 +193,7 @@ class Run:
     ) -> "_Maker":
         """How a column changes the samples."""
         attacker = self.attacker
-        own = name == "adaptive" and subject.defence is None
+        own = name == "adaptive" and subject is self.subjects[0]
         if name in self.made or own:
             kept = self.made["oblivious" if own else name]
             words = attacker.white_box_in_words if kept.white else attacker.black_box_in_words
@@ -255,8 +257,7 @@ class Run:
             start = time.perf_counter()
             labels.append(one_draw.labels(x))
             seconds.append(time.perf_counter() - start)
-        stochastic = model.defence is not None and model.defence.stochastic
-        return min(seconds) / len(x), stochastic or all((other == labels[0]).all() for other in labels)
+        return min(seconds) / len(x), model.stochastic or all((other == labels[0]).all() for other in labels)
 
     def _remarks(self, subject: Subject, *, white: bool) -> tuple[str, ...]:
         remarks = []
@@ -264,7 +265,7 @@ class Run:
             remarks.append(
                 "there are no gradients; the adaptive column is the black-box attack, which is weaker."
             )
-        if subject.classifier is not self.subjects[0].classifier:
+        if subject.classifier is not self.subjects[0].classifier and subject.vote is None:
             remarks.append(
                 "it has a classifier of its own; the oblivious examples were made on the first classifier."
             )
@@ -349,6 +350,12 @@ class Run:
             }
             accuracy["worst case"] = tuple(row.worst_case for row in rows)
             yield Curve(defences.parameter, defences.parameter_values, accuracy, "")
+
+    def _models(self, subject: Subject) -> list[DefendedClassifier]:
+        """A row as an attacker sees it, once for each gradient."""
+        classifier = subject.classifier
+        votes = classifier.variants() if isinstance(classifier, VotingClassifier) else [classifier]
+        return [self._model(vote, d) for vote in votes for d in gradient_variants(subject.defence)]
 
     def _model(self, classifier: Any, defence: Any) -> DefendedClassifier:
         return DefendedClassifier(

@@ -29,11 +29,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Subject:
-    """A row to be: a defence, and the classifier behind it."""
+    """A row to be: a defence, and the classifier behind it; or a vote, which is both."""
 
     name: str
     defence: Preprocessor | None
     classifier: Any
+    vote: Any = None
 
 
 def check_columns(columns: Sequence[str] | None, surrogate: Any) -> tuple[str, ...]:
@@ -156,6 +157,12 @@ def as_subjects(
     subjects = [Subject("none", None, classifier)]
     for name, value in _named(defences).items():
         defence, own = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
+        if name == "none":
+            raise ValueError('`defences` must not use the name "none": it is the undefended classifier\'s.')
+        if own is None and hasattr(defence, "for_attacks"):
+            behind = named_classifier(defence, head, y, clip_values, f"defences[{name!r}]")
+            subjects.append(Subject(name, None, behind, defence))
+            continue
         if not isinstance(defence, Preprocessor):
             raise TypeError(
                 f"`defences[{name!r}]` must be a preshield defence or a pair of a defence and a classifier, "
@@ -170,8 +177,6 @@ def as_subjects(
             raise ValueError(
                 f"`defences[{name!r}]` is about labels, and changes nothing that can be attacked."
             )
-        if name == "none":
-            raise ValueError('`defences` must not use the name "none": it is the undefended classifier\'s.')
         try:
             with defence.frozen(0):
                 seen = np.asarray(defence.transform(head), dtype=np.float32)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .._core.optional import require
+from .feature_blur import keras_layer
 
 __all__ = ["load_model", "model_format"]
 
@@ -116,6 +117,7 @@ def _load_keras(path: Path) -> Any:
             f"The safe mode of Keras {keras.__version__} can be escaped by the file that it loads: "
             'pip install "keras>=3.14".'
         )
+    keras_layer()  # registered, for models that BlurNet.insert made
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except ValueError as error:

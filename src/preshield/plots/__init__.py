@@ -13,7 +13,7 @@ To see a window, bring axes from pyplot::
     plt.show()
 """
 
-from .charts import accuracies, curve
+from .charts import accuracies, curve, roc
 from .comparisons import before_after, difference_column
 from .figures import png
 from .fourier import spectra, spectrum
@@ -22,6 +22,7 @@ from .report_samples import samples
 from .reports import report
 from .signals import spectrogram, waveforms
 from .videos import frame_strip
+from .votes import votes
 
 __all__ = [
     "SheetColumn",
@@ -33,9 +34,11 @@ __all__ = [
     "frame_strip",
     "png",
     "report",
+    "roc",
     "samples",
     "spectra",
     "spectrogram",
     "spectrum",
+    "votes",
     "waveforms",
 ]

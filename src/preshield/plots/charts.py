@@ -1,6 +1,6 @@
 """Accuracies that an evaluation found."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ..evaluation.report import Curve, RobustnessReport, RobustnessRow
+    from ..evaluation.roc import RocCurve
 
-__all__ = ["accuracies", "chart_height", "curve"]
+__all__ = ["accuracies", "chart_height", "curve", "roc"]
 
 _MARKERS = "os^Dv<P>"
 _DASHES = ("-", "--", "-.", ":")
@@ -137,6 +138,50 @@ def curve(curve: "Curve", *, ax: "Axes | None" = None) -> "Axes":
         )
     named = {"eps": "Bound of the perturbation (eps)", "budget": "Iterations", "eot": "Draws averaged (EOT)"}
     ax.set(xlabel=named.get(curve.parameter, curve.parameter), ylabel=f"Accuracy ({curve.column})")
+    _unit_axis(ax, "y")
+    legend_beside(ax)
+    return ax
+
+
+def roc(curves: "RocCurve | Mapping[str, RocCurve]", *, ax: "Axes | None" = None) -> "Axes":
+    """Draw the share of attacked samples that are detected against the share of clean ones that are reported.
+
+    Parameters
+    ----------
+    curves : RocCurve or dict of str to RocCurve
+        One curve, or several by name.
+    ax : Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    Axes
+        The area under each curve stands in the legend; a detector that guesses has 0.5, the dotted line.
+
+    Raises
+    ------
+    ValueError
+        If there is no curve.
+
+    Examples
+    --------
+    >>> from preshield import plots
+    >>> from preshield.evaluation.roc import roc
+    >>> ax = plots.roc({"PGD": roc(clean=[0.2, 0.6, 0.9], attacked=[0.1, 0.2])})
+    >>> ax.get_legend().get_texts()[0].get_text()
+    'PGD, area 0.92'
+    """
+    named = curves if isinstance(curves, Mapping) else {"": curves}
+    if not named:
+        raise ValueError("`curves` must hold at least one curve, got none.")
+    ax = one_axes(ax, 5.4)
+    ax.plot([0, 1], [0, 1], ":", color="0.6")
+    looks = zip(cycle(COLOURS), cycle(_DASHES), strict=False)
+    for (name, found), (colour, dashes) in zip(named.items(), looks, strict=False):
+        label = ", ".join(filter(None, [wrapped(name, 26), f"area {found.auc:.2f}"]))
+        ax.plot(found.fpr, found.tpr, color=colour, linestyle=dashes, label=label, clip_on=False, zorder=3)
+    ax.set(xlabel="Clean samples reported", ylabel="Attacked samples reported", aspect="equal")
+    _unit_axis(ax, "x")
     _unit_axis(ax, "y")
     legend_beside(ax)
     return ax

@@ -1,12 +1,12 @@
-"""Fourier spectra of images."""
+"""Fourier spectra of images and feature maps."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._core.checks import check_bool, check_values
-from .._core.tensors import to_numpy
+from .._core.checks import check_bool
+from .._core.fourier import log_spectrum
 from .._core.typing import Array
 from .figures import check_limits, fitting_axes, new_figure, one_axes
 
@@ -17,17 +17,24 @@ __all__ = ["spectra", "spectrum"]
 
 
 def spectrum(
-    x: Any, *, limits: tuple[float, float] | None = None, colorbar: bool = True, ax: "Axes | None" = None
+    x: Any,
+    *,
+    channels_first: bool = False,
+    limits: tuple[float, float] | None = None,
+    colorbar: bool = True,
+    ax: "Axes | None" = None,
 ) -> "Axes":
-    """Draw the two-dimensional Fourier spectrum of images.
+    """Draw the two-dimensional Fourier spectrum of images or feature maps.
 
-    The amplitudes are averaged over samples and channels and divided by the largest; their decimal logarithm
-    is shown, with the frequency zero in the middle.
+    That is `preshield.evaluation.metrics.spectrum`: the amplitudes are averaged over samples and channels
+    and divided by the largest; their decimal logarithm is shown, with the frequency zero in the middle.
 
     Parameters
     ----------
-    x : array_like, shape (N, H, W, C)
-        Images, or differences of images, with any number of channels.
+    x : array_like or tensor, shape (N, H, W, C)
+        Images, feature maps, or differences of them, with any number of channels.
+    channels_first : bool, default False
+        Whether `x` is `(N, C, H, W)`.
     limits : tuple of float, optional
         Logarithms of the amplitudes shown darkest and brightest; by default 0 and the decade above which 99%
         of the amplitudes lie.
@@ -53,7 +60,7 @@ def spectrum(
     'Cycles per pixel'
     """
     check_bool(colorbar=colorbar)
-    amplitudes = _amplitudes("x", x)
+    amplitudes = log_spectrum("x", x, channels_first)
     limits = _decades([amplitudes], limits)
     ax = one_axes(ax, 4.2, 3.4, "compressed")
     image = _draw_spectrum(ax, amplitudes, limits)
@@ -63,14 +70,20 @@ def spectrum(
 
 
 def spectra(
-    batches: Mapping[str, Any], *, limits: tuple[float, float] | None = None, axes: Array | None = None
+    batches: Mapping[str, Any],
+    *,
+    channels_first: bool = False,
+    limits: tuple[float, float] | None = None,
+    axes: Array | None = None,
 ) -> Array:
-    """Draw the spectra of several batches of images side by side, to one scale.
+    """Draw the spectra of several batches of images or feature maps side by side, to one scale.
 
     Parameters
     ----------
-    batches : dict of str to array_like, shape (N, H, W, C)
-        Images by name, such as ``{"clean": x, "attacked": x_adv, "difference": x_adv - x}``.
+    batches : dict of str to array_like or tensor, shape (N, H, W, C)
+        Images or feature maps by name, such as ``{"clean": x, "attacked": x_adv, "difference": x_adv - x}``.
+    channels_first : bool, default False
+        Whether they are `(N, C, H, W)`.
     limits : tuple of float, optional
         See `spectrum`; by default one scale that serves all.
     axes : array of Axes, shape (batches,), optional
@@ -93,7 +106,7 @@ def spectra(
     """
     if not batches:
         raise ValueError("`batches` must hold at least one batch of images, got none.")
-    found = {name: _amplitudes(f"batches[{name!r}]", x) for name, x in batches.items()}
+    found = {name: log_spectrum(f"batches[{name!r}]", x, channels_first) for name, x in batches.items()}
     limits = _decades(list(found.values()), limits)
     if axes is None:
         figure = new_figure(2.3 * len(found) + 1.5, 2.9, layout="compressed")
@@ -108,22 +121,6 @@ def spectra(
     return row
 
 
-def _amplitudes(name: str, x: Any) -> Array:
-    """Logarithm of the mean amplitude over the largest, frequency zero in the middle, shape (H, W)."""
-    x = to_numpy(x)
-    check_values(name, x)
-    if x.ndim != 4 or not x.size:
-        hint = "; add the batch axis with x[None]" if x.ndim == 3 else ""
-        raise ValueError(
-            f"`{name}` must be images of shape (N, H, W, C), at least one, got shape {x.shape}{hint}."
-        )
-    total = np.zeros(x.shape[1:3])
-    for sample in x:  # one at a time: complex numbers take much memory
-        total += np.abs(np.fft.fft2(sample, axes=(0, 1))).sum(axis=-1)
-    relative = np.fft.fftshift(total) / (total.max() or 1.0)
-    return np.asarray(np.log10(np.maximum(relative, 1e-20)))
-
-
 def _decades(amplitudes: Sequence[Array], limits: tuple[float, float] | None) -> tuple[float, float]:
     """The limits, or whole decades that show nearly all of the amplitudes, but no rounding errors."""
     check_limits(limits)
@@ -134,7 +131,7 @@ def _decades(amplitudes: Sequence[Array], limits: tuple[float, float] | None) ->
 
 
 def _draw_spectrum(ax: "Axes", amplitudes: Array, limits: tuple[float, float]) -> Any:
-    """Draw what `_amplitudes` returned; return the image, for its scale."""
+    """Draw what `log_spectrum` returned; return the image, for its scale."""
     height, width = amplitudes.shape
     image = ax.imshow(
         amplitudes,

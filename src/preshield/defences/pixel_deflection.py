@@ -1,0 +1,268 @@
+"""Pixel deflection."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .._core.checks import (
+    check_bool,
+    check_clip_values,
+    check_integer,
+    check_number,
+    check_option,
+    check_rng,
+    check_values,
+)
+from .._core.denoising import DENOISERS, denoise
+from .._core.layout import to_frames, working_dtype
+from .._core.random import draw_seed
+from .._core.tensors import to_numpy
+from .._core.threads import block_length, map_blocks, thread_count
+from .._core.typing import Array, ClipValues, Rng, Seed
+from ..preprocessor import Preprocessor
+
+__all__ = ["PixelDeflection"]
+
+DEFLECTIONS_AT_ONCE = 1 << 12  # whose random numbers are drawn together, at least those of one channel
+
+
+class PixelDeflection(Preprocessor):
+    """Overwrite some pixels with others from their neighbourhood, then denoise [1]_.
+
+    Each deflection picks a pixel of one channel and overwrites it with one that is drawn uniformly from the
+    square window around it, as far as that lies inside the image. The pixel itself is part of the window and
+    may be drawn. Deflections follow one another: a later one may copy what an earlier one wrote.
+
+    Parameters
+    ----------
+    clip_values : tuple
+        `(minimum, maximum)` of the data: numbers, or arrays that broadcast against one sample. Denoisers see
+        values scaled from this range to [0, 1], and their result is clipped to it.
+    deflections : int or float, default 200
+        Deflections of each channel of each image. A float in (0, 1] is a fraction of the pixels, rounded,
+        but at least one deflection.
+    window : int, default 10
+        How many rows and columns away a source may lie: the window has ``(2 * window + 1)**2`` pixels.
+    sigma : float, default 0.04
+        Standard deviation of the noise that the denoiser removes, in a range of [0, 1]; 0 removes nothing.
+    channels_first : bool, default False
+        Whether images are `(N, C, H, W)` and videos `(N, C, F, H, W)`.
+    apply_fit : bool, default False
+        Whether a classifier applies it when it is trained.
+    apply_predict : bool, default True
+        Whether a classifier applies it when it predicts.
+    activation_map : array_like or callable, optional
+        Probability with which a deflection is skipped where it would overwrite a pixel; it counts as done.
+        An array `(H, W)` for all images, `(N, H, W)` for the images of a batch, `(N, F, H, W)` for the frames
+        of videos, with values in [0, 1]; or a deterministic function that makes one from a NumPy batch in
+        the layout of `x`, called once for each pass.
+    denoiser : {"wavelet", "tv", "bilateral", "nlm", "wiener", None}, default "wavelet"
+        Which denoiser of scikit-image follows: soft wavelet thresholds by BayesShrink (three channels in
+        YCbCr), total variation, bilateral, non-local means or Wiener filter.
+    gradient : {"identity", "exact"}, default "identity"
+        Take the defence for the identity, or route the gradient to the pixels that were copied, through the
+        draw of the forward pass. The map is taken for a constant and the denoiser for the identity: only
+        with ``denoiser=None`` is the gradient exact.
+    rng : None, int or numpy.random.Generator, optional
+        Source of the draws. None takes them from NumPy's global state.
+    verbose : bool, default False
+        Show a progress bar.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter breaks its rule; if the batch is not one of images or videos, or the map does not fit
+        it.
+
+    Notes
+    -----
+    Images `(N, H, W, C)` or videos `(N, F, H, W, C)`, each channel of each frame with draws of its own; the
+    dtype is kept, and integers become `float32`. A window that is larger than the image holds all of it;
+    rows and columns 0, from which the authors' code never copies, are like any other. With the same draw, a
+    map of zeros and no map give the same. Working memory is 40 bytes for each deflection of the channel that
+    a thread works on.
+
+    References
+    ----------
+    .. [1] Prakash, Moran, Garber, DiLillo, Storer. Deflecting Adversarial Attacks with Pixel Deflection.
+       CVPR 2018. arXiv:1801.08926
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from preshield import PixelDeflection
+    >>> x = np.arange(64.0).reshape(1, 8, 8, 1)
+    >>> defended = PixelDeflection((0, 63), 20, window=1, denoiser=None, rng=0).transform(x)
+    >>> bool(0 < (defended != x).sum() <= 20)
+    True
+    """
+
+    domains = ("image", "video")
+    stochastic = True
+    gradients = ("identity", "exact")
+    paper = "arXiv:1801.08926"
+    known_attacks = ("Athalye and Carlini 2018 (arXiv:1804.03286): BPDA, ImageNet accuracy 0%",)
+
+    def __init__(
+        self,
+        clip_values: ClipValues,
+        deflections: float = 200,
+        window: int = 10,
+        sigma: float = 0.04,
+        channels_first: bool = False,
+        apply_fit: bool = False,
+        apply_predict: bool = True,
+        *,
+        activation_map: Array | Callable[[Array], Array] | None = None,
+        denoiser: str | None = "wavelet",
+        gradient: str = "identity",
+        rng: Rng = None,
+        verbose: bool = False,
+    ) -> None:
+        check_clip_values(clip_values)
+        _check_deflections(deflections)
+        check_integer("window", window, 1)
+        check_number("sigma", sigma, 0)
+        check_bool(channels_first=channels_first, apply_fit=apply_fit, apply_predict=apply_predict)
+        if activation_map is not None and not callable(activation_map):
+            _checked_map(activation_map)
+        if denoiser is not None:
+            check_option("denoiser", denoiser, tuple(DENOISERS))
+        check_option("gradient", gradient, self.gradients)
+        check_rng(rng)
+        check_bool(verbose=verbose)
+        self.clip_values = clip_values
+        self.deflections = deflections
+        self.window = window
+        self.sigma = sigma
+        self.channels_first = channels_first
+        self.apply_fit = apply_fit
+        self.apply_predict = apply_predict
+        self.activation_map = activation_map
+        self.denoiser = denoiser
+        self.gradient = gradient
+        self.rng = rng
+        self.verbose = verbose
+
+    def _draw(self, x: Array, rng: np.random.Generator) -> Seed:
+        return draw_seed(rng)
+
+    def _transform(self, x: Array, draw: Seed) -> Array:
+        from .._core.kernels.deflection import deflect
+
+        out = self._moved(deflect, x, self._maps(x), draw, "Pixel deflection" if self.verbose else None)
+        if self.denoiser is not None and x.size:
+            self._denoise(out, self.denoiser, float(self.sigma))
+            np.clip(out, *self.clip_values, out=out, casting="unsafe")
+        return out
+
+    def _gradient(self, x: Array, grad: Array, draw: Seed) -> Array:
+        if self.gradient == "identity":
+            return grad
+        from .._core.kernels.deflection import return_gradient
+
+        return self._moved(return_gradient, grad, self._maps(x), draw)
+
+    def _moved(
+        self, move: Callable[..., None], x: Array, maps: Array, draw: Seed, progress: str | None = None
+    ) -> Array:
+        """A copy of a batch, its values moved by a kernel."""
+        from .._core.kernels.deflection import DRAWS
+
+        out = np.empty(x.shape, working_dtype(x.dtype))
+        if not x.size:
+            return out
+        planes = np.moveaxis(to_frames(out, self.channels_first), -1, 2)
+        height, width = planes.shape[3:]
+        count, window = self._count(height * width), min(int(self.window), max(height, width))
+        of_sample = planes.shape[1] * planes.shape[2]
+        step = max(1, DEFLECTIONS_AT_ONCE // max(1, count))
+        in_cache = block_length(out)
+
+        def work(samples: slice) -> None:
+            # All planes share one stream of random numbers, so that the blocks do not matter.
+            skipped = samples.start * of_sample * count * DRAWS
+            rng = np.random.Generator(np.random.PCG64([int(word) for word in draw]).advance(skipped))
+            for start in range(samples.start, samples.stop, in_cache):
+                stop = min(start + in_cache, samples.stop)
+                out[start:stop] = x[start:stop]
+                for first in range(start * of_sample, stop * of_sample, step):
+                    length = min(step, stop * of_sample - first)
+                    move(planes, maps, rng.random((length, count, DRAWS)), first, window)
+
+        map_blocks(work, len(x), -(-len(x) // thread_count()), progress=progress)
+        return out
+
+    def _denoise(self, out: Array, denoiser: str, sigma: float) -> None:
+        """Denoise each frame of a batch, in units of the range."""
+        one = (1, *out.shape[1:])
+        low, high = (
+            to_frames(np.broadcast_to(np.asarray(bound, out.dtype), one), self.channels_first)[0]
+            for bound in self.clip_values
+        )
+        span = high - low
+        frames = to_frames(out, self.channels_first)
+
+        def work(rows: slice) -> None:
+            for row in range(rows.start, rows.stop):
+                sample, number = divmod(row, frames.shape[1])
+                unit = np.clip((frames[sample, number] - low[number]) / span[number], 0, 1)
+                frames[sample, number] = denoise(unit, denoiser, sigma) * span[number] + low[number]
+
+        progress = "Denoising" if self.verbose else None
+        map_blocks(work, int(np.prod(frames.shape[:2])), 1, progress=progress)
+
+    def _count(self, pixels: int) -> int:
+        """Deflections of a channel."""
+        if _is_fraction(self.deflections):
+            return max(1, round(float(self.deflections) * pixels))
+        return int(self.deflections)
+
+    def _maps(self, x: Array) -> Array:
+        """The activation maps of a batch, shape (N or 1, F or 1, H, W), or without rows and columns."""
+        given = self.activation_map
+        if given is None or not x.size:
+            return np.empty((1, 1, 0, 0))
+        if callable(given):  # with a batch of its own, as any framework takes it
+            given = given(np.array(x, x.dtype.newbyteorder("="), order="C"))
+        maps = _checked_map(given)
+        grid = to_frames(x, self.channels_first).shape[:4]
+        batch = grid if x.ndim == 5 else (grid[0], *grid[2:])
+        if maps.shape not in (batch, grid[2:]):
+            raise ValueError(
+                f"`activation_map` must be of shape {grid[2:]} or {batch} for `x` of shape {x.shape}, got "
+                f"{maps.shape}; pass a function of `x` where batches differ in size."
+            )
+        return np.ascontiguousarray(maps.reshape(grid if maps.ndim > 2 else (1, 1, *maps.shape)), np.float64)
+
+
+def _is_fraction(deflections: object) -> bool:
+    return isinstance(deflections, float | np.floating)
+
+
+def _check_deflections(deflections: float) -> None:
+    """Refuse what is neither a number of deflections nor a fraction of the pixels."""
+    if not _is_fraction(deflections):
+        check_integer("deflections", deflections, 0)
+    elif not 0 < deflections <= 1:
+        raise ValueError(
+            "`deflections` must be a number of pixels, as an integer, or a fraction of them, above 0 and at "
+            f"most 1, got {deflections!r}."
+        )
+
+
+def _checked_map(given: object) -> Array:
+    """An activation map as an array, if it can be one."""
+    maps = to_numpy(given)
+    check_values("activation_map", maps)
+    if not 2 <= maps.ndim <= 4:
+        raise ValueError(
+            "`activation_map` must be of shape (H, W), (N, H, W) or (N, F, H, W), got "
+            f"{maps.shape}; drop the axis of channels."
+        )
+    if maps.size and not (maps.min() >= 0 and maps.max() <= 1):
+        raise ValueError(
+            f"`activation_map` must lie in [0, 1], got values from {maps.min()} to {maps.max()}; scale it, "
+            "for example with (m - m.min()) / np.ptp(m)."
+        )
+    return maps

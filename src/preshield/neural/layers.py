@@ -1,0 +1,113 @@
+"""The convolutions of a model, by name."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any, Literal
+
+__all__ = ["convolution", "convolutions", "framework_of"]
+
+_OF_KERAS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
+
+
+def framework_of(model: object, name: str = "model") -> Literal["keras", "torch"]:
+    """Tell whether `model` is a Keras model or a torch module, without importing either to find out.
+
+    Parameters
+    ----------
+    model : object
+        The model.
+    name : str
+        What the message calls it.
+
+    Returns
+    -------
+    {"keras", "torch"}
+        A Keras model on the torch backend, which is a module too, is "keras".
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
+    if isinstance(model, getattr(keras, "Model", ())):
+        return "keras"
+    if isinstance(model, getattr(getattr(torch, "nn", None), "Module", ())):
+        return "torch"
+    raise TypeError(
+        f"`{name}` must be a Keras model or a torch module, got {type(model).__module__}."
+        f"{type(model).__name__}; of an ART classifier, give its `.model`."
+    )
+
+
+def convolutions(model: Any) -> dict[str, Any]:
+    """Two-dimensional convolutions of a model, transposed ones excepted.
+
+    Parameters
+    ----------
+    model : keras.Model or torch.nn.Module
+        The model.
+
+    Returns
+    -------
+    dict
+        Layers by name, in the order in which the model holds them. The name of a layer in a nested Keras
+        model is preceded by that of the model, ``"resnet50/conv1_conv"``; modules have torch's dotted names.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a Keras model nor a torch module.
+    """
+    if framework_of(model) == "torch":
+        conv = sys.modules["torch"].nn.Conv2d
+        return {name: module for name, module in model.named_modules() if isinstance(module, conv)}
+    classes = tuple(getattr(sys.modules["keras"].layers, name) for name in _OF_KERAS)
+    return {name: layer for name, layer in _keras_layers(model, "") if isinstance(layer, classes)}
+
+
+def convolution(
+    model: Any, name: str | None = None, which: Literal["first", "last"] = "last"
+) -> tuple[str, Any]:
+    """A convolution of a model: the one that is named, or the first or the last.
+
+    Parameters
+    ----------
+    model : keras.Model or torch.nn.Module
+        The model.
+    name : str, optional
+        Name of the convolution, as in `convolutions`.
+    which : {"first", "last"}
+        The one to take if none is named.
+
+    Returns
+    -------
+    tuple of str and layer
+        The name and the layer itself.
+
+    Raises
+    ------
+    TypeError
+        If `model` is neither a Keras model nor a torch module.
+    ValueError
+        If it has no convolution, or none of that name; the message lists the names.
+    """
+    found = convolutions(model)
+    if not found:
+        raise ValueError(
+            f"`model` must have a two-dimensional convolution, got a {type(model).__name__} without one."
+        )
+    if name is None:
+        name = list(found)[0 if which == "first" else -1]
+    if name not in found:
+        raise ValueError(
+            f"`layer` must be one of the convolutions {', '.join(map(repr, found))}, got {name!r}."
+        )
+    return name, found[name]
+
+
+def _keras_layers(model: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for layer in model.layers:
+        yield prefix + layer.name, layer
+        if isinstance(layer, sys.modules["keras"].Model):
+            yield from _keras_layers(layer, f"{prefix}{layer.name}/")

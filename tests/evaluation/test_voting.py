@@ -1,0 +1,294 @@
+"""A vote as an attacker sees it: gradients through all views, success by the votes."""
+
+import numpy as np
+import pytest
+
+from preshield import (
+    Chain,
+    FeatureSqueezing,
+    GaussianAugmentation,
+    GaussianBlur,
+    MajorityVote,
+    Preprocessor,
+    SpatialSmoothing,
+    evaluate,
+)
+
+pytest.importorskip("art")
+
+from art.attacks.evasion import DeepFool, HopSkipJump, ProjectedGradientDescent
+from art.estimators.classification import BlackBoxClassifier
+
+from preshield.evaluation.classifiers import PredictOnly, has_gradients
+from preshield.evaluation.estimator import DefendedClassifier
+from tests.evaluation.analytic import Analytic, Gain, threshold
+from tests.test_majority_vote import UNIT, WEIGHTS, X, art_classifier, scores, torch_model
+
+RNG = np.random.default_rng(1)
+BLUR = GaussianBlur()
+BLURS = [None, GaussianBlur(), Chain([GaussianBlur(), GaussianBlur()])]
+
+
+def smooth():
+    """A classifier with curvature: tanh of the values, weighted."""
+    w = WEIGHTS.astype(np.float64) / 4
+
+    def jacobian(x):
+        slope = 1 / np.cosh(x.reshape(len(x), -1, 1) - 0.5) ** 2
+        return np.moveaxis(slope * w, 2, 1).reshape(len(x), 4, *x.shape[1:])
+
+    return Analytic(lambda x: np.tanh(x.reshape(len(x), -1) - 0.5) @ w, jacobian, X.shape[1:], 4)
+
+
+def log_softmax(z):
+    return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("min_votes", [1, 2, 3])
+def test_scores_of_the_stand_in(min_votes):
+    """Minus the mean of what a class lacks in the views where it lacks least, worked out one by one."""
+    model = smooth()
+    stand_in = MajorityVote(model, BLURS, min_votes=min_votes).for_attacks(X, UNIT)
+    seen = [log_softmax(model.scores(X if v is None else v.transform(X))) for v in BLURS]
+    for n in range(len(X)):
+        for k in range(4):
+            lacks = sorted(z[n].max() - z[n, k] for z in seen)
+            assert stand_in.predict(X)[n, k] == pytest.approx(-np.mean(lacks[:min_votes]), abs=1e-4)
+    label = MajorityVote(model, BLURS, min_votes=min_votes).predict(X)
+    np.testing.assert_array_equal(stand_in.decide(X), label)
+    if min_votes > 1:
+        chosen = label >= 0
+        assert chosen.any()
+        np.testing.assert_array_equal(stand_in.predict(X).argmax(axis=1)[chosen], label[chosen])
+
+
+@pytest.mark.parametrize("min_votes", [1, 2, 3])
+def test_gradients_of_the_stand_in_meet_finite_differences(min_votes):
+    stand_in = MajorityVote(smooth(), BLURS, min_votes=min_votes).for_attacks(X, UNIT)
+    y = stand_in.predict(X).argmax(axis=1)
+    direction = RNG.standard_normal(X.shape).astype(np.float32)
+    step = np.float32(1e-3)
+
+    def along(function):
+        return (function(X + step * direction) - function(X - step * direction)) / (2 * step)
+
+    def against(gradient):
+        return (gradient * direction).sum(axis=(-3, -2, -1))
+
+    for labels in (y, np.eye(4)[y]):
+        loss = along(lambda x: stand_in.compute_loss(x, labels))  # noqa: B023
+        assert np.abs(loss).max() > 0.1
+        np.testing.assert_allclose(
+            against(stand_in.loss_gradient(X, np.eye(4)[y])), loss, rtol=0.02, atol=0.01
+        )
+    of_classes = stand_in.class_gradient(X)
+    np.testing.assert_allclose(
+        (of_classes * direction[:, None]).sum(axis=(2, 3, 4)), along(stand_in.predict), rtol=0.02, atol=0.01
+    )
+    np.testing.assert_array_equal(stand_in.class_gradient(X, 2), of_classes[:, 2:3])
+    np.testing.assert_array_equal(stand_in.class_gradient(X, y), of_classes[np.arange(6), y][:, None])
+
+
+def test_margin_has_the_sign_of_the_vote():
+    vote = MajorityVote(smooth(), BLURS, min_votes=3)
+    stand_in, label = vote.for_attacks(X, UNIT), vote.predict(X)
+    assert (label == -1).any()
+    assert (label >= 0).any()
+    for y in range(4):
+        margin = stand_in.margin(X, np.full(6, y))
+        np.testing.assert_array_equal(margin < 0, (label != y) & (label != -1))
+        assert (margin != 0).all()
+
+
+def test_the_backward_pass_sees_the_draws_of_its_views():
+    gain = Gain()
+    stand_in = MajorityVote(smooth(), [None, gain]).for_attacks(X, UNIT)
+    assert stand_in.stochastic
+    gain.used.clear()
+    stand_in.loss_gradient(X, np.eye(4)[[0] * 6])
+    (forward, drawn), (backward, again) = gain.used
+    assert (forward, backward) == ("forward", "backward")
+    assert drawn == again
+    assert (
+        DefendedClassifier(stand_in, draws=5, clip_values=UNIT, nb_classes=4, input_shape=X.shape[1:]).draws
+        == 5
+    )
+
+
+def test_every_gradient_of_the_views_is_tried():
+    median = SpatialSmoothing(3)
+    stand_in = MajorityVote(smooth(), [None, median, Chain([median, BLUR])]).for_attacks(X, UNIT)
+    first, second = stand_in.variants()
+    assert first is stand_in
+    kinds = [(v.views[1].defence.gradient, v.views[2].defence.defences[0].gradient) for v in (first, second)]
+    assert kinds == [("identity", "identity"), ("exact", "exact")]
+    np.testing.assert_array_equal(first.decide(X), second.decide(X))
+    assert len(MajorityVote(smooth(), BLURS).for_attacks(X, UNIT).variants()) == 1
+
+
+@pytest.mark.parametrize("kind", ["torch", "tensorflow"])
+def test_gradients_of_real_classifiers(kind):
+    """Linear, so in closed form: what the rival gains on the label of each view, through its adjoint."""
+    vote = MajorityVote(art_classifier(kind), [None, BLUR], min_votes=2)
+    stand_in = vote.for_attacks(X, UNIT)
+    y = stand_in.predict(X).argmax(axis=1)
+    rival = np.where(np.arange(4) == y[:, None], -np.inf, stand_in.predict(X)).argmax(axis=1)
+    expected = np.zeros(X.shape)
+    for view, top in zip([None, BLUR], vote.votes(X).T, strict=True):
+        towards = (WEIGHTS[:, rival] - WEIGHTS[:, top]).T.reshape(X.shape)
+        expected += (towards if view is None else view.estimate_gradient(X, towards)) / 2
+    found = stand_in.loss_gradient(X, np.eye(4, dtype=np.float32)[y])
+    scale = np.abs(expected).sum() / np.abs(found).sum()  # classifiers average over the batch or add
+    np.testing.assert_allclose(found * scale, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_models_and_callables_as_they_are_attacked():
+    assert has_gradients(MajorityVote(torch_model(), [None], min_votes=1).for_attacks(X, UNIT))
+    blind = MajorityVote(scores).for_attacks(X, UNIT)
+    assert isinstance(blind, PredictOnly)
+    np.testing.assert_array_equal(blind.predict(X), MajorityVote(scores).predict(X))
+    with pytest.raises(TypeError, match="is for attacks; train the classifier itself"):
+        MajorityVote(smooth(), BLURS).for_attacks(X, UNIT).fit(X, X)
+
+
+# A task in closed form: class 1 where the mean exceeds 0.5
+
+SHAPE = (8, 8, 3)
+Y = np.arange(12) % 2
+OFFSETS = np.linspace(0.05, 0.35, 12)
+SAMPLES = np.float32(0.5 + np.where(Y, 1, -1) * OFFSETS)[:, None, None, None] + RNG.uniform(
+    -0.1, 0.1, (12, *SHAPE)
+).astype(np.float32)
+OPTIONS = {"budget": 20, "verbose": False, "columns": ("adaptive", "black-box", "oblivious")}
+
+
+def test_black_box_alone_flatters_the_vote():
+    """The same vote, once as a callable and once with its gradients."""
+    model = threshold(SHAPE, slope=20)
+    honest, blind = MajorityVote(model), MajorityVote(model.scores)
+    report = evaluate(model, SAMPLES, Y, {"honest": honest, "blind": blind}, **OPTIONS)
+    assert report["honest"].columns["clean"].accuracy == report["blind"].columns["clean"].accuracy == 1
+    assert report["honest"].columns["adaptive"].accuracy == 0
+    assert report["blind"].columns["adaptive"].accuracy > 0.5
+    assert np.isfinite(report["honest"].norms).all()
+    assert "there are no gradients" in report["blind"].remarks[0]
+    assert not report["honest"].remarks
+
+
+def test_norms_of_a_linear_vote():
+    """Two views that shift the mean by different amounts: both must cross, so the further one decides."""
+
+    class Shift(Preprocessor):
+        domains = ("image",)
+        gradient_kind = "exact"
+
+        def __init__(self, by):
+            self.by = by
+
+        def _transform(self, x, draw):
+            return x + np.float32(self.by)
+
+    vote = MajorityVote(threshold(SHAPE, slope=20), [None, Shift(0.02), Shift(-0.03)], min_votes=2)
+    unanimous = MajorityVote(threshold(SHAPE, slope=20), [None, Shift(0.02), Shift(-0.03)], min_votes=3)
+    report = evaluate(
+        threshold(SHAPE, slope=20),
+        SAMPLES,
+        Y,
+        {"two": vote, "three": unanimous},
+        **OPTIONS | {"columns": ["adaptive", "oblivious"]},
+    )
+    mean, sign = SAMPLES.mean(axis=(1, 2, 3)), np.where(Y, 1, -1)
+    size = np.sqrt(192)
+    # 0 becomes 1 in the views that stand at +0.02 and 0, and last in that at -0.03; 1 becomes 0 the other way
+    for name, shift in {"two": 0.0, "three": np.where(Y, 0.02, -0.03)}.items():
+        exact = sign * (mean + shift - 0.5) * size
+        np.testing.assert_allclose(report[name].columns["adaptive"].norms, exact, rtol=0.02)
+        assert report[name].defence.name == "MajorityVote"
+        oblivious = report[name].columns["oblivious"].norms  # of examples made without the vote
+        np.testing.assert_array_equal(oblivious, report["none"].columns["adaptive"].norms)
+    assert "MajorityVote" in report.to_html()
+
+
+def test_rejection_is_counted_and_is_no_success():
+    """As the classifier: at grey the two views disagree, and the attack goes on until they agree again."""
+
+    class Lift(Preprocessor):
+        domains = ("image",)
+        gradient_kind = "exact"
+
+        def _transform(self, x, draw):
+            return x + np.float32(0.1)
+
+    vote = MajorityVote(threshold(SHAPE, slope=20), [None, Lift()])
+    label = vote.predict(SAMPLES)
+    report = evaluate(vote, SAMPLES, Y, [FeatureSqueezing(UNIT, 8)], **OPTIONS)
+    clean = report["none"].columns["clean"]
+    np.testing.assert_array_equal(clean.outcomes[0], np.where(label == -1, -1, label == Y))
+    assert clean.rejection_rate > 0
+    for row in report.rows:
+        found = row.columns["adaptive"]
+        assert found.accuracy == 0
+        assert found.safe == 0
+    mean = SAMPLES.mean(axis=(1, 2, 3))
+    distance = np.where(Y, mean + 0.1 - 0.5, 0.5 - mean) * np.sqrt(192)
+    np.testing.assert_allclose(report["none"].columns["adaptive"].norms, distance, rtol=0.02)
+    assert report.settings["classifier"] == "MajorityVote"
+    assert "Coverage" in report.table()
+    assert not [d for d in report.diagnostics if d.check == "gradient far from finite differences"]
+
+
+def test_a_stochastic_vote_is_judged_over_draws():
+    noise = GaussianAugmentation(0.05, augmentation=False, clip_values=UNIT)
+    vote = MajorityVote(threshold(SHAPE, slope=20), [None, noise])
+    report = evaluate(vote, SAMPLES, Y, [], eot=3, **OPTIONS | {"columns": ["adaptive"]})
+    assert report["none"].columns["adaptive"].outcomes.shape == (3, 12)
+    assert not [d for d in report.diagnostics if d.check == "results change between runs"]
+    again = evaluate(vote, SAMPLES, Y, [], eot=3, **OPTIONS | {"columns": ["adaptive"]})
+    np.testing.assert_array_equal(report["none"].norms, again["none"].norms)
+
+
+def test_refused_as_a_row():
+    with pytest.raises(ValueError, match=r"`defences\['vote'\]` cannot take samples of shape \(8, 8, 3\)"):
+        evaluate(threshold(SHAPE), SAMPLES, Y, {"vote": MajorityVote(scores)}, **OPTIONS)
+    with pytest.raises(ValueError, match='must not use the name "none"'):
+        evaluate(threshold(SHAPE), SAMPLES, Y, {"none": MajorityVote(threshold(SHAPE))}, **OPTIONS)
+
+
+# Attacks of ART
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lambda c: ProjectedGradientDescent(c, eps=0.5, eps_step=0.05, max_iter=15, verbose=False),
+        lambda c: DeepFool(c, max_iter=20, epsilon=0.1, nb_grads=2, verbose=False),
+    ],
+    ids=["PGD", "DeepFool"],
+)
+def test_gradient_attacks_of_art(attack):
+    vote = MajorityVote(threshold(SHAPE, slope=20))
+    found = attack(vote.for_attacks(SAMPLES, UNIT)).generate(SAMPLES)
+    assert (vote.predict(SAMPLES) == Y).all()
+    assert (vote.predict(found) == 1 - Y).all()
+
+
+def as_art(vote, label, classes):
+    """The recipe of the documentation: a rejected sample counts as its own class, so nothing is won by it."""
+
+    def predict(x):
+        found = vote.predict(x)
+        return np.eye(classes)[np.where(found == -1, label, found)]
+
+    return BlackBoxClassifier(predict, SHAPE, classes, clip_values=UNIT)
+
+
+def test_decision_attacks_of_art():
+    """Against a vote that rejects: each class on its own, and every example gets a wrong label."""
+    vote = MajorityVote(threshold(SHAPE, slope=20).scores, min_votes=3)
+    np.random.seed(0)
+    for label in (0, 1):
+        x = SAMPLES[label == Y][:2]
+        attack = HopSkipJump(as_art(vote, label, 2), max_iter=2, max_eval=100, init_eval=5, verbose=False)
+        found = attack.generate(x)
+        assert (vote.predict(found) == 1 - label).all()
+        assert np.abs(found - x).max() > 0
