@@ -42,18 +42,36 @@ def test_stored_results(path):
 
 
 def test_the_tutorial_makes_the_mistakes_that_it_speaks_of():
-    notebook = nbformat.read(ROOT / "examples" / "extending.ipynb", as_version=4)
-    reports = [
-        output["data"]["text/plain"]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if "Worst case" in output.get("data", {}).get("text/plain", "")
-    ]
-    honest, masked, lucky = (Report(text) for text in reports)
+    honest, masked, lucky = stored_reports("extending")
     assert not honest.doubts
     assert masked.doubts.count("Forgotten: ") >= 2
     assert masked.figure("Forgotten", "Worst case") > honest.figure("RandomShift", "Worst case") + 0.2
     assert lucky.figure("RandomShift", "Worst case") > honest.figure("RandomShift", "Worst case") + 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("audio", ["MP3, 8 kbit/s", "4 kHz and back"]),
+        ("video", ["H.264, crf 23", "H.264, crf 28", "H.264, crf 35"]),
+    ],
+)
+def test_codecs_restore_what_was_attacked_without_knowledge_of_them(name, rows):
+    for report in stored_reports(name):
+        for row in rows:
+            assert report.figure(row, "Oblivious") > report.figure("none", "Oblivious") + 0.4
+    smallest = stored_reports(name)[-1]
+    for row in rows:  # and how little that means
+        assert smallest.figure(row, "Adaptive") == 0
+        assert smallest.figure(row, "Norm") > smallest.figure("none", "Norm")
+
+
+def stored_reports(name):
+    """The reports that a notebook shows, in their order."""
+    notebook = nbformat.read(ROOT / "examples" / f"{name}.ipynb", as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    texts = [output.get("data", {}).get("text/plain", "") for output in outputs]
+    return [Report(text) for text in texts if "Worst case" in text]
 
 
 class Report:
