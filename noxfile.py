@@ -31,7 +31,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests and the doctests."""
     session.install(TORCH)
     session.install(".[test]")
-    session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session

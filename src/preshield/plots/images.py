@@ -151,7 +151,9 @@ def show_image(ax: "Axes", image: Array) -> None:
 
 def heading(ax: "Axes", title: str, subtitle: str = "", level: bool = False) -> None:
     """Write above an image, at the level of titles that have a subtitle or of those that have none."""
-    ax.set_title(wrapped(title, 16), fontsize=7, fontweight="bold", pad=12 if level else 4)
+    room = ax.get_position().width * ax.figure.bbox.width / ax.figure.dpi  # in inches
+    characters = min(max(int(23 * room), 12), 16)  # of this size, and no longer lines where there is more
+    ax.set_title(wrapped(title, characters), fontsize=7, fontweight="bold", pad=12 if level else 4)
     ax.annotate(
         subtitle,
         (0.5, 1),

@@ -125,7 +125,7 @@ def _plan_images(
             style = {"fontsize": 7, "fontweight": "bold", "ha": "right", "va": "center"}
             ax.text(1, 0.5, "Attacked through\nthe defence:", transform=ax.transAxes, **style)
 
-    return SamplePlan(rows, columns, 0.5 + rows * (_image_height(clean, columns) + CAPTION), draw)
+    return SamplePlan(rows, columns, 0.6 + rows * (_image_height(clean, columns) + CAPTION), draw)
 
 
 def _plan_videos(
