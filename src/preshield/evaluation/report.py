@@ -12,6 +12,7 @@ import numpy as np
 from .._core.typing import Array
 from ..chain import Chain
 from . import metrics
+from .documents import document, saved
 
 __all__ = [
     "COLUMNS",
@@ -490,10 +491,7 @@ class RobustnessReport:
         """
         from .report_html import page
 
-        text = page(self)
-        if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
-        return text
+        return saved(page(self), path)
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Everything in the report as JSON.
@@ -508,9 +506,7 @@ class RobustnessReport:
         str
         """
         text = json.dumps({"format": FORMAT, "report": _plain(self)}, indent=1, allow_nan=False)
-        if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
-        return text
+        return saved(text, path)
 
     @classmethod
     def from_json(cls, source: str | Path) -> Self:
@@ -530,19 +526,9 @@ class RobustnessReport:
         ValueError
             If it is no report of this version.
         """
-        inline = isinstance(source, str) and source.lstrip().startswith("{")
-        text = str(source) if inline else Path(source).read_text(encoding="utf-8")
+        record = document(source, "RobustnessReport", FORMAT)
         try:
-            document = json.loads(text)
-            found = document["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"`source` must be the JSON of a RobustnessReport: {error!r}.") from error
-        if found != FORMAT:
-            raise ValueError(
-                f"`source` has format {found!r}; this version of preshield reads format {FORMAT}."
-            )
-        try:
-            report = _revived(document["report"])
+            report = _revived(record["report"])
         except (KeyError, TypeError) as error:
             raise ValueError(f"`source` holds a damaged record: {error!r}.") from error
         if not isinstance(report, cls):

@@ -9,6 +9,7 @@ import numpy as np
 
 from .._core.typing import Array
 from . import metrics
+from .documents import document, saved
 from .metrics import REJECTED
 
 __all__ = ["VotePoint", "VoteReport", "elect"]
@@ -194,10 +195,7 @@ class VoteReport:
             "y": self.y.tolist(),
             "min_votes": self.min_votes,
         }
-        text = json.dumps(record)
-        if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
-        return text
+        return saved(json.dumps(record), path)
 
     @classmethod
     def from_json(cls, source: str | Path) -> Self:
@@ -217,20 +215,13 @@ class VoteReport:
         ValueError
             If it is no report of this version.
         """
-        inline = isinstance(source, str) and source.lstrip().startswith("{")
-        text = str(source) if inline else Path(source).read_text(encoding="utf-8")
+        record = document(source, "VoteReport", FORMAT)
         try:
-            record = json.loads(text)
-            found = record["format"]
             views, y = tuple(record["views"]), np.array(record["y"], dtype=np.int64)
             votes = np.array(record["votes"], dtype=np.int64).reshape(len(y), len(views))
             min_votes = int(record["min_votes"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"`source` must be the JSON of a VoteReport: {error!r}.") from error
-        if found != FORMAT:
-            raise ValueError(
-                f"`source` has format {found!r}; this version of preshield reads format {FORMAT}."
-            )
         return cls(views, votes, y, min_votes)
 
 
