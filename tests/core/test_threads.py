@@ -1,5 +1,6 @@
 """Blocks and threads."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -131,3 +132,29 @@ def test_progress(monkeypatch, capsys, threads):
     assert captured.out == ""
     assert "Working: 100%" in captured.err
     assert "10/10" in captured.err
+
+
+INTERRUPT = """
+import threading
+from preshield._core.threads import map_blocks
+
+start = threading.Thread.start
+
+def interrupted(thread):
+    threading.Thread.start = start
+    start(thread)
+    raise KeyboardInterrupt
+
+threading.Thread.start, done = interrupted, []
+try:
+    map_blocks(done.append, 10**6, 1)
+except KeyboardInterrupt:
+    print(len(done) < 10**6)
+"""
+
+
+def test_an_interrupt_while_a_thread_starts_lets_the_process_end():
+    script = [sys.executable, "-c", INTERRUPT]
+    env = {**os.environ, "PRESHIELD_NUM_THREADS": "2"}
+    out = subprocess.run(script, capture_output=True, text=True, timeout=60, check=True, env=env)
+    assert out.stdout == "True\n"

@@ -378,7 +378,10 @@ def test_an_interrupted_call_leaves_nothing(engine, tmp_path):
             time.sleep(0.02)
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        try:
+            out, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()  # or leaving the block would wait for it
     assert (process.returncode, out) == (0, "interrupted\n")
     assert not list(tmp_path.iterdir())
     assert not _running(tmp_path)

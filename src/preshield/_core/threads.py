@@ -3,7 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -62,6 +62,12 @@ def map_blocks(
     pending = iter([slices[i : i + run] for i in range(0, len(slices), run)])
     bar, lock = _bar(total, progress), threading.Lock()
 
+    def stop() -> None:
+        """Nobody takes another block."""
+        with lock:
+            for _ in pending:
+                pass
+
     def drain() -> None:
         while True:
             with lock:
@@ -75,14 +81,16 @@ def map_blocks(
                         with lock:
                             bar.update(rows.stop - rows.start)
             except BaseException:
-                with lock:  # nobody takes another block
-                    for _ in pending:
-                        pass
+                stop()
                 raise
 
-    helpers = [_pool().submit(drain) for _ in range(threads - 1)]
+    helpers: list[Future[None]] = []
     try:
+        helpers.extend(_submit(drain) for _ in range(threads - 1))  # keeps those before an interrupt
         drain()
+    except BaseException:
+        stop()
+        raise
     finally:
         errors = [helper.exception() for helper in helpers if not helper.cancel()]
         if bar is not None:
@@ -90,6 +98,18 @@ def map_blocks(
     for error in errors:
         if error is not None:
             raise error
+
+
+def _submit(function: Callable[[], None]) -> "Future[None]":
+    try:
+        return _pool().submit(function)
+    except BaseException:
+        # An interrupt while a thread starts leaves it unknown to the pool, which would not tell it to end
+        # when the process does. Shutting down ends all of them, once their work is done.
+        pool = _pool()
+        _pool.cache_clear()
+        pool.shutdown(wait=False)
+        raise
 
 
 def _bar(total: int, progress: str | None) -> Any:
