@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 
@@ -75,6 +77,50 @@ def test_keras(activation):
         classifier.predict(X), softmax(scores(X)) if activation else scores(X), rtol=1e-4
     )
     check_gradients(classifier)
+
+
+def test_gradients_of_keras_are_those_of_art():
+    """For batches of every size, and from any types that attacks of ART pass."""
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, activation="relu"),
+            layers.BatchNormalization(),
+            layers.Dropout(0.5),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+    x = RNG.random((5, 8, 8, 3), dtype=np.float32)
+    y = np.eye(3, dtype=np.float32)[[0, 2, 1, 1, 0]]
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    expected = TensorFlowV2Classifier(model, 3, (8, 8, 3), loss_object=loss, clip_values=(0, 1))
+    classifier = as_classifier(model, x[:2], (0, 1))
+    for count in (5, 3, 1):
+        wanted = expected.loss_gradient(x[:count], y[:count])
+        found = classifier.loss_gradient(x[:count], y[:count])
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        classifier.loss_gradient(x.astype(np.float64), y > 0),
+        expected.loss_gradient(x, y),
+        rtol=1e-5,
+        atol=1e-7,
+    )
+    # the weights that the model has now, and not those that it had
+    before = classifier.loss_gradient(x, y)
+    model.layers[-1].set_weights([-weights for weights in model.layers[-1].get_weights()])
+    after = classifier.loss_gradient(x, y)
+    assert np.abs(after - before).max() > 0.01 * np.abs(before).max()
+    np.testing.assert_allclose(after, expected.loss_gradient(x, y), rtol=1e-5, atol=1e-7)
+    # what ART itself does: of a tensor, and with dropout
+    tensor = sys.modules["tensorflow"].convert_to_tensor(x)
+    np.testing.assert_allclose(classifier.loss_gradient(tensor, y).numpy(), after, rtol=1e-5, atol=1e-7)
+    dropped = classifier.loss_gradient(x, y, training_mode=True)
+    assert np.abs(dropped - after).max() > 0.01 * np.abs(after).max()
 
 
 def test_art_as_it_is():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from preshield import FeatureSqueezing, curve
+from preshield import FeatureSqueezing, GaussianAugmentation, MajorityVote, curve, evaluate
 
 pytest.importorskip("art")
 
@@ -58,6 +58,52 @@ def test_draws():
     assert all(0 <= value <= 1 for value in found.accuracy["Gain"])
 
 
+@pytest.mark.parametrize(
+    ("parameter", "values", "options"),
+    [
+        ("eot", [1, 3], {"columns": ["noise", "oblivious", "transfer", "adaptive"]}),
+        ("eot", [2, 1], {"threat": "linf", "eps": 0.2}),
+        ("budget", [4, 8], {"eot": 2}),
+        ("eps", [0.1, 0.3], {"eot": 2, "threat": "linf"}),
+    ],
+)
+def test_the_figures_are_those_of_single_evaluations(parameter, values, options):
+    options = {"columns": ["oblivious", "adaptive"], "budget": 8} | options
+    options["surrogate"] = threshold(SHAPE, level=0.45)
+    found = drawn([Gain(0.2), Identity()], parameter, values, **options)
+    for place, value in enumerate(values):
+        single = options | {parameter: value, "verbose": False}
+        report = evaluate(threshold(SHAPE, slope=10), X, Y, [Gain(0.2), Identity()], **single)
+        assert {name: accuracy[place] for name, accuracy in found.accuracy.items()} == {
+            row.name: row.worst_case for row in report.rows
+        }
+
+
+def test_a_classifier_that_draws_is_attacked_anew_for_each_number_of_draws():
+    noise = GaussianAugmentation(0.3, augmentation=False, apply_predict=True)
+    options = {"threat": "linf", "eps": 0.2, "columns": ["oblivious"], "budget": 6, "verbose": False}
+
+    def asked(run, *arguments, **more):
+        model = threshold(SHAPE, slope=10)
+        run(MajorityVote(model, [None, noise, noise]), X, Y, {}, *arguments, **options, **more)
+        return model.differentiated
+
+    assert asked(curve, "eot", [1, 3]) == asked(evaluate, eot=1) + asked(evaluate, eot=3) > 0
+
+
+def test_nothing_is_attacked_that_nobody_sees():
+    def asked(parameter, values, **options):
+        model = threshold(SHAPE, slope=10)
+        curve(model, X, Y, {}, parameter, values, verbose=False, **options)
+        return model.differentiated
+
+    once = threshold(SHAPE, slope=10)  # without the adaptive column there are no diagnostics
+    evaluate(once, X, Y, {}, columns=["oblivious"], budget=5, verbose=False)
+    assert asked("budget", [5]) == once.differentiated > 0
+    assert asked("eot", [1, 2, 4], budget=5) == once.differentiated  # the undefended classifier draws nothing
+    assert asked("budget", [5, 5]) == 2 * once.differentiated
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="`parameter` must be one of 'eps', 'budget', 'eot', got 'steps'"):
         drawn({}, "steps", [1])
@@ -69,6 +115,10 @@ def test_refusals():
         drawn({}, "budget", [0])
     with pytest.raises(ValueError, match="`eps` must be at least 0, got -1"):
         drawn({}, "eps", [1, -1], threat="l2-minimum")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'draws'"):
+        drawn({}, "budget", [1], draws=2)
+    with pytest.raises(TypeError, match="`verbose` must be"):
+        drawn({}, "budget", [1], verbose=None)
 
 
 class Impatient(Identity):

@@ -148,10 +148,12 @@ def _from_keras(model: Any, x: Array, clip_values: tuple[float, float]) -> Any:
             f"`classifier` is a Keras model on the {backend!r} backend; attacks need TensorFlow or torch: "
             "set the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
         )
-    art = require("art.estimators.classification", extra="art")
+    require("art", extra="art")
     losses = require("keras", extra="tensorflow").losses
+    from .keras_classifier import KerasClassifier
+
     outputs = _outputs(lambda: np.asarray(model(x, training=False)), x, getattr(model, "input_shape", None))
-    return art.TensorFlowV2Classifier(
+    return KerasClassifier(
         model=model,
         nb_classes=outputs.shape[1],
         input_shape=x.shape[1:],

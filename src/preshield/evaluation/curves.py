@@ -1,11 +1,15 @@
 """Accuracy against what an attacker is given."""
 
+import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .._core.checks import check_number, check_option
-from .evaluate import evaluate
-from .report import Curve
+from .._core.checks import check_bool, check_number, check_option
+from .evaluate import evaluate, prepared
+from .report import Curve, RobustnessRow
+
+if TYPE_CHECKING:
+    from .run import Run
 
 __all__ = ["curve"]
 
@@ -40,6 +44,11 @@ def curve(
     ValueError
         If `parameter` is none of these, or there are no values.
 
+    Notes
+    -----
+    There are no diagnostics: `evaluate` makes them for one value. With `parameter="eot"`, an undefended
+    classifier that draws nothing is attacked once.
+
     Examples
     --------
     >>> import numpy as np
@@ -65,13 +74,24 @@ def curve(
         report = evaluate(classifier, x, y, defences, **options)
         accuracy = {row.name: tuple(map(row.accuracy_at, values)) for row in report.rows}
         return Curve(parameter, values, accuracy, "worst case")
-    reports = []
+    signature = inspect.signature(evaluate)
+    first: Run | None = None
+    found: list[list[RobustnessRow]] = []
     for value in values:
-        report = evaluate(classifier, x, y, defences, **{**options, parameter: value})
-        if not report.complete:
+        given = signature.bind(classifier, x, y, defences, **{**options, parameter: value})
+        given.apply_defaults()
+        arguments = dict(given.arguments)
+        verbose = arguments.pop("verbose")
+        check_bool(verbose=verbose)
+        run = prepared(**arguments)
+        first = first or run
+        if parameter == "eot":
+            run.take_examples(first)
+        run.execute(verbose=verbose, diagnosed=False)  # nobody would see the diagnostics
+        if not run.complete:
             break
-        reports.append(report)
-    if not reports:
+        found.append(run.rows)
+    if not found:
         raise KeyboardInterrupt
-    accuracy = {row.name: tuple(report[row.name].worst_case for report in reports) for row in reports[0].rows}
-    return Curve(parameter, values[: len(reports)], accuracy, "worst case")
+    accuracy = {rows[0].name: tuple(row.worst_case for row in rows) for rows in zip(*found, strict=True)}
+    return Curve(parameter, values[: len(found)], accuracy, "worst case")

@@ -2,11 +2,10 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._core.checks import check_bool, check_integer, check_number, check_option
 from .._core.optional import require
-from .classifiers import unchanged
 from .report import RobustnessReport, Threat
 from .subjects import (
     as_factories,
@@ -19,7 +18,10 @@ from .subjects import (
     range_of,
 )
 
-__all__ = ["evaluate"]
+if TYPE_CHECKING:
+    from .run import Run
+
+__all__ = ["evaluate", "prepared"]
 
 THREATS = ("l2-minimum", "linf", "l2")
 BUDGET = 50
@@ -112,6 +114,45 @@ def evaluate(
     >>> report["FeatureSqueezing"].columns["clean"].accuracy
     1.0
     """
+    check_bool(verbose=verbose)
+    run = prepared(
+        classifier,
+        x,
+        y,
+        defences,
+        threat=threat,
+        eps=eps,
+        attacks=attacks,
+        eot=eot,
+        seed=seed,
+        batch_size=batch_size,
+        budget=budget,
+        surrogate=surrogate,
+        clip_values=clip_values,
+        columns=columns,
+    )
+    run.execute(verbose=verbose)
+    return run.report(defences, type(classifier).__name__)
+
+
+def prepared(
+    classifier: Any,
+    x: Any,
+    y: Any,
+    defences: Any,
+    *,
+    threat: str,
+    eps: float | None,
+    attacks: Any,
+    eot: int,
+    seed: int,
+    batch_size: int,
+    budget: int | None,
+    surrogate: Any,
+    clip_values: tuple[float, float] | None,
+    columns: Sequence[str] | None,
+) -> "Run":
+    """Check the arguments of `evaluate`, and return the work that they ask for."""
     with warnings.catch_warnings():  # ART says what it does not find
         warnings.filterwarnings("ignore", "PyTorch not found|IProgress not found")
         require("art", extra="art")
@@ -130,13 +171,12 @@ def evaluate(
         raise ValueError(
             f"`eps` must be given with threat={threat!r}: the bound of the perturbation, got None."
         )
-    check_bool(verbose=verbose)
     names = check_columns(columns, surrogate)
     x, y = as_samples(x), as_labels(y)
     if len(x) != len(y):
         raise ValueError(f"`y` must hold one label for each of the {len(x)} samples of `x`, got {len(y)}.")
     low, high = range_of(clip_values, classifier, x)
-    run = Run(
+    return Run(
         x,
         y,
         as_subjects(classifier, defences, x, y, (low, high)),
@@ -151,6 +191,3 @@ def evaluate(
         batch_size=int(batch_size),
         columns=names,
     )
-    with unchanged(run.surrogate, *(subject.classifier for subject in run.subjects)):
-        run.execute(verbose=verbose)
-    return run.report(defences, type(classifier).__name__)

@@ -13,7 +13,7 @@ import numpy as np
 from .._core.progress import progress_bar
 from .._core.typing import Array, Shape
 from .attacks import Attacker, gradient_variants
-from .classifiers import has_gradients
+from .classifiers import has_gradients, unchanged
 from .diagnostics import Evidence, diagnose
 from .estimator import DefendedClassifier
 from .minimum_norm import Adversarials
@@ -83,10 +83,22 @@ class Run:
         self.diagnostics: list[Diagnostic] = []
         self.complete = False
 
-    def execute(self, *, verbose: bool) -> None:
-        """Do all rows; stop quietly after Ctrl-C, unless there is nothing to show."""
+    def execute(self, *, verbose: bool, diagnosed: bool = True) -> None:
+        """Do all rows; stop quietly after Ctrl-C, unless there is nothing to show.
+
+        Parameters
+        ----------
+        verbose : bool
+            Show a progress bar.
+        diagnosed : bool
+            Whether to look for signs that an attack was too weak.
+        """
         form = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-        with progress_bar(total=len(self.subjects), disable=not verbose, bar_format=form) as bar:
+        models = (self.surrogate, *(subject.classifier for subject in self.subjects))
+        with (
+            progress_bar(total=len(self.subjects), disable=not verbose, bar_format=form) as bar,
+            unchanged(*models),
+        ):
             try:
                 for place, subject in enumerate(self.subjects):
                     bar.set_description(subject.name, refresh=False)
@@ -94,15 +106,28 @@ class Run:
                     def progress(done: float, place: int = place) -> None:
                         bar.update(max(0.0, place + done - bar.n))
 
-                    row, diagnostics = self._row(subject, progress)
+                    row, evidence = self._row(subject, progress)
+                    found = diagnose(evidence) if diagnosed and "adaptive" in row.columns else []
                     self.rows.append(row)
-                    self.diagnostics += diagnostics
+                    self.diagnostics += found
                 self.complete = True
             except KeyboardInterrupt:
                 if not self.rows:
                     raise
 
-    def _row(self, subject: Subject, progress: Progress) -> tuple[RobustnessRow, list[Diagnostic]]:
+    def take_examples(self, other: "Run") -> None:
+        """Take from a run that differs in `eot` alone what does not depend on it.
+
+        These are the examples made on the undefended classifier and on the surrogate, if those draw nothing.
+        """
+        attacked = {"oblivious": self.subjects[0].classifier, "transfer": self.surrogate}
+        self.made = {
+            name: kept
+            for name, kept in other.made.items()
+            if not getattr(attacked[name], "stochastic", False)
+        }
+
+    def _row(self, subject: Subject, progress: Progress) -> tuple[RobustnessRow, Evidence]:
         models = self._models(subject)
         white = self._white(subject.classifier)
         if subject is self.subjects[0]:
@@ -132,8 +157,7 @@ class Run:
         )
         x, y = self._batch(self.batches[0])
         chosen = np.flatnonzero(row.always_right[: len(x)])[:EXAMINED]
-        evidence = Evidence(row, models, self.attacker, x[chosen], y[chosen], chosen, white, repeated)
-        return row, diagnose(evidence) if "adaptive" in columns else []
+        return row, Evidence(row, models, self.attacker, x[chosen], y[chosen], chosen, white, repeated)
 
     # What stays the same for all rows
 
@@ -144,6 +168,7 @@ class Run:
             attacked["oblivious"] = models
         if "transfer" in self.columns:
             attacked["transfer"] = self._models(Subject("surrogate", None, self.surrogate))
+        attacked = {name: models for name, models in attacked.items() if name not in self.made}
         for white in (True, False):  # the norm of the black-box attack comes from the white-box one
             for name, attacked_models in attacked.items():
                 if self._white(attacked_models[0].classifier) == white:
