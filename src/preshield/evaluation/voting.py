@@ -28,10 +28,10 @@ class VotingClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin,
 
     A vote has no gradient: its label does not change until that of a view does. What the stand-in has is the
     distance of each class from being elected. In one view, class k lacks the difference between the largest
-    log-probability and its own; the score of k is minus the mean of this over the `min_votes` views in which
-    it lacks least, 0 where they all vote for it. The loss is the score of the best wrong class: its gradient
-    pulls the views that are needed, and have not changed yet, towards one class. Whether an attack has
-    succeeded is decided by the vote.
+    log-probability and its own; the score of k is minus the mean of this over the views in which it lacks
+    least, as many as elect it: 0 where they all vote for it. The loss is the score of the best wrong class:
+    its gradient pulls the views that are needed, and have not changed yet, towards one class. Whether an
+    attack has succeeded is decided by the vote.
 
     Parameters
     ----------
@@ -97,27 +97,26 @@ class VotingClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin,
     def loss_gradient(self, x: Array, y: Array, **kwargs: Any) -> Array:
         """Gradient of the loss with respect to `x`."""
         passes, seen_as = self._views(x)
-        rival = _best_other(self._scores(seen_as), _indices(y))
-        counted = self._counted(seen_as)[:, np.arange(len(x)), rival]
+        rows, rival = np.arange(len(x)), _best_other(self._scores(seen_as), _indices(y))
+        shares = self._shares(seen_as)[:, rows, rival]
         label, total = np.eye(self.nb_classes, dtype=np.float32), np.zeros(x.shape, np.float32)
-        for (seen, back), outputs, counts in zip(passes, seen_as, counted, strict=True):
+        for (seen, back), outputs, share in zip(passes, seen_as, shares, strict=True):
             # The difference of two cross-entropies is that of two log-probabilities.
             towards, away = (
                 self.classifier.loss_gradient(seen, label[c], **kwargs)
                 for c in (rival, outputs.argmax(axis=1))
             )
-            total += back(_masked(away - towards, counts))
-        return total / np.float32(self.min_votes)
+            total += back(_weighted(away - towards, share))
+        return total
 
     def class_gradient(self, x: Array, label: Any = None, **kwargs: Any) -> Array:
         """Gradients of the scores with respect to `x`."""
         passes, seen_as = self._views(x)
         rows, total = np.arange(len(x)), np.zeros((len(x), self.nb_classes, *x.shape[1:]), np.float32)
-        for (seen, back), outputs, counts in zip(passes, seen_as, self._counted(seen_as), strict=True):
+        for (seen, back), outputs, share in zip(passes, seen_as, self._shares(seen_as), strict=True):
             gradients = self.classifier.class_gradient(seen, **kwargs)
             lacking = gradients - gradients[rows, outputs.argmax(axis=1)][:, None]
-            total += back(_masked(lacking, counts))
-        total /= self.min_votes
+            total += back(_weighted(lacking, share))
         return total if label is None else total[rows, np.broadcast_to(label, len(x))][:, None]
 
     def compute_loss(self, x: Array, y: Array, **kwargs: Any) -> Array:
@@ -155,13 +154,21 @@ class VotingClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin,
         return elect(seen_as.argmax(axis=2).T, self.min_votes)
 
     def _scores(self, seen_as: Array) -> Array:
-        scores: Array = -np.sort(_lacking(seen_as), axis=0)[: self.min_votes].mean(axis=0)
+        scores: Array = -(self._shares(seen_as) * _lacking(seen_as)).sum(axis=0)
         return scores
 
-    def _counted(self, seen_as: Array) -> Array:
-        """Whether a view is one of those that count for a class, shape (V, N, K)."""
-        counted: Array = _lacking(seen_as).argsort(axis=0, kind="stable").argsort(axis=0) < self.min_votes
-        return counted
+    def _shares(self, seen_as: Array) -> Array:
+        """Weight of each view in the score of each class, shape (V, N, K)."""
+        rank = _lacking(seen_as).argsort(axis=0, kind="stable").argsort(axis=0)
+        labels = seen_as.argmax(axis=2)
+        same = labels[:, None] == labels
+        others = labels[:, :, None] != np.arange(self.nb_classes)
+        needed = np.full(seen_as.shape[1:], self.min_votes)
+        for count in range(self.min_votes, len(labels) // 2 + 1):  # more is a majority in any case
+            agreeing = np.einsum("vwn,wnk->vnk", same, rank >= count, dtype=int)  # in the views that are left
+            needed += (agreeing * others).max(axis=0) >= count
+        shares: Array = (rank < needed) / needed
+        return shares
 
 
 def _lacking(seen_as: Array) -> Array:
@@ -176,9 +183,10 @@ def _best_other(scores: Array, y: Array) -> Array:
     return other
 
 
-def _masked(gradient: Array, mask: Array) -> Array:
-    masked: Array = gradient * mask.reshape(*mask.shape, *[1] * (gradient.ndim - mask.ndim))
-    return masked
+def _weighted(gradient: Array, weights: Array) -> Array:
+    by_sample = weights.reshape(*weights.shape, *[1] * (gradient.ndim - weights.ndim))
+    weighted: Array = gradient * by_sample.astype(gradient.dtype)
+    return weighted
 
 
 def _indices(y: Array) -> Array:
