@@ -177,6 +177,20 @@ def test_every_nan_is_found_whatever_the_memory_layout():
             checks.check_batch(layout, ("features",), None)
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "longdouble", ">f2", ">f4", ">f8"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_infinity_and_nan_of_either_sign_are_found_in_every_float(dtype, sign):
+    info = np.finfo(dtype)
+    numbers = np.array([0, 1, info.tiny, info.smallest_subnormal, info.max], dtype)
+    for others in (numbers, -numbers, np.concatenate((numbers, -numbers))):
+        checks.check_values("x", others)
+        for value, message in ((np.nan, "1 NaN and 0 infinite"), (np.inf, "0 NaN and 1 infinite")):
+            x = np.append(others, np.copysign(value, sign)).astype(dtype)
+            assert np.signbit(x[-1]) == (sign < 0)
+            with pytest.raises(ValueError, match=f"got {message} among {x.size} values"):
+                checks.check_values("x", x)
+
+
 def test_a_batch_is_a_read_only_view():
     x = np.zeros((2, 3))
     view = checks.check_batch(x, ("features",), None)

@@ -15,12 +15,17 @@ UNIT = (0, 1)
 NO_MAP = np.empty((1, 1, 0, 0))
 
 
-def uniforms(defence, x, count, seed=0):
-    """The numbers behind the draw of `frozen(seed)`, for `x` of shape (N, F, H, W, C)."""
+def random_words(defence, x, count, seed=0):
+    """The words behind the draw of `frozen(seed)`, for `x` of shape (N, F, H, W, C)."""
     words = defence._begin(x, expand_seed(seed, 4))
     samples, frames, _, _, channels = x.shape
-    stream = np.random.Generator(np.random.PCG64([int(word) for word in words]))
-    return stream.random((samples, frames, channels, count, 5))
+    return np.random.PCG64([int(word) for word in words]).random_raw((samples, frames, channels, count, 2))
+
+
+def one_deflection(row, column, source_row, source_column):
+    """The words that stand for four numbers in [0, 1)."""
+    halves = [int(number * 2**32) for number in (row, column, source_row, source_column)]
+    return halves[0] << 32 | halves[1], halves[2] << 32 | halves[3]
 
 
 def plain_loop(x, draws, window, maps=None):
@@ -30,15 +35,15 @@ def plain_loop(x, draws, window, maps=None):
     for n in range(samples):
         for f in range(frames):
             for c in range(channels):
-                for u, v, a, b, chance in draws[n, f, c]:
-                    i, j = int(u * height), int(v * width)
+                for target, source in draws[n, f, c].tolist():
+                    (u, v), (a, b) = divmod(target, 2**32), divmod(source, 2**32)
+                    (i, left), j = divmod(u * height, 2**32), v * width // 2**32
                     rows = [r for r in range(i - window, i + window + 1) if 0 <= r < height]
                     columns = [q for q in range(j - window, j + window + 1) if 0 <= q < width]
-                    if maps is not None and chance < maps[n, f, i, j]:
+                    if maps is not None and left / 2**32 < maps[n, f, i, j]:
                         continue
-                    out[n, f, i, j, c] = out[
-                        n, f, rows[int(a * len(rows))], columns[int(b * len(columns))], c
-                    ]
+                    row, column = rows[a * len(rows) // 2**32], columns[b * len(columns) // 2**32]
+                    out[n, f, i, j, c] = out[n, f, row, column, c]
     return out
 
 
@@ -46,30 +51,42 @@ def plain_loop(x, draws, window, maps=None):
 
 
 def test_known_by_hand():
-    first = (0, 0.4, 0, 0, 0.5)  # of three columns the middle one, from the left one
-    second = (0, 0.9, 0, 0, 0.5)  # the right one, from the first one of its window: the middle one
+    first = (0, 0.4, 0, 0)  # of three columns the middle one, from the left one
+    second = (0, 0.9, 0, 0)  # the right one, from the first one of its window: the middle one
+    most = 1 - 2**-32
     x = np.array([1.0, 2, 3]).reshape(1, 1, 1, 1, 3)
     for draws, expected, pulled in (
         ([first], [1, 1, 3], [11, 0, 100]),
         ([second], [1, 2, 2], [1, 110, 0]),
         ([first, second], [1, 1, 1], [111, 0, 0]),
         ([second, first], [1, 1, 2], [11, 100, 0]),
-        ([(0, 0.4, 0, 0.5, 0)], [1, 2, 3], [1, 10, 100]),  # the pixel itself
+        ([(0, 0.4, 0, 0.5)], [1, 2, 3], [1, 10, 100]),  # the pixel itself
+        ([(most, 0, most, most)], [2, 2, 3], [0, 11, 100]),  # the last one of the window of the left one
+        ([(most, most, 0, 0)], [1, 2, 2], [1, 110, 0]),
         ([], [1, 2, 3], [1, 10, 100]),
     ):
         out, grad = x.copy(), np.array([1.0, 10, 100]).reshape(x.shape)
-        numbers = np.array(draws, dtype=float).reshape(1, -1, 5)
-        deflect(out, NO_MAP, numbers, 0, 1)
+        words = np.array([one_deflection(*draw) for draw in draws], np.uint64).reshape(1, -1, 2)
+        deflect(out, NO_MAP, words, 0, 1)
         assert out.ravel().tolist() == expected
-        return_gradient(grad, NO_MAP, numbers, 0, 1)
+        return_gradient(grad, NO_MAP, words, 0, 1)
         assert grad.ravel().tolist() == pulled
 
 
 def test_a_map_is_the_probability_of_a_skip():
+    # The chance is what the choice of the row leaves: of one row, the number itself; of two, its double.
     maps = np.array([0.2, 0.5, 0.9]).reshape(1, 1, 1, 3)
-    for chance, expected in ((0.49, [1, 2, 3]), (0.51, [1, 1, 3])):
-        out = np.array([1.0, 2, 3]).reshape(1, 1, 1, 1, 3)
-        deflect(out, maps, np.array([[[0, 0.4, 0, 0, chance]]]), 0, 1)
+    for height, row, expected in (
+        (1, 0.49, [1, 2, 3]),
+        (1, 0.51, [1, 1, 3]),
+        (2, 0.24, [1, 2, 3] * 2),
+        (2, 0.26, [1, 1, 3, 1, 2, 3]),
+        (2, 0.74, [1, 2, 3] * 2),
+        (2, 0.76, [1, 2, 3, 1, 1, 3]),
+    ):
+        out = np.tile([1.0, 2, 3], height).reshape(1, 1, 1, height, 3)
+        words = np.array([[one_deflection(row, 0.4, 0, 0)]], np.uint64)
+        deflect(out, np.repeat(maps, height, axis=2), words, 0, 1)
         assert out.ravel().tolist() == expected
 
 
@@ -98,7 +115,7 @@ def test_it_is_the_plain_loop_bit_for_bit(shape, count, window, kind, channels_f
     with defence.frozen(3):
         out = defence.transform(np.moveaxis(batch, -1, 1) if channels_first else batch)
     out = np.moveaxis(out, 1, -1) if channels_first else out
-    draws = uniforms(defence, x, count, 3)
+    draws = random_words(defence, x, count, 3)
     expected = plain_loop(x, draws, window, maps if maps is None else np.broadcast_to(maps, shape[:4]))
     assert out.dtype == (np.float32 if dtype == np.uint8 else dtype)
     np.testing.assert_array_equal(out.reshape(shape), expected)
@@ -145,6 +162,20 @@ def test_pixels_and_sources_are_uniform():
     assert chisquare(observed, [*expected[expected > 0], unchanged]).pvalue > 0.01
     assert seen[:width].sum() > 0  # the first row is overwritten, and copied
     assert seen[:, :width].sum() > 0
+
+
+def test_a_map_spares_as_often_as_it_says():
+    height, width, n = 5, 4, 40_000
+    numbers = np.arange(height * width, dtype=float)
+    x = np.broadcast_to(numbers.reshape(1, height, width, 1), (n, height, width, 1))
+    maps = np.linspace(0, 1, height * width).reshape(height, width)
+    # The window holds the image, so that all sources are alike; that of the pixel itself does not show.
+    out = PixelDeflection((0, 20), 1, 5, denoiser=None, activation_map=maps, rng=0).transform(x)
+    seen = (out.reshape(n, -1) != numbers).sum(axis=0)
+    shown = (1 - maps.ravel()) / numbers.size * (1 - 1 / numbers.size)
+    assert seen[-1] == 0
+    expected = n * np.array([*shown[:-1], 1 - shown.sum()])
+    assert chisquare([*seen[:-1], n - seen.sum()], expected).pvalue > 0.01
 
 
 def test_channels_frames_and_samples_are_drawn_apart():
@@ -460,7 +491,7 @@ SCALED = r"`activation_map` must lie in \[0, 1\], got values from"
         ),
         ({"activation_map": np.zeros(5)}, ValueError, r"shape \(H, W\), \(N, H, W\) .* got \(5,\)"),
         ({"activation_map": np.zeros((2, 2, 4, 5, 1))}, ValueError, r"drop the axis of channels"),
-        ({"activation_map": "heat"}, TypeError, "`activation_map` must hold real numbers, got dtype <U4"),
+        ({"activation_map": "heat"}, TypeError, "array of numbers, or a function .* got str of dtype <U4"),
     ],
 )
 def test_bad_parameters(parameters, error, message):
@@ -488,7 +519,7 @@ def test_maps_of_videos_have_frames():
     [
         (np.full((3, 8, 9), 2.0), ValueError, SCALED),
         (np.full((3, 8, 9), np.nan), ValueError, "`activation_map` must be finite, got 216 NaN"),
-        (None, TypeError, "`activation_map` must hold real numbers, got dtype object"),
+        (None, TypeError, "`activation_map` must be .* got NoneType of dtype object; pass for example"),
     ],
 )
 def test_what_a_function_returns_is_checked(value, error, message):

@@ -79,7 +79,7 @@ class PixelDeflection(Preprocessor):
     Images `(N, H, W, C)` or videos `(N, F, H, W, C)`, each channel of each frame with draws of its own; the
     dtype is kept, and integers become `float32`. A window that is larger than the image holds all of it;
     rows and columns 0, from which the authors' code never copies, are like any other. With the same draw, a
-    map of zeros and no map give the same. Working memory is 40 bytes for each deflection of the channel that
+    map of zeros and no map give the same. Working memory is 16 bytes for each deflection of the channel that
     a thread works on.
 
     References
@@ -101,7 +101,9 @@ class PixelDeflection(Preprocessor):
     stochastic = True
     gradients = ("identity", "exact")
     paper = "arXiv:1801.08926"
-    known_attacks = ("Athalye and Carlini 2018 (arXiv:1804.03286): BPDA, ImageNet accuracy 0%",)
+    known_attacks = (
+        "Athalye and Carlini 2018 (arXiv:1804.03286): BPDA, ImageNet accuracy 0% at L-inf 4/255",
+    )
 
     def __init__(
         self,
@@ -178,17 +180,17 @@ class PixelDeflection(Preprocessor):
         of_sample = planes.shape[1] * planes.shape[2]
         step = max(1, DEFLECTIONS_AT_ONCE // max(1, count))
         in_cache = block_length(out)
+        seed = np.random.SeedSequence([int(word) for word in draw])
 
         def work(samples: slice) -> None:
-            # All planes share one stream of random numbers, so that the blocks do not matter.
-            skipped = samples.start * of_sample * count * DRAWS
-            rng = np.random.Generator(np.random.PCG64([int(word) for word in draw]).advance(skipped))
+            # All planes share one stream of random words, so that the blocks do not matter.
+            stream = np.random.PCG64(seed).advance(samples.start * of_sample * count * DRAWS)
             for start in range(samples.start, samples.stop, in_cache):
                 stop = min(start + in_cache, samples.stop)
                 out[start:stop] = x[start:stop]
                 for first in range(start * of_sample, stop * of_sample, step):
                     length = min(step, stop * of_sample - first)
-                    move(planes, maps, rng.random((length, count, DRAWS)), first, window)
+                    move(planes, maps, stream.random_raw((length, count, DRAWS)), first, window)
 
         map_blocks(work, len(x), -(-len(x) // thread_count()), progress=progress)
         return out
@@ -254,6 +256,11 @@ def _check_deflections(deflections: float) -> None:
 def _checked_map(given: object) -> Array:
     """An activation map as an array, if it can be one."""
     maps = to_numpy(given)
+    if maps.dtype.kind not in "biuf":
+        raise TypeError(
+            "`activation_map` must be an array of numbers, or a function of `x` that returns one, got "
+            f"{type(given).__name__} of dtype {maps.dtype}; pass for example RobustActivationMap(model)."
+        )
     check_values("activation_map", maps)
     if not 2 <= maps.ndim <= 4:
         raise ValueError(

@@ -1,22 +1,40 @@
 """Pixels overwritten with neighbours, one after the other, and the way back."""
 
+from typing import Any
+
+import numpy as np
+
 from ..typing import Array
 from . import kernel
 
 __all__ = ["DRAWS", "deflect", "return_gradient"]
 
-DRAWS = 5  # uniform numbers behind one deflection: row and column, those of the source, and a chance
+DRAWS = 2  # random words of 64 bits behind one deflection: a half each for a row or a column
+
+_HALF_WORD, _LOW_HALF = np.uint64(32), np.uint64(0xFFFFFFFF)
+
+
+@kernel
+def _share(half: Any, entries: int) -> Any:
+    """Which of so many equal shares of the range a random number of 32 bits falls in."""
+    return np.int64((half * np.uint64(entries)) >> _HALF_WORD)
 
 
 @kernel
 def _pick(draw: Array, height: int, width: int, window: int) -> tuple[int, int, int, int]:
     """Row and column of a pixel, and of one from the window around it, as far as that lies inside."""
-    row, column = int(draw[0] * height), int(draw[1] * width)
+    row, column = _share(draw[0] >> _HALF_WORD, height), _share(draw[0] & _LOW_HALF, width)
     top, left = max(row - window, 0), max(column - window, 0)
     bottom, right = min(row + window, height - 1), min(column + window, width - 1)
-    source_row = top + int(draw[2] * (bottom - top + 1))
-    source_column = left + int(draw[3] * (right - left + 1))
+    source_row = top + _share(draw[1] >> _HALF_WORD, bottom - top + 1)
+    source_column = left + _share(draw[1] & _LOW_HALF, right - left + 1)
     return row, column, source_row, source_column
+
+
+@kernel
+def _chance(draw: Array, height: int) -> Any:
+    """Where in its share the number lies that the row came from: uniform on [0, 1), whatever the row."""
+    return np.float64(((draw[0] >> _HALF_WORD) * np.uint64(height)) & _LOW_HALF) / 2**32
 
 
 @kernel
@@ -38,8 +56,8 @@ def deflect(values: Array, maps: Array, draws: Array, first: int, window: int) -
         Samples, frames and channels: planes, numbered in this order. Some are written.
     maps : ndarray, shape (N or 1, F or 1, H, W)
         Probability with which a pixel is left alone; without rows and columns, none is.
-    draws : ndarray, shape (P, K, DRAWS)
-        Uniform on [0, 1), for each of K deflections of each of P planes.
+    draws : ndarray of uint64, shape (P, K, DRAWS)
+        Uniform over all words, for each of K deflections of each of P planes.
     first : int
         Number of the first of these planes.
     window : int
@@ -50,7 +68,7 @@ def deflect(values: Array, maps: Array, draws: Array, first: int, window: int) -
         plane, chances = _place(values, maps, first + p)
         for k in range(draws.shape[1]):
             row, column, source_row, source_column = _pick(draws[p, k], height, width, window)
-            if not (chances.size and draws[p, k, 4] < chances[row, column]):
+            if not (chances.size and _chance(draws[p, k], height) < chances[row, column]):
                 plane[row, column] = plane[source_row, source_column]
 
 
@@ -65,7 +83,7 @@ def return_gradient(values: Array, maps: Array, draws: Array, first: int, window
         plane, chances = _place(values, maps, first + p)
         for k in range(draws.shape[1] - 1, -1, -1):
             row, column, source_row, source_column = _pick(draws[p, k], height, width, window)
-            if not (chances.size and draws[p, k, 4] < chances[row, column]):
+            if not (chances.size and _chance(draws[p, k], height) < chances[row, column]):
                 passed = plane[row, column]
                 plane[row, column] = 0
                 plane[source_row, source_column] += passed

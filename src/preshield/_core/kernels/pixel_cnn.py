@@ -6,10 +6,11 @@ import numpy as np
 
 from ..typing import Array
 from . import fused, kernel, ordered
+from .prefetch import fetch
 
 __all__ = ["Weights", "most_probable", "scan"]
 
-GATHERED = 64  # rows of scores that are brought together at once
+AHEAD = 32  # rows of scores between the one that is asked for and the one that is looked at
 _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 
 
@@ -54,23 +55,16 @@ def most_probable(out: Array, scores: Array, levels: Array, eps: int) -> int:
     Returns
     -------
     int
-        For how many entries there is no highest score, because of NaN.
+        For how many entries there is no highest score, because of NaN within reach.
     """
     undecided = 0
-    near = np.empty((GATHERED, 2 * eps + 1), scores.dtype)
-    for start in range(0, levels.shape[0], GATHERED):
-        stop = min(start + GATHERED, levels.shape[0])
-        for i in range(start, stop):  # loads from far apart, none of which waits for another
-            low, high = max(int(levels[i]) - eps, 0), min(int(levels[i]) + eps, 255)
-            source, target = scores[i, low : high + 1], near[i - start]
-            for k in range(source.size):
-                target[k] = source[k]
-        for i in range(start, stop):
-            low, high = max(int(levels[i]) - eps, 0), min(int(levels[i]) + eps, 255)
-            reach = near[i - start, : high - low + 1]
-            first = _first(reach, _highest(reach))
-            out[i] = low + first
-            undecided += first == reach.size
+    last = levels.shape[0] - 1
+    for i in range(levels.shape[0]):
+        ahead = min(i + AHEAD, last)
+        fetch(_within(scores[ahead], levels[ahead], eps))
+        place = _first_highest(_within(scores[i], levels[i], eps))
+        out[i] = max(int(levels[i]) - eps, 0) + place
+        undecided += place < 0
     return undecided
 
 
@@ -171,23 +165,34 @@ def scan(out: Array, bits: Array, levels: Array, draws: Array, eps: int, feedbac
                     head[s, filters + c] = value
 
 
+@kernel
+def _within(scores: Array, level: int, eps: int) -> Array:
+    """Scores of the levels at most `eps` from a level."""
+    return scores[max(int(level) - eps, 0) : min(int(level) + eps, 255) + 1]
+
+
+@kernel
+def _first_highest(values: Array) -> Any:
+    """Return the first place of the maximum; -1 if there is NaN.
+
+    Twice through the values, in vector instructions, is faster than a search for maximum and place together.
+    """
+    highest = _highest(values)
+    first = np.int32(values.size)
+    for k in range(values.size):
+        elsewhere = np.int32(values.size) if values[k] == values[k] else np.int32(-1)
+        place = np.int32(k) if values[k] == highest else elsewhere
+        first = place if place < first else first
+    return first
+
+
 @ordered
 def _highest(values: Array) -> Any:
-    """Return the maximum, in vector instructions, unlike a search for its place."""
+    """Return the maximum of values without NaN."""
     highest = values[0]
     for k in range(values.size):
         highest = values[k] if values[k] > highest else highest
     return highest
-
-
-@kernel
-def _first(values: Array, value: float) -> Any:
-    """Return the first place of a value, or the size if there is none."""
-    first = np.int32(values.size)
-    for k in range(values.size):
-        place = np.int32(k) if values[k] == value else np.int32(values.size)
-        first = place if place < first else first
-    return first
 
 
 @fused
