@@ -47,11 +47,13 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Execute the notebooks; `-- --inplace` writes the results back."""
+    """Execute the notebooks; `-- --inplace` writes the results back, and their tables into docs."""
     session.install(TORCH)
     session.install(".[test]")
     notebooks = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("examples/*.ipynb"))
     session.run("jupyter", "execute", "--timeout=900", *session.posargs, *notebooks)
+    if "--inplace" in session.posargs:
+        session.run("python", "benchmarks/notebook_tables.py")
 
 
 @nox.session

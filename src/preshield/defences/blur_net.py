@@ -62,7 +62,7 @@ class BlurNet(Preprocessor):
         ),
         (
             "Carlini and Wagner 2017 (arXiv:1705.07263): a 3x3 mean in front is one more convolution to an "
-            "attack that knows it, and adversarial examples are as near as without it"
+            "attack that knows it, and does not stop it"
         ),
     )
 

@@ -76,7 +76,7 @@ class ThermometerEncoding(Preprocessor):
     paper = "https://openreview.net/forum?id=S18Su--CW"
     known_attacks = (
         (
-            "Athalye, Carlini, Wagner 2018 (arXiv:1802.00420): BPDA, CIFAR-10 accuracy 0% at L-inf 8/255 "
+            "Athalye, Carlini, Wagner 2018 (arXiv:1802.00420): BPDA, CIFAR-10 accuracy 0% at L-inf 0.031 "
             "(30% after adversarial training, below adversarial training alone)"
         ),
     )

@@ -95,7 +95,8 @@ def convolution(
     found = convolutions(model)
     if not found:
         raise ValueError(
-            f"`model` must have a two-dimensional convolution, got a {type(model).__name__} without one."
+            f"`model` must have a two-dimensional convolution, got a {type(model).__name__} without one; "
+            "pass the network that holds it."
         )
     if name is None:
         name = list(found)[0 if which == "first" else -1]

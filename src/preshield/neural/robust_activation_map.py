@@ -95,7 +95,8 @@ class RobustActivationMap:
         def classes(scores: Array, batch: slice) -> Array:
             if self.k > scores.shape[1]:
                 raise ValueError(
-                    f"`k` must be at most {scores.shape[1]}, the number of scores of `model`, got {self.k}."
+                    f"`k` must be at most {scores.shape[1]}, the number of scores of `model`, got {self.k}; "
+                    "make the map with fewer classes."
                 )
             return np.argsort(-scores, axis=1, kind="stable")[:, : self.k]
 
