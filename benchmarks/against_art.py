@@ -97,7 +97,7 @@ def cases() -> list[Case]:
         row.floor_name = "codec, 1 thread"
         rows.append(row)
     rows += [resampling(*rates) for rates in ((16000, 8000), (16000, 22050), (44100, 16000))]
-    rows += [one_pass(), sequential()]
+    rows += [one_pass(), sequential(), latent_search()]
     rows += [compression(), video(), blur(large), deflection(medium), deflection_and_wavelets(medium)]
     labels = np.eye(1000, dtype=np.float32)[np.random.default_rng(0).integers(0, 1000, 10000)]
     ours, theirs = preshield.LabelSmoothing(), art.LabelSmoothing()
@@ -268,6 +268,51 @@ def sequential() -> Case:
         lambda: network().predict_on_batch(x),
         "one evaluation",
         50,
+    )
+
+
+def latent_search() -> Case:
+    """The search for all digits, beside one joint search over all, from as many starts."""
+    from scipy.optimize import minimize
+    from sklearn.datasets import load_digits
+
+    from preshield.neural.latent_maps import Generator
+
+    digits = (load_digits().images[..., None] / 16).astype(np.float32)
+    x, restarts = digits[-128:], 4
+
+    @cache
+    def model() -> preshield.VariationalAutoencoder:
+        return preshield.VariationalAutoencoder().fit(digits[:-128])
+
+    @cache
+    def generator() -> Generator:
+        return Generator(model().generator)
+
+    def ours() -> np.ndarray:
+        return preshield.DefenseGAN(gan=model(), restarts=restarts, rng=0).transform(x)
+
+    def joint() -> np.ndarray:
+        errors, numbers = generator().errors(x), np.repeat(np.arange(len(x)), restarts)
+        start = np.random.default_rng(0).standard_normal((len(numbers), model().latent_dim))
+
+        def objective(z: np.ndarray) -> tuple[float, np.ndarray]:
+            values, grads = errors(z.reshape(start.shape), numbers)
+            return float(values.sum(dtype=float)), grads.astype(float).ravel()
+
+        found = minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200})
+        z = found.x.reshape(len(x), restarts, -1)
+        values = errors(z.reshape(start.shape), numbers)[0].reshape(len(x), restarts)
+        return generator().images(z[np.arange(len(x)), values.argmin(axis=1)])
+
+    means = [f"{((made() - x) ** 2).mean():.5f}" for made in (ours, joint)]
+    return Case(
+        f"DefenseGAN 128 digits, 4 restarts, against one joint search (errors {' and '.join(means)})",
+        ours,
+        joint,
+        lambda: generator().images(np.zeros((len(x) * restarts, model().latent_dim))),
+        "one evaluation",
+        3,
     )
 
 

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from preshield import (
     BlurNet,
     Chain,
+    DefenseGAN,
     FeatureSqueezing,
     GaussianAugmentation,
     GaussianBlur,
+    InverseGAN,
     JpegCompression,
     LabelSmoothing,
     Mp3Compression,
@@ -72,6 +75,20 @@ def near_the_left_channels_first(x: np.ndarray) -> np.ndarray:
     return np.moveaxis(scores, 3, 1).reshape(len(x), -1)
 
 
+def generator(*shape: int) -> torch.nn.Module:
+    """Images of a shape as a linear function of two latents."""
+    rng = np.random.default_rng(4)
+    layer = torch.nn.Linear(2, int(np.prod(shape)))
+    layer.weight.data = torch.tensor(rng.normal(size=layer.weight.shape), dtype=torch.float32)
+    layer.bias.data = torch.full_like(layer.bias, 0.5)
+    return torch.nn.Sequential(layer, torch.nn.Unflatten(1, shape))
+
+
+def top_left(x: np.ndarray) -> np.ndarray:
+    """Two numbers for each image, for lack of an encoder."""
+    return x.reshape(len(x), -1)[:, :2]
+
+
 @dataclass(frozen=True)
 class Case:
     """A defence with some parameters, and a batch that it accepts."""
@@ -96,6 +113,22 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             videos(channels_first=True),
         ),
     },
+    DefenseGAN: {
+        "images": ({"gan": generator(6, 5, 3), "restarts": 2, "max_iter": 5}, images()),
+        "other layout": (
+            {
+                "gan": generator(6, 5, 2),
+                "restarts": 1,
+                "max_iter": 5,
+                "optimiser": "adam",
+                "rng": 3,
+                "batch_size": 2,
+                "clip_values": (0, 1),
+                "channels_first": True,
+            },
+            images(2, channels_first=True),
+        ),
+    },
     FeatureSqueezing: {
         "images": ({"clip_values": (0, 1), "bit_depth": 3}, images()),
         "soft": ({"clip_values": (-1, 2), "bit_depth": 2, "gradient": "soft"}, features()),
@@ -115,6 +148,20 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             images(channels_first=True, scale=255),
         ),
         "videos": ({"kernel_size": 13, "sigma": 4}, videos()),
+    },
+    InverseGAN: {
+        "images": ({"gan": generator(6, 5, 3), "apply_predict": True, "max_iter": 5}, images()),
+        "encoder": (
+            {
+                "gan": generator(6, 5, 1),
+                "inverse_gan": top_left,
+                "apply_predict": True,
+                "restarts": 2,
+                "max_iter": 5,
+                "clip_values": (0.2, 0.8),
+            },
+            images(1),
+        ),
     },
     JpegCompression: {
         "colour": ({"clip_values": (0, 1)}, images()),

@@ -187,7 +187,10 @@ def test_a_defence_stands_in_the_file_of_its_name_and_in_the_cases(file):
 
 @pytest.mark.parametrize("defence", list(CASES), ids=lambda c: c.__name__)
 def test_a_class_is_abstract_or_final(defence):
-    assert Preprocessor in defence.__bases__
+    *between, base = defence.__mro__[1 : defence.__mro__.index(Preprocessor) + 1]
+    assert base is Preprocessor
+    # What a pair shares stands in a private base, which cannot be made.
+    assert all(shared.__name__.startswith("_") and shared not in CASES for shared in between)
     assert not defence.__subclasses__()
 
 

@@ -14,12 +14,16 @@ import pytest
 from preshield import (
     BlurNet,
     Chain,
+    DefenseGAN,
     FeatureSqueezing,
     GaussianAugmentation,
     GaussianBlur,
+    InverseGAN,
     JpegCompression,
     LabelSmoothing,
+    MajorityVote,
     Mp3Compression,
+    PixelDeflection,
     Preprocessor,
     Resample,
     SpatialSmoothing,
@@ -266,6 +270,43 @@ def test_a_stochastic_defence_in_prediction(make):
         expected = logits([noise, soft()], X)
         close(classifier.predict(X), expected)
     assert np.abs(classifier.predict(X) - expected).max() > 1e-3
+
+
+@FRAMEWORKS
+def test_pixel_deflection_in_a_list(make):
+    def spared(x):
+        return x.mean(axis=-1)
+
+    exact = PixelDeflection((0, 1), 0.5, 2, activation_map=spared, denoiser=None, gradient="exact")
+    denoised = PixelDeflection((0, 1), 20, 3)
+    defences = [exact, soft(), denoised]
+    classifier = make(defences)
+    attack = ProjectedGradientDescent(classifier, eps=0.05, eps_step=0.05, max_iter=1, verbose=False)
+    with exact.frozen(1), denoised.frozen(2):
+        assert all((defence.transform(X) != X).any() for defence in defences)
+        close(classifier.predict(X), logits(defences, X))
+        grad = loss_gradient(defences, X, Y)
+        close(classifier.loss_gradient(X, Y), grad)
+        close(classifier.class_gradient(X, 1), class_gradient(defences, X)[:, 1:2])
+        clear = np.abs(grad) > 1e-6
+        close(attack.generate(X, Y)[clear], np.clip(X + 0.05 * np.sign(grad), 0, 1)[clear])
+    assert (np.abs(grad) > 1e-6).mean() > 0.1
+
+
+@FRAMEWORKS
+def test_a_vote_over_a_classifier_with_a_list(make):
+    views = [None, GaussianBlur(3, 0.8), Chain(BLURS)]
+    vote = MajorityVote(make(TWO), views, min_votes=1)
+    expected = [logits([*stages, *TWO], X).argmax(axis=1) for stages in ([], [GaussianBlur(3, 0.8)], BLURS)]
+    np.testing.assert_array_equal(vote.votes(X), np.transpose(expected))
+    attack = ProjectedGradientDescent(
+        vote.for_attacks(X, (0, 1)), eps=0.3, eps_step=0.1, max_iter=5, verbose=False
+    )
+    right = vote.predict(X)
+    assert (right >= 0).any()
+    found = attack.generate(X, np.eye(3, dtype=np.float32)[np.maximum(right, 0)])
+    assert np.abs(found - X).max() <= 0.3 + 1e-6
+    assert (vote.predict(found) != right)[right >= 0].mean() > 0.5
 
 
 @FRAMEWORKS
@@ -686,3 +727,61 @@ def test_set_params_exchanges_the_defences():
     classifier.set_params(preprocessing_defences=TWO)
     close(classifier.predict(X), logits(TWO, X))
     assert classifier.get_params()["preprocessing_defences"] == TWO
+
+
+# Generators of either framework before classifiers of either
+
+
+def generator(framework, shape=X.shape[1:]):
+    """A linear generator of images, with two latents."""
+    weights, size = np.random.default_rng(2).normal(size=(2, int(np.prod(shape)))), int(np.prod(shape))
+    if framework == "torch":
+        torch = pytest.importorskip("torch")
+        layer = torch.nn.Linear(2, size)
+        layer.weight.data = torch.tensor(weights.T, dtype=torch.float32)
+        layer.bias.data = torch.full((size,), 0.5)
+        return torch.nn.Sequential(layer, torch.nn.Unflatten(1, shape))
+    layers = pytest.importorskip("tensorflow").keras.layers
+    model = pytest.importorskip("tensorflow").keras.Sequential(
+        [layers.Input((2,)), layers.Dense(size), layers.Reshape(shape)]
+    )
+    model.layers[0].set_weights([weights, np.full(size, 0.5)])
+    return model
+
+
+@FRAMEWORKS
+@pytest.mark.parametrize("framework", ["torch", "tensorflow"])
+def test_the_gan_defences_in_a_list(make, framework):
+    model = generator(framework)
+    defences = [
+        InverseGAN(gan=model, inverse_gan=lambda x: x[:, 0, 0, :2], apply_predict=True),
+        soft(),
+        DefenseGAN(gan=model, restarts=2),
+    ]
+    classifier = make(defences)
+    with defences[-1].frozen(1):
+        found = defences[0].transform(X).reshape(4, -1) - 0.5
+        span = np.random.default_rng(2).normal(size=(2, 90))
+        nearest = (X.reshape(4, -1) - 0.5) @ np.linalg.pinv(span) @ span
+        np.testing.assert_allclose(found, nearest, atol=1e-3)
+        close(classifier.predict(X), logits(defences, X), atol=1e-3)
+        close(classifier.loss_gradient(X, Y), loss_gradient(defences, X, Y), atol=1e-3)
+
+
+def test_a_keras_generator_before_a_torch_classifier_of_channels_first():
+    x = np.ascontiguousarray(np.moveaxis(X, -1, 1))
+    defence = DefenseGAN(gan=generator("tensorflow"), restarts=1, rng=0, channels_first=True)
+    expected = DefenseGAN(gan=generator("torch"), restarts=1, rng=0).transform(X)
+    close(
+        pytorch([defence], like=x).predict(x),
+        logits([], np.ascontiguousarray(np.moveaxis(expected, -1, 1))),
+        atol=1e-3,
+    )
+
+
+@FRAMEWORKS
+def test_inverse_gan_says_that_it_does_nothing_by_default(make):
+    classifier = make([InverseGAN(gan=generator("torch"))])
+    with pytest.warns(UserWarning, match="This InverseGAN does nothing in a classifier"):
+        close(classifier.predict(X), logits([], X))
+    close(classifier.predict(X), logits([], X))  # once

@@ -1,6 +1,8 @@
 from .catalogue import list_defences as list_defences
 from .chain import Chain as Chain
 from .defences.blur_net import BlurNet as BlurNet
+from .defences.defense_gan import DefenseGAN as DefenseGAN
+from .defences.defense_gan import InverseGAN as InverseGAN
 from .defences.feature_squeezing import FeatureSqueezing as FeatureSqueezing
 from .defences.gaussian_augmentation import GaussianAugmentation as GaussianAugmentation
 from .defences.gaussian_blur import GaussianBlur as GaussianBlur
@@ -21,8 +23,10 @@ from .evaluation.sweep import ablate as ablate
 from .evaluation.sweep import sweep as sweep
 from .majority_vote import MajorityVote as MajorityVote
 from .neural.cam import CAM as CAM
+from .neural.gan import WassersteinGAN as WassersteinGAN
 from .neural.pixel_cnn import PixelCNN as PixelCNN
 from .neural.robust_activation_map import RobustActivationMap as RobustActivationMap
+from .neural.vae import VariationalAutoencoder as VariationalAutoencoder
 from .preprocessor import Preprocessor as Preprocessor
 
 __version__: str

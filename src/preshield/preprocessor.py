@@ -186,7 +186,7 @@ class Preprocessor:
             Gradient with respect to `x`; with the axis of classes if `grad` has one. Exact, or an
             estimate: see `gradient_kind` and the class. A stochastic defence draws anew unless `frozen`.
         """
-        return tensors.pull_back(self, x, grad)
+        return self._estimate_gradient(x, grad)
 
     def fit(self, x: Any, y: Any = None, **kwargs: Any) -> Self:
         """Learn from data, if the defence has anything to learn.
@@ -225,7 +225,8 @@ class Preprocessor:
         -------
         dict
         """
-        return {name: getattr(self, name) for name in self.params}
+        kept = vars(self)  # not through a property, which may tell readers of a parameter about it
+        return {name: kept[name] if name in kept else getattr(self, name) for name in self.params}
 
     def set_params(self, **params: Any) -> Self:
         """Change parameters after the checks of the constructor.
@@ -379,6 +380,11 @@ class Preprocessor:
     @property
     def _changes_labels(self) -> bool:
         return type(self)._transform_labels is not Preprocessor._transform_labels
+
+    # What estimate_gradient does; the GAN search also answers for latents, as ART's does
+
+    def _estimate_gradient(self, x: Any, grad: Any) -> Any:
+        return tensors.pull_back(self, x, grad)
 
     # What tensors.py and Chain call, on NumPy arrays
 

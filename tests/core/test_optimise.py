@@ -279,3 +279,114 @@ def test_an_objective_may_return_any_layout_and_precision(method):
 def test_an_empty_batch(method):
     result = minimise(lambda x, rows: (x.sum(axis=1), np.ones_like(x)), np.empty((0, 4)), method=method)
     assert result.x.shape == (0, 4)
+
+
+def noisy(objective):
+    """Single precision, as networks compute."""
+
+    def rounded(x, rows):
+        value, grad = objective(x.astype(np.float32).astype(np.float64), rows)
+        return value.astype(np.float32), grad.astype(np.float32)
+
+    return rounded
+
+
+def test_a_failed_line_search_does_not_freeze_a_row():
+    """Where the remembered pairs lead nowhere, the gradient still leads down."""
+
+    def objective(x, rows):  # a crease along the first axis, at which the curvature seen so far is useless
+        value = 1e-2 * x[:, 0] ** 2 + 10 * np.abs(x[:, 1] - np.floor(x[:, 0]))
+        grad = np.stack([2e-2 * x[:, 0], 10 * np.sign(x[:, 1] - np.floor(x[:, 0]))], axis=1)
+        return value, grad
+
+    start = np.random.default_rng(0).normal(size=(40, 2)) * 3
+    result = minimise(objective, start, max_iter=300)
+    assert result.value.mean() < 0.5
+
+
+@pytest.mark.parametrize("precision", [1e-7, 1e-5])
+def test_less_than_the_precision_is_not_searched_for(precision):
+    objective, _, start = quadratics(7, 50, 10)
+    lifted = noisy(lambda x, rows: (objective(x, rows)[0] + 1, objective(x, rows)[1]))
+    blind = minimise(lifted, start, max_iter=200, tolerance=0)
+    aware = minimise(lifted, start, max_iter=200, tolerance=0, precision=precision)
+    assert aware.evaluations.sum() < blind.evaluations.sum() / 2
+    assert (aware.value - 1 <= 20 * precision).all()
+
+
+# Adam
+
+
+def test_adam_solves_quadratics():
+    objective, minima, start = quadratics(3, 6, 5)
+    result = minimise(objective, start, method="Adam", max_iter=2000, tolerance=0, learning_rate=0.3)
+    np.testing.assert_allclose(result.x, minima, atol=1e-4)
+
+
+def test_the_first_steps_of_adam_by_hand():
+    gradients = np.array([3.0, -1.0, 0.5])  # whatever the point
+    seen = []
+
+    def objective(x, rows):
+        seen.append(x[0, 0])
+        return -np.arange(1.0, 2) * len(seen), gradients[[[len(seen) - 1]]]
+
+    minimise(objective, np.zeros((1, 1)), method="Adam", max_iter=2, learning_rate=0.5)
+    # m = 0.1 * 3 / 0.1 = 3, v = 9: a step of 0.5; then m = (0.27 - 0.1) / 0.19, v = (0.999 * 9 + 1) / 1.999,
+    # and half of the learning rate.
+    second = 0.25 * (0.17 / 0.19) / np.sqrt((0.999 * 9 + 1) / 1.999)
+    np.testing.assert_allclose(seen, [0, -0.5, -0.5 - second], rtol=1e-7)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), max_iter=st.integers(1, 8))
+def test_adam_keeps_the_best_point_and_each_row_on_its_own(seed, max_iter):
+    rng = np.random.default_rng(seed)
+    frequencies = rng.uniform(1, 20, size=(5, 3))
+    seen = {k: [] for k in range(5)}
+
+    def bumpy(x, rows):
+        value = np.sin(frequencies[rows] * x).sum(axis=1)
+        for row, v in zip(rows, value, strict=True):
+            seen[row].append(v)
+        return value, frequencies[rows] * np.cos(frequencies[rows] * x)
+
+    start = rng.normal(size=(5, 3))
+    kept = start.copy()
+    result = minimise(bumpy, start, method="Adam", max_iter=max_iter, tolerance=0)
+    np.testing.assert_array_equal(start, kept)
+    np.testing.assert_array_equal(result.value, [min(seen[k]) for k in range(5)])
+    np.testing.assert_array_equal(result.iterations, max_iter)
+    np.testing.assert_array_equal(result.evaluations, max_iter + 1)
+    for k in range(5):
+        alone = minimise(
+            lambda x, _, k=k: bumpy(x, np.full(len(x), k)),
+            start[k : k + 1],
+            method="Adam",
+            max_iter=max_iter,
+            tolerance=0,
+        )
+        np.testing.assert_allclose(alone.x[0], result.x[k], rtol=1e-12)
+
+
+def test_adam_leaves_finished_rows_alone():
+    seen = []
+
+    def objective(x, rows):
+        seen.append(rows.copy())
+        return (x**2).sum(axis=1) / 2, np.where(rows[:, None] == 1, 0.0, x)
+
+    result = minimise(objective, np.array([[1.0], [1.0], [1e-9]]), method="Adam", max_iter=5)
+    np.testing.assert_array_equal(result.evaluations, [6, 1, 1])
+    np.testing.assert_array_equal(result.iterations, [5, 0, 0])
+    assert [list(rows) for rows in seen] == [[0, 1, 2]] + [[0]] * 5
+
+
+def test_adam_of_no_number_and_of_no_rows():
+    result = minimise(
+        lambda x, rows: (np.full(len(x), np.nan), np.full_like(x, np.nan)), np.ones((2, 3)), method="Adam"
+    )
+    np.testing.assert_array_equal(result.x, 1)
+    np.testing.assert_array_equal(result.evaluations, 1)
+    empty = minimise(lambda x, rows: (x.sum(axis=1), x), np.empty((0, 4)), method="Adam")
+    assert empty.x.shape == (0, 4)

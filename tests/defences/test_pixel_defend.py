@@ -271,6 +271,22 @@ def test_outputs_that_do_not_fit_are_refused(scores, message):
         defence.transform(np.zeros((2, 2, 3, 1)) + 0.5)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("level", [0, 3, 128, 250, 255])
+def test_nan_counts_within_reach_only(level, dtype):
+    scores = np.random.default_rng(0).random((2, 40, 1, 256)).astype(dtype)
+    x = np.full((1, 2, 40, 1), level / 255)
+    defence = PixelDefend(eps=20, pixel_cnn=Table(scores), decoding="one-pass")
+    beyond = [k for k in (level - 21, level + 21) if 0 <= k <= 255]
+    scores[..., beyond] = np.nan
+    defence.transform(x)
+    low, high = max(level - 20, 0), min(level + 20, 255)
+    places = np.linspace(low, high, 7).astype(int)  # both ends, and on either side of the maximum
+    scores[1, np.arange(7), 0, places] = np.nan
+    with pytest.raises(ValueError, match=r"must give scores that are numbers, got NaN for 7 values"):
+        defence.transform(x)
+
+
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [

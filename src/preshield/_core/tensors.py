@@ -171,20 +171,19 @@ def _tensorflow(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     x = tf.convert_to_tensor(x)
     if _traced("tensorflow", x, y):
         return _tensorflow_traced(defence, x, y)
-    passed = []
+    batch = defence._checked(x.numpy())
+    draw = defence._begin(batch, defence._next_seed())
+    # Not in the function below, which may not use the variables of models that the defence runs.
+    out = tf.convert_to_tensor(defence._run(batch, draw))
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def defend(x: Any) -> Any:
-        batch = defence._checked(x.numpy())
-        draw = defence._begin(batch, defence._next_seed())
-        passed.append(draw)
-
         def backward(grad: Any) -> Any:
             return tf.cast(tf.convert_to_tensor(defence._pull_back(batch, grad.numpy(), draw)), x.dtype)
 
-        return tf.convert_to_tensor(defence._run(batch, draw)), backward
+        return tf.identity(out), backward
 
-    return defend(x), _labels(defence, y, passed[0])
+    return defend(x), _labels(defence, y, draw)
 
 
 def _tensorflow_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:

@@ -5,16 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from .._core.checks import (
-    check_bool,
-    check_channels,
-    check_clip_values,
-    check_integer,
-    check_option,
-)
-from .._core.layout import channel_axis, per_channel, range_dtype
+from .._core.checks import check_bool, check_clip_values, check_integer, check_option
 from .._core.tensors import to_numpy
 from .._core.typing import Array, ClipValues
+from .._core.unit_range import from_unit_range, to_unit_range
 from ..neural.pixel_cnn import PixelCNN
 from ..neural.pixel_scores import PixelScores
 from ..preprocessor import Preprocessor
@@ -87,10 +81,7 @@ class PixelDefend(Preprocessor):
     output_dtype = "float32"
     paper = "arXiv:1710.10766"
     known_attacks = (
-        (
-            "Athalye, Carlini, Wagner 2018 (arXiv:1802.00420): BPDA, CIFAR-10 accuracy 9% at L-inf 0.031 "
-            "(46% claimed)"
-        ),
+        "Athalye, Carlini, Wagner 2018 (arXiv:1802.00420): BPDA, CIFAR-10 accuracy 9% at L-inf 0.031",
     )
 
     pixel_cnn_: Any = None
@@ -184,10 +175,7 @@ class PixelDefend(Preprocessor):
         images = model.decode(
             self._in_unit_range(x), self.eps, sequential=self.decoding == "sequential", progress=progress
         )
-        if self.channels_first:
-            images = np.ascontiguousarray(np.moveaxis(images, -1, 1))
-        low, span = self._range(x)
-        return np.asarray(low + span * images)
+        return from_unit_range(images, x, self.clip_values, self.channels_first)
 
     def _fit(self, x: Array, y: Array | None, **options: Any) -> None:
         images, model = self._in_unit_range(x), self.pixel_cnn
@@ -225,17 +213,4 @@ class PixelDefend(Preprocessor):
 
     def _in_unit_range(self, x: Array) -> Array:
         """Images `(N, H, W, C)` in [0, 1]."""
-        low, span = self._range(x)
-        images = np.clip((x.astype(low.dtype, copy=False) - low) / span, 0, 1)
-        return np.moveaxis(images, 1, -1) if self.channels_first else images
-
-    def _range(self, x: Array) -> tuple[Array, Array]:
-        """Minimum and span, shaped so that they broadcast against `x`."""
-        dtype = range_dtype(x.dtype, self.clip_values)
-        low, high = (np.asarray(value, dtype=dtype) for value in self.clip_values)
-        for value in (low, high):
-            check_channels("clip_values", value, x.shape, channel_axis(x.ndim, self.channels_first))
-        low, span = (
-            per_channel(value, x.ndim, self.channels_first) for value in (low, np.asarray(high - low))
-        )
-        return low, span
+        return to_unit_range(x, self.clip_values, self.channels_first)

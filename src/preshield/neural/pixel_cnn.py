@@ -1,19 +1,19 @@
 """An autoregressive model of images, and its training."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from .._core.checks import check_batch, check_bool, check_integer, check_number
+from .._core.checks import check_integer
 from .._core.optional import require
-from .._core.progress import progress_bar
 from .._core.threads import map_blocks
 from .._core.typing import Array, Shape
 from .model_files import load_model
-from .pixel_levels import to_images, to_levels
+from .pixel_levels import check_images, to_images, to_levels
+from .training import check_training, shuffled, split, train
 
 __all__ = ["PixelCNN"]
 
@@ -152,39 +152,40 @@ class PixelCNN:
         ImportError
             If Keras is missing.
         """
-        for name, value in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
-            check_integer(name, value, 1)
-        check_number("learning_rate", learning_rate, 0)
-        check_number("validation", validation, 0, 0.9)
-        check_bool(verbose=verbose)
-        levels = _levels(x)
-        if not levels.size:
-            raise ValueError(f"`x` must hold at least one image to train on, got shape {levels.shape}.")
+        images = check_training(
+            x,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            validation=validation,
+            patience=patience,
+            verbose=verbose,
+        )
         rng = np.random.default_rng(self.seed)
-        order = rng.permutation(len(levels))
-        held = int(validation * len(levels))
-        test, train = levels[order[:held]], levels[order[held:]]
-        size = min(int(batch_size), len(train))
-        model = self._network(levels.shape[1:])
-        _compile(model, learning_rate, epochs * (len(train) // size))
-        best, weights, last = np.inf, {}, 0
-        with progress_bar(iterable=range(epochs), desc="PixelCNN", disable=not verbose) as progress:
-            for epoch in progress:
-                loss = _epoch(model.train_on_batch, model, _shuffled(train, rng, size))
-                if held and np.isfinite(loss):
-                    batches = (test[i : i + size] for i in range(0, held, size))
-                    loss = _epoch(model.test_on_batch, model, batches)
-                if not np.isfinite(loss):
-                    raise FloatingPointError(
-                        f"The loss is {loss} in epoch {epoch + 1}: training stopped, and the model is as it "
-                        f"was; lower `learning_rate`, now {learning_rate!r}."
-                    )
-                progress.set_postfix({"bits per dimension": f"{loss / np.log(2):.3f}"})
-                if loss < best:
-                    best, weights, last = loss, _weights_of(model), epoch
-                elif epoch - last >= patience:
-                    break
-        self.input_shape, self._weights = levels.shape[1:], weights
+        learned, test = split(to_levels(images), validation, rng)
+        size = min(int(batch_size), len(learned))
+        model = self._network(images.shape[1:])
+        _compile(model, learning_rate, epochs * (len(learned) // size))
+
+        def epoch() -> float:
+            batches = (learned[rows] for rows in shuffled(len(learned), size, rng))
+            loss = _epoch(model.train_on_batch, model, batches)
+            if len(test) and np.isfinite(loss):
+                batches = (test[i : i + size] for i in range(0, len(test), size))
+                loss = _epoch(model.test_on_batch, model, batches)
+            return loss
+
+        self._weights = train(
+            epoch,
+            lambda: _weights_of(model),
+            name="PixelCNN",
+            epochs=epochs,
+            patience=patience,
+            learning_rate=learning_rate,
+            shown=lambda loss: {"bits per dimension": f"{loss / np.log(2):.3f}"},
+            verbose=verbose,
+        )
+        self.input_shape = images.shape[1:]
         return self
 
     def log_likelihood(self, x: Any) -> Array:
@@ -347,7 +348,7 @@ class PixelCNN:
 
     def _checked(self, x: Any) -> Array:
         """Levels of images of the size that the model knows."""
-        shape, levels = self._fitted_shape(), _levels(x)
+        shape, levels = self._fitted_shape(), to_levels(check_images(x))
         if levels.shape[1:] != shape:
             raise ValueError(
                 f"`x` must hold images of the shape {shape} that the PixelCNN was trained on, got "
@@ -416,17 +417,6 @@ class PixelCNN:
         )
 
 
-def _levels(x: Any) -> Array:
-    """Images as levels of 8 bits."""
-    images = check_batch(x, ("image",), channels_first=False)
-    if images.dtype == np.uint8:
-        return np.array(images, order="C")
-    if images.dtype.kind not in "bf" or images.min(initial=0) < 0 or images.max(initial=0) > 1:
-        values = f" from {images.min()} to {images.max()}" if images.size else ""
-        raise ValueError(f"`x` must hold images as uint8 or as floats in [0, 1], got {images.dtype}{values}.")
-    return to_levels(images)
-
-
 def _compile(model: Any, learning_rate: float, steps: int) -> None:
     keras = require("keras", extra="tensorflow")
     schedule = keras.optimizers.schedules.CosineDecay(float(learning_rate), steps)
@@ -443,13 +433,6 @@ def _weights_of(model: Any) -> dict[str, list[Array]]:
 
 def _shapes(weights: dict[str, list[Array]]) -> dict[str, list[Shape]]:
     return {name: [array.shape for array in arrays] for name, arrays in weights.items()}
-
-
-def _shuffled(levels: Array, rng: np.random.Generator, size: int) -> Iterator[Array]:
-    """Whole steps in a random order."""
-    order = rng.permutation(len(levels))
-    for batch in order[: len(levels) // size * size].reshape(-1, size):
-        yield levels[batch]
 
 
 def _epoch(step: Callable[[Array, Array], Any], model: Any, batches: Iterable[Array]) -> float:

@@ -42,6 +42,7 @@ STATE = np.dtype(
         ("best_value", np.float64),
         ("low", np.float64, 3),  # ends of the bracket: step, value and slope
         ("high", np.float64, 3),
+        ("oldest", np.int64),  # the first pair that counts
         ("inverses", np.float64, HISTORY),  # 1 / (step . change); 0 for a pair that counts for nothing
         ("weights", np.float64, HISTORY),
         ("square", np.float64),  # of the last gradient, or of the residual in a Newton step
@@ -70,6 +71,7 @@ def advance(
     method: int,
     max_iter: int,
     tolerance: float,
+    precision: float,
 ) -> Array:
     """Take one evaluation of each of some machines into account, and ask for the next.
 
@@ -91,6 +93,8 @@ def advance(
         Largest number of steps.
     tolerance : float
         A machine stops where the largest entry of its gradient is at most this.
+    precision : float
+        Relative error of the values. A line search ends where less than that is left to gain.
 
     Returns
     -------
@@ -101,7 +105,8 @@ def advance(
     for i in range(len(rows)):
         row = rows[i]
         state, v = states[row], vectors[row]
-        going[i] = _advance(state, v, points[row], values[i], grads[i], method, max_iter, tolerance)
+        value, grad = values[i], grads[i]
+        going[i] = _advance(state, v, points[row], value, grad, method, max_iter, tolerance, precision)
         if going[i]:
             line = _pair(v, 0)[1] if state.phase == PROBING else v[DIRECTION]
             _set_sum(points[row], v[X], state.step, line)
@@ -118,6 +123,7 @@ def _advance(
     method: int,
     max_iter: int,
     tolerance: float,
+    precision: float,
 ) -> bool:
     """Advance one machine: to another step along its line, to another line, or, for False, to its end."""
     state.evaluations += 1
@@ -129,10 +135,10 @@ def _advance(
         _set(v[X], point)
         _set(v[GRAD], grad)
     else:
-        if not _end_line(state, v, value, grad, method):
+        if not _end_line(state, v, value, grad, method, precision):
             return True
         if state.best == 0:
-            return False
+            return _begin_again(state, v, method)
         _accept(state, v, method)
     if state.iterations >= max_iter or _is_within(v[GRAD], tolerance):
         return False
@@ -208,7 +214,7 @@ def _begin_line(state: Any, v: Array) -> bool:
 
 
 @kernel
-def _end_line(state: Any, v: Array, value: float, grad: Array, method: int) -> bool:
+def _end_line(state: Any, v: Array, value: float, grad: Array, method: int, precision: float) -> bool:
     """Take one trial into account; unless it is the last, `step` becomes the next."""
     slope = _dot(grad, v[DIRECTION])
     decreased = value <= state.value + DECREASE * state.step * state.slope
@@ -224,7 +230,7 @@ def _end_line(state: Any, v: Array, value: float, grad: Array, method: int) -> b
     end = state.high if not decreased or value > state.low[1] or slope >= 0 else state.low
     end[0], end[1], end[2] = state.step, value, slope
     state.step = _between(state.low, state.high)
-    return False
+    return bool(-state.slope * state.step <= precision * abs(state.value))
 
 
 @kernel
@@ -255,6 +261,16 @@ def _accept(state: Any, v: Array, method: int) -> None:
     state.iterations += 1
 
 
+@kernel
+def _begin_again(state: Any, v: Array, method: int) -> bool:
+    """After a line without descent, search along the gradient, at the scale of the last pair; once."""
+    if method != LBFGS or state.oldest == state.iterations:
+        return False
+    state.oldest = state.iterations
+    _direct_lbfgs(state, v)
+    return _begin_line(state, v)
+
+
 # Directions, each with the first step to try
 
 
@@ -267,7 +283,7 @@ def _direct_lbfgs(state: Any, v: Array) -> None:
         state.step = 1 / max(np.sqrt(_dot(grad, grad)), TINY)
         return
     state.step = 1.0
-    newest, oldest = state.iterations - 1, max(state.iterations - HISTORY, 0)
+    newest, oldest = state.iterations - 1, max(state.iterations - HISTORY, state.oldest)
     step, change = _pair(v, newest)
     product, square = _dot(step, change), _dot(change, change)
     usable = product > 1e-16 * square

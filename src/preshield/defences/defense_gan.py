@@ -1,0 +1,491 @@
+"""InverseGAN and DefenseGAN: the nearest image that a generator can make."""
+
+import copy
+import warnings
+from typing import Any
+
+import numpy as np
+
+from .._core.checks import check_bool, check_clip_values, check_integer, check_option, check_rng, check_values
+from .._core.random import block_generator, draw_seed
+from .._core.tensors import to_numpy
+from .._core.typing import Array, ClipValues, Rng, Seed
+from .._core.unit_range import from_unit_range, range_of, to_unit_range
+from ..neural.latent_maps import Encoder, Generator
+from ..neural.latent_model import LatentModel
+from ..neural.latent_search import nearest_latents
+from ..preprocessor import Preprocessor
+
+__all__ = ["DefenseGAN", "InverseGAN"]
+
+METHODS = {"lbfgs": "L-BFGS-B", "adam": "Adam"}
+TOLERANCE = 1e-6  # of the gradient of the error, where the range of the images is 1
+
+
+class _Projection(Preprocessor):
+    """What both do: put the nearest image that a generator can make in the place of each image."""
+
+    stochastic = True
+    optimises_at_test_time = True
+    output_dtype = "float32"
+    paper = "arXiv:1805.06605"
+    known_attacks = (
+        "Athalye, Carlini, Wagner 2018 (arXiv:1802.00420): BPDA, MNIST accuracy 55% at L2 0.005",
+    )
+
+    gan_: Any = None
+
+    def __init__(
+        self,
+        sess: Any,
+        gan: Any,
+        apply_fit: bool,
+        apply_predict: bool,
+        restarts: int,
+        max_iter: int,
+        optimiser: str,
+        rng: Rng,
+        batch_size: int,
+        verbose: bool,
+        clip_values: ClipValues | None,
+        channels_first: bool,
+    ) -> None:
+        if gan is not None and not isinstance(gan, LatentModel):
+            Generator(gan)
+        check_integer("restarts", restarts, 1)
+        check_integer("max_iter", max_iter, 1)
+        check_option("optimiser", optimiser, tuple(METHODS))
+        check_rng(rng)
+        check_integer("batch_size", batch_size, 1)
+        check_clip_values(clip_values, optional=True)
+        check_bool(apply_fit=apply_fit, apply_predict=apply_predict, verbose=verbose)
+        check_bool(channels_first=channels_first)
+        if sess is not None:
+            warnings.warn("`sess` is ignored: TensorFlow 2 has no sessions; pass None.", stacklevel=3)
+        self.sess = sess
+        self.gan = gan
+        self.apply_fit = apply_fit
+        self.apply_predict = apply_predict
+        self.restarts = restarts
+        self.max_iter = max_iter
+        self.optimiser = optimiser
+        self.rng = rng
+        self.batch_size = batch_size
+        self.verbose = verbose
+        self.clip_values = clip_values
+        self.channels_first = channels_first
+
+    def loss(self, z_encoding: Any, image_adv: Any) -> float:
+        """Sum over the samples of the mean squared error between the images of latents and given ones.
+
+        Parameters
+        ----------
+        z_encoding : array_like or tensor, shape (N, ...)
+            Latents.
+        image_adv : array_like or tensor
+            Images, as the defence takes them.
+
+        Returns
+        -------
+        float
+            In squared units of the images that the model makes; for a model of preshield's, in [0, 1].
+
+        Raises
+        ------
+        ValueError
+            If the shapes are not those of the model.
+        """
+        return float(self._errors(z_encoding, image_adv)[0].sum())
+
+    def _estimate_gradient(self, x: Any, grad: Any) -> Any:
+        shape, other = tuple(np.shape(x)), tuple(np.shape(grad))
+        if len(other) != 4 or shape == other:
+            return super()._estimate_gradient(x, grad)
+        if len(shape) == 4 and shape[1:] != self._generator(self._checked(to_numpy(grad))).latent_shape:
+            return super()._estimate_gradient(x, grad)
+        return self._errors(x, grad)[1]
+
+    def _errors(self, z_encoding: Any, image_adv: Any) -> tuple[Array, Array]:
+        """The error of each latent, and its gradient."""
+        latents, x = to_numpy(z_encoding), self._checked(to_numpy(image_adv))
+        generator = self._generator(x)
+        check_values("z_encoding", latents)
+        if latents.shape != (len(x), *(generator.latent_shape or ())):
+            raise ValueError(
+                f"`z_encoding` must hold one latent of shape {generator.latent_shape} for each of the "
+                f"{len(x)} images, got shape {latents.shape}."
+            )
+        errors = generator.errors(self._as_made(x, generator))
+        return errors(latents, np.arange(len(x)))
+
+    def _draw(self, x: Array, rng: np.random.Generator) -> Seed:
+        return draw_seed(rng)
+
+    def _transform(self, x: Array, draw: Seed) -> Array:
+        generator = self._generator(x)
+        targets, encoder = self._as_made(x, generator), self._encoder()
+        encoded, shape = int(encoder is not None), generator.latent_shape or ()
+
+        def starts(rows: slice) -> Array:
+            latents = np.empty((rows.stop - rows.start, self.restarts, *shape))
+            if encoder is not None:
+                latents[:, 0] = self._encoded(encoder, targets[rows], generator)
+            for sample in range(rows.start, rows.stop):
+                normal = block_generator(draw, sample).standard_normal
+                latents[sample - rows.start, encoded:] = normal((self.restarts - encoded, *shape))
+            return latents
+
+        latents = nearest_latents(
+            generator,
+            targets,
+            starts,
+            method=METHODS[self.optimiser],
+            max_iter=self.max_iter,
+            tolerance=TOLERANCE * self._squared_range(),
+            batch_size=self.batch_size,
+            progress=type(self).__name__ if self.verbose else None,
+        )
+        images = np.empty(targets.shape, np.float32)
+        for start in range(0, len(x), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            images[rows] = generator.images(latents[rows])
+        return self._as_given(images, x)
+
+    def _fit(self, x: Array, y: Array | None, **options: Any) -> None:
+        model = self.gan
+        if self._learns:
+            limits = (0.0, 1.0) if self.clip_values is None else self.clip_values
+            if self.clip_values is None and (x.min(initial=0) < 0 or x.max(initial=1) > 1):
+                raise ValueError(
+                    f"`x` must lie in [0, 1] where `clip_values` is None, got values from {x.min()} to "
+                    f"{x.max()}; pass their range as `clip_values`."
+                )
+            model = _default_model() if model is None else copy.deepcopy(model)
+            images = to_unit_range(x, limits, self.channels_first)
+            model.fit(images, **{"verbose": self.verbose, **options})
+        elif options:
+            raise TypeError(
+                f"fit() got an unexpected keyword argument {next(iter(options))!r}: `gan` is trained already."
+            )
+        else:
+            self._as_made(x, self._generator(x))
+        self.gan_ = model
+
+    @property
+    def _learns(self) -> bool:
+        return self.gan is None or (isinstance(self.gan, LatentModel) and not self.gan.is_fitted)
+
+    def _model(self) -> Any:
+        model = self.gan_ if self._learns else self.gan
+        if model is None:
+            raise ValueError(
+                f"This {type(self).__name__} has no trained model yet: call fit(x) with clean training "
+                "images first, or pass a trained `gan`."
+            )
+        return model
+
+    def _encoder(self) -> Encoder | None:
+        """What gives the first of the starts, if there is anything."""
+        raise NotImplementedError
+
+    def _generator(self, x: Array) -> Generator:
+        """The model, with the shape of its latents; the encoder tells it by images shaped like `x`."""
+        model = self._model()
+        generator = Generator(model.generator if isinstance(model, LatentModel) else model)
+        if generator.latent_shape is None and (encoder := self._encoder()) is not None:
+            generator.latent_shape = encoder.latents(np.zeros((1, *x.shape[1:]))).shape[1:]
+        return generator
+
+    def _encoded(self, encoder: Encoder, images: Array, generator: Generator) -> Array:
+        """Latents of images, in the shape that the generator takes."""
+        latents, shape = encoder.latents(images), generator.latent_shape or ()
+        if latents[0].size != np.prod(shape):
+            raise ValueError(
+                f"`inverse_gan` must give latents as `gan` takes them, of shape {shape}, got "
+                f"{latents.shape[1:]}."
+            )
+        return latents.reshape(-1, *shape)
+
+    def _as_made(self, x: Array, generator: Generator) -> Array:
+        """`x` in the range and the layout in which the model makes images."""
+        shape = generator.image_shape()
+        if isinstance(self._model(), LatentModel):
+            layouts = [to_unit_range(x, self.clip_values or (0.0, 1.0), self.channels_first)]
+        else:
+            layouts = [x, np.moveaxis(x, 1, -1) if self.channels_first else np.moveaxis(x, -1, 1)]
+        for images in layouts:
+            if images.shape[1:] == shape:
+                return np.ascontiguousarray(images, np.float32)
+        raise ValueError(
+            f"`gan` makes images of shape {shape}, which are not those of `x`, of shape {x.shape[1:]} with "
+            f"channels_first={self.channels_first}."
+        )
+
+    def _as_given(self, images: Array, x: Array) -> Array:
+        """Images that the model made, in the range and the layout of `x`."""
+        if isinstance(self._model(), LatentModel):
+            return from_unit_range(images, x, self.clip_values or (0.0, 1.0), self.channels_first)
+        if images.shape != x.shape:
+            images = np.moveaxis(images, -1, 1) if self.channels_first else np.moveaxis(images, 1, -1)
+        if self.clip_values is None:
+            return images
+        low, span = range_of(x, self.clip_values, self.channels_first)
+        return np.clip(images, low, low + span)
+
+    def _squared_range(self) -> float:
+        if self.clip_values is None or isinstance(self._model(), LatentModel):
+            return 1.0
+        low, high = (np.asarray(value, float) for value in self.clip_values)
+        return float(np.mean((high - low) ** 2))
+
+
+class InverseGAN(_Projection):
+    """Replace each image by the nearest one that a generator can make, searched from an encoder's guess [1]_.
+
+    The search minimises, for each image, the mean squared error of ``G(z)`` over the latents `z`, and the
+    result is ``G(z)`` at the best one.
+
+    Parameters
+    ----------
+    sess : None
+        For scripts written for TensorFlow 1; anything else is ignored, with a warning.
+    gan : VariationalAutoencoder, WassersteinGAN, keras.Model, torch.nn.Module or generator of ART's, optional
+        Maps latents to images, as described under Notes. A model of preshield's that is not trained yet says
+        what `fit` trains; None is a `VariationalAutoencoder`.
+    inverse_gan : keras.Model, torch.nn.Module, encoder of ART's or callable, optional
+        Maps images, as `gan` makes them, to latents, where the first search of each image starts. None is
+        the encoder of a model of preshield's; with any other `gan` all starts are random.
+    apply_fit : bool, default False
+        Whether a classifier applies it when it is trained.
+    apply_predict : bool, default False
+        Whether a classifier applies it when it predicts. As both are False by default, as in ART, a
+        classifier would not apply it at all: it warns when one first asks.
+    restarts : int, default 1
+        Searches for each image, of which the best counts. Random starts have the standard normal
+        distribution.
+    max_iter : int, default 200
+        Most steps of each search.
+    optimiser : {"lbfgs", "adam"}, default "lbfgs"
+        Limited-memory BFGS, with a line search for each search of each image; or Adam, with steps of 0.3 that
+        fall to zero along a cosine.
+    rng : None, int or numpy.random.Generator, optional
+        Source of the random starts. None takes them from NumPy's global state.
+    batch_size : int, default 128
+        Images whose searches run together.
+    verbose : bool, default False
+        Whether to show progress bars.
+    clip_values : tuple, optional
+        `(minimum, maximum)` of the data: numbers, or arrays with one entry for each channel. A model of
+        preshield's makes images in this range; those of another model are saturated to it. None is (0, 1) for
+        a model of preshield's.
+    channels_first : bool, default False
+        Whether images are `(N, C, H, W)`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter breaks its rule, the model is not trained, its images are of another size than those of
+        `x`, or the latents of `gan` and `inverse_gan` differ in size.
+
+    Notes
+    -----
+    Images `(N, H, W, C)`; `float32`. The gradient is the identity. Called with latents and images instead,
+    ``estimate_gradient(z, x)`` is that of `loss` with respect to the latents, as in ART.
+
+    A `gan` of yours makes images in the range of the data, and in their layout or in the other one: a Keras
+    generator works before a torch classifier. Its latents may have any shape: that of the attribute
+    `encoding_length`, if it has one; else that of the input of a Keras model, or of the first linear or
+    convolutional layer of a torch module.
+
+    ``fit(x)`` trains the model, unless there is a trained one; keywords go to the `fit` of the model. The
+    result is in ``gan_``.
+
+    References
+    ----------
+    .. [1] Samangouei, Kabkab, Chellappa. Defense-GAN: Protecting Classifiers Against Adversarial Attacks
+       Using Generative Models. ICLR 2018. arXiv:1805.06605
+
+    Examples
+    --------
+    >>> import pytest
+    >>> torch = pytest.importorskip("torch")
+    >>> import numpy as np
+    >>> from preshield import InverseGAN
+    >>> generator = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Unflatten(1, (2, 2, 1)))
+    >>> for p, values in zip(generator.parameters(), ([[0.0], [0.0], [1.0], [1.0]], [0.0] * 4)):
+    ...     p.data = torch.tensor(values)  # images whose upper row is 0, and whose lower row is z
+    >>> x = np.array([0.1, -0.1, 0.4, 0.6]).reshape(1, 2, 2, 1)
+    >>> InverseGAN(gan=generator).transform(x).round(3).ravel()
+    array([0. , 0. , 0.5, 0.5], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        sess: Any = None,
+        gan: Any = None,
+        inverse_gan: Any = None,
+        apply_fit: bool = False,
+        apply_predict: bool = False,
+        *,
+        restarts: int = 1,
+        max_iter: int = 200,
+        optimiser: str = "lbfgs",
+        rng: Rng = None,
+        batch_size: int = 128,
+        verbose: bool = False,
+        clip_values: ClipValues | None = None,
+        channels_first: bool = False,
+    ) -> None:
+        known = inverse_gan is None or isinstance(inverse_gan, LatentModel)
+        if not (known or callable(inverse_gan) or hasattr(inverse_gan, "predict")):
+            raise TypeError(
+                "`inverse_gan` must be None, a Keras model, a torch module, an encoder of ART's or a "
+                f"callable, got {inverse_gan!r} of type {type(inverse_gan).__name__}."
+            )
+        super().__init__(
+            sess,
+            gan,
+            apply_fit,
+            apply_predict,
+            restarts,
+            max_iter,
+            optimiser,
+            rng,
+            batch_size,
+            verbose,
+            clip_values,
+            channels_first,
+        )
+        self.inverse_gan = inverse_gan
+
+    @property
+    def apply_predict(self) -> bool:
+        """Whether a classifier applies it when it predicts; tells the first that would never apply it."""
+        kept = vars(self)
+        if not (kept["apply_predict"] or self.apply_fit or kept.get("_has_warned")):
+            self._has_warned = True
+            warnings.warn(
+                "This InverseGAN does nothing in a classifier, because `apply_fit` and "
+                "`apply_predict` are False, as in ART; pass apply_predict=True, or use DefenseGAN.",
+                stacklevel=2,
+            )
+        return bool(kept["apply_predict"])
+
+    @apply_predict.setter
+    def apply_predict(self, value: bool) -> None:
+        vars(self)["apply_predict"] = value
+
+    def _encoder(self) -> Encoder | None:
+        model = self.inverse_gan
+        if model is None:
+            model = self._model()
+            if not isinstance(model, LatentModel):
+                return None
+        return Encoder(model.encoder if isinstance(model, LatentModel) else model)
+
+
+class DefenseGAN(_Projection):
+    """Replace each image by the nearest one that a generator can make, searched from random starts [1]_.
+
+    The search minimises, for each image, the mean squared error of ``G(z)`` over the latents `z`, and the
+    result is ``G(z)`` at the best one.
+
+    Parameters
+    ----------
+    sess : None
+        For scripts written for TensorFlow 1; anything else is ignored, with a warning.
+    gan : VariationalAutoencoder, WassersteinGAN, keras.Model, torch.nn.Module or generator of ART's, optional
+        Maps latents to images, as for `InverseGAN`. A model of preshield's that is not trained yet says what
+        `fit` trains; None is a `VariationalAutoencoder`.
+    apply_fit : bool, default False
+        Whether a classifier applies it when it is trained.
+    apply_predict : bool, default True
+        Whether a classifier applies it when it predicts.
+    restarts : int, default 10
+        Searches for each image, of which the best counts. Their starts have the standard normal distribution.
+    max_iter : int, default 200
+        Most steps of each search.
+    optimiser : {"lbfgs", "adam"}, default "lbfgs"
+        Limited-memory BFGS, with a line search for each search of each image; or Adam, with steps of 0.3 that
+        fall to zero along a cosine.
+    rng : None, int or numpy.random.Generator, optional
+        Source of the random starts. None takes them from NumPy's global state.
+    batch_size : int, default 128
+        Images whose searches run together.
+    verbose : bool, default False
+        Whether to show progress bars.
+    clip_values : tuple, optional
+        `(minimum, maximum)` of the data: numbers, or arrays with one entry for each channel. A model of
+        preshield's makes images in this range; those of another model are saturated to it. None is (0, 1) for
+        a model of preshield's.
+    channels_first : bool, default False
+        Whether images are `(N, C, H, W)`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a parameter breaks its rule, the model is not trained, or its images are of another size than those
+        of `x`.
+
+    Notes
+    -----
+    Images, latents, gradients and `fit` are as for `InverseGAN`.
+
+    References
+    ----------
+    .. [1] Samangouei, Kabkab, Chellappa. Defense-GAN: Protecting Classifiers Against Adversarial Attacks
+       Using Generative Models. ICLR 2018. arXiv:1805.06605
+
+    Examples
+    --------
+    >>> import pytest
+    >>> torch = pytest.importorskip("torch")
+    >>> import numpy as np
+    >>> from preshield import DefenseGAN
+    >>> generator = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Unflatten(1, (2, 2, 1)))
+    >>> for p, values in zip(generator.parameters(), ([[0.0], [0.0], [1.0], [1.0]], [0.0] * 4)):
+    ...     p.data = torch.tensor(values)  # images whose upper row is 0, and whose lower row is z
+    >>> x = np.array([0.1, -0.1, 0.4, 0.6]).reshape(1, 2, 2, 1)
+    >>> DefenseGAN(gan=generator, restarts=2).transform(x).round(3).ravel()
+    array([0. , 0. , 0.5, 0.5], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        sess: Any = None,
+        gan: Any = None,
+        *,
+        apply_fit: bool = False,
+        apply_predict: bool = True,
+        restarts: int = 10,
+        max_iter: int = 200,
+        optimiser: str = "lbfgs",
+        rng: Rng = None,
+        batch_size: int = 128,
+        verbose: bool = False,
+        clip_values: ClipValues | None = None,
+        channels_first: bool = False,
+    ) -> None:
+        super().__init__(
+            sess,
+            gan,
+            apply_fit,
+            apply_predict,
+            restarts,
+            max_iter,
+            optimiser,
+            rng,
+            batch_size,
+            verbose,
+            clip_values,
+            channels_first,
+        )
+
+    def _encoder(self) -> None:
+        return None
+
+
+def _default_model() -> Any:
+    from ..neural.vae import VariationalAutoencoder
+
+    return VariationalAutoencoder()
