@@ -273,6 +273,7 @@ def test_the_program_may_not_take_for_ever(monkeypatch, tmp_path):
 def test_an_interrupt_leaves_no_process_and_no_file(tmp_path):
     code = """
 import os, signal, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 import numpy as np
 from preshield.codecs import h264_ffmpeg
 pixels = np.random.default_rng(0).integers(0, 256, (300, 200, 200, 3), dtype=np.uint8)

@@ -347,7 +347,8 @@ def test_memory_of_a_long_recording():
 
 
 INTERRUPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 import numpy as np
 from preshield import Mp3Compression
 x = np.resize(np.sin(np.arange(16000)), (8, 16000 * 60))

@@ -217,6 +217,7 @@ def test_an_interrupt_leaves_no_process_and_no_file(engine, tmp_path):
         pytest.importorskip("imageio_ffmpeg")
     code = f"""
 import os, signal, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 import numpy as np
 from preshield import VideoCompression
 from preshield._core.layout import object_array
