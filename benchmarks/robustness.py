@@ -23,7 +23,18 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 from tasks import moving_digits, spoken_digits
 
-from preshield import MajorityVote, Mp3Compression, PixelDefend, Resample, VideoCompression, evaluate, plots
+from preshield import (
+    DefenseGAN,
+    InverseGAN,
+    MajorityVote,
+    Mp3Compression,
+    PixelDefend,
+    Resample,
+    VariationalAutoencoder,
+    VideoCompression,
+    evaluate,
+    plots,
+)
 from preshield.demo import exhibits, run_demo
 from preshield.evaluation.report import RobustnessReport
 from preshield.neural.small_cnn import small_cnn, train
@@ -107,7 +118,11 @@ def run_digits(*, verbose: bool) -> RobustnessReport:
         f"PixelDefend, {decoding}": PixelDefend(decoding=decoding).fit(x[:-360])
         for decoding in ("sequential", "one-pass")
     }
-    settings = {"clip_values": (0, 1), "budget": 40, "verbose": verbose}
+    generator = VariationalAutoencoder().fit(x[:-360])
+    defences["InverseGAN"] = InverseGAN(gan=generator, apply_predict=True, rng=0)
+    defences["DefenseGAN"] = DefenseGAN(gan=generator, rng=0)
+    # Draws are where searches start, which changes little; each costs ten searches for each image.
+    settings = {"clip_values": (0, 1), "budget": 40, "eot": 2, "verbose": verbose}
     return evaluate(model, x[-100:], y[-100:], defences, **settings)
 
 

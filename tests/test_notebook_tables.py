@@ -22,6 +22,7 @@ def test_the_systems_are_there_with_their_adaptive_figures():
         ("pixel_deflection", "pixel_deflection", {"Adaptive", "Worst case", "Ratio"}),
         ("blurnet", "blurnet", {"transfer", "white-box", "**worst**", "Adaptive", "Ratio"}),
         ("majority_vote", "voting", {"sigma", "rejected", "Adaptive", "Adaptive or rejected", "Ratio"}),
+        ("generative_models", "generative_models", {"PGD", "adaptive", "**worst case**", "ratio"}),
     ):
         (text,) = (path.read_text(encoding="utf-8") for path in WITH_TABLES if path.stem == page)
         shown = re.findall(rf"<!-- table: {notebook}, .+? -->\n\| (.*?) \|\n", text)
@@ -84,6 +85,37 @@ def test_voting():
     assert max(row["Ratio"] for row in attacked.values()) < attacked["one blur"]["Ratio"] + 0.2
 
 
+def test_generative_models():
+    def rows_with(column):
+        return figures(table("generative_models", column))
+
+    small, large, crops = map(rows_with, ("8 x 8 digits", "16 x 16 digits", "8 x 8 RGB crops"))
+    for rows in (small, large, crops):
+        plain, one, ten = rows["none"], rows["DefenseGAN, 1 start"], rows["DefenseGAN, 10 starts"]
+        defended = [row for name, row in rows.items() if name != "none"]
+        assert all(row["PGD"] > plain["PGD"] + 0.05 for row in defended)
+        assert all(row["**worst case**"] < plain["clean"] - 0.4 for row in defended)
+        for column in ("clean", "FGSM", "PGD", "adaptive"):  # starts do not matter
+            assert abs(one[column] - ten[column]) < 0.1
+            assert abs(rows["InverseGAN"][column] - ten[column]) < 0.1
+        assert all(rows[f"PixelDefend, {way}"]["left"] == 0 for way in ("one-pass", "sequential"))
+        del rows["DefenseGAN, 1 start"]  # in part luck
+        assert not any(row["left"] > 0.2 or row["ratio"] > 2.5 for row in rows.values())
+    for rows in (small, large):
+        assert rows["PixelDefend, sequential"]["PGD"] > rows["PixelDefend, one-pass"]["PGD"] + 0.05
+    assert max(row["clean"] for name, row in crops.items() if "GAN" in name) < crops["none"]["clean"] - 0.1
+    digits = ("8 x 8 digits", "16 x 16 digits")
+    found, areas = rows_with("largest value"), rows_with("area under the curve")
+    for name in digits:
+        assert found[name]["largest value"] > found[name]["eps"]
+        assert all(areas[name][attack] > 0.9 for attack in ("FGSM", "PGD", "adaptive"))
+    assert areas["8 x 8 RGB crops"]["PGD"] < 0.7
+    assert all(row["1/4 PGD, probable"] < 0.5 for row in areas.values())
+    vae, gan = (rows_with("generator")[name] for name in ("VAE", "WGAN-GP"))
+    assert vae["seconds of training"] < gan["seconds of training"]
+    assert all(vae[column] > gan[column] - 0.05 for column in ("clean", "FGSM", "PGD", "adaptive"))
+
+
 def figures(rows):
     """Numbers by row and column; of rows with equal names, those of the last."""
     head, *rest = [row for row in rows if not row[0].startswith(":")]
@@ -93,7 +125,7 @@ def figures(rows):
 
 
 def number(cell):
-    return float(re.match(r"\**([\d.]+)", cell)[1])
+    return float("nan") if cell == "-" else float(re.match(r"\**([\d.]+)", cell)[1])
 
 
 # How tables are found
