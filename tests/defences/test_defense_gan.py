@@ -1,8 +1,12 @@
 """InverseGAN and DefenseGAN: the nearest image of linear and kinked generators, models of every kind."""
 
 import gc
+import multiprocessing
+import os
 import warnings
 import weakref
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Thread
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from preshield import DefenseGAN, InverseGAN, VariationalAutoencoder
+from preshield.defences import defense_gan
 from preshield.neural import latent_maps
 
 torch = pytest.importorskip("torch")
@@ -23,6 +28,15 @@ B = RNG.normal(size=SIZE) / 3 + 0.5
 X = RNG.random((5, *SHAPE))
 both = pytest.mark.parametrize("defence", [InverseGAN, DefenseGAN])
 optimisers = pytest.mark.parametrize("optimiser", ["lbfgs", "adam"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Torch's threads cost more than networks this small, and do not survive a fork."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def linear(shape=SHAPE):
@@ -110,6 +124,48 @@ def test_the_search_starts_where_the_encoder_says():
         seen.clear()
         DefenseGAN(gan=Remembers(), restarts=3, rng=0, max_iter=1).transform(x)
         assert start not in seen[1]
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    """What was searched for; the latents that are found are 0."""
+    seen = []
+
+    def search(generator, targets, starts, **options):
+        seen.append((targets, starts, options))
+        return np.zeros((len(targets), *generator.latent_shape), np.float32)
+
+    monkeypatch.setattr(defense_gan, "nearest_latents", search)
+    return seen
+
+
+def test_every_image_has_starts_of_its_own(searches):
+    x = X[:, :1, :1, :1]
+    found = []
+    for encoder, restarts in ((None, 200), (lambda images: 7 + images.reshape(-1, 1), 201)):
+        InverseGAN(gan=Waves(), inverse_gan=encoder, restarts=restarts, rng=5).transform(x)
+        starts = searches.pop()[1]
+        found.append(starts(slice(0, 5)))
+        assert_array_equal(np.concatenate([starts(slice(i, i + 1)) for i in range(5)]), found[-1])
+    drawn, encoded = found
+    assert_allclose(encoded[:, 0], 7 + x.reshape(5, 1), rtol=1e-6)
+    assert_array_equal(encoded[:, 1:], drawn)
+    assert len(np.unique(drawn)) == 1000
+    assert abs(drawn.mean()) < 0.1
+    assert abs(drawn.std() - 1) < 0.1
+
+
+def test_parameters_reach_the_search(searches):
+    DefenseGAN(gan=linear(), batch_size=3, max_iter=7).transform(X)
+    expected = {"method": "L-BFGS-B", "max_iter": 7, "tolerance": 1e-6, "batch_size": 3, "progress": None}
+    assert searches[0][2] == expected
+    wide = DefenseGAN(gan=linear(), optimiser="adam", clip_values=(-10, 10), verbose=True)
+    wide.transform(X)
+    options = searches[1][2]
+    assert (options["method"], options["progress"]) == ("Adam", "DefenseGAN")
+    assert options["tolerance"] == pytest.approx(20**2 * 1e-6)  # errors are in squared units of the images
+    wide.set_params(clip_values=([0, 0], [1, 3])).transform(X)
+    assert searches[2][2]["tolerance"] == pytest.approx((1 + 9) / 2 * 1e-6)
 
 
 def test_one_step_from_the_encoder():
@@ -203,6 +259,20 @@ def test_loss_by_hand_and_its_gradient(make):
     assert isinstance(defence.loss(z, X), float)
     assert defence.loss(z, X) == pytest.approx((rest**2).mean(axis=1).sum(), rel=1e-5)
     assert_allclose(defence.estimate_gradient(z, X), 2 * rest @ A / SIZE, rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradient_of_the_loss_is_of_the_kind_of_the_latents():
+    defence = DefenseGAN(gan=linear())
+    z = np.zeros((5, LATENTS))
+    expected = defence.estimate_gradient(z, X)
+    assert type(expected) is np.ndarray
+    of_torch = defence.estimate_gradient(torch.zeros((5, LATENTS), requires_grad=True), torch.tensor(X))
+    assert_array_equal(of_torch.numpy(), expected)
+    tf = pytest.importorskip("tensorflow")
+    of_tensorflow = defence.estimate_gradient(tf.constant(z), X)
+    assert tf.is_tensor(of_tensorflow)
+    assert_array_equal(of_tensorflow, expected)
+    assert defence.loss(torch.zeros((5, LATENTS)), tf.constant(X)) == defence.loss(z, X)
 
 
 def test_loss_against_finite_differences():
@@ -309,7 +379,9 @@ def test_torch_modules_are_left_as_they_were():
     defence = DefenseGAN(gan=model, restarts=1, max_iter=2, rng=0)
     with torch.inference_mode():
         out = defence.transform(X)
-    assert_array_equal(DefenseGAN(gan=model, restarts=1, max_iter=2, rng=0).transform(X), out)
+    for mode in (torch.no_grad, torch.enable_grad):
+        with mode():
+            assert_array_equal(DefenseGAN(gan=model, restarts=1, max_iter=2, rng=0).transform(X), out)
     assert [module.training for module in model.modules()] == flags
     assert all(parameter.grad is None for parameter in model.parameters())
     for name, value in model.state_dict().items():
@@ -394,8 +466,33 @@ def test_inverse_gan_starts_from_the_encoder_of_the_model(trained, grey):
 # Training
 
 
+@pytest.fixture
+def fits(monkeypatch):
+    """What the training was given; it leaves the weights as they are at first."""
+    seen = []
+
+    def fit(model, images, **options):
+        seen.append((images, options))
+        model._networks = model._new_networks(images.shape[1:])
+
+    monkeypatch.setattr(VariationalAutoencoder, "fit", fit)
+    return seen
+
+
+def test_models_are_trained_on_images_in_the_unit_range(fits, grey):
+    defence = DefenseGAN(clip_values=(-1, 3), channels_first=True, restarts=1, max_iter=2, verbose=True)
+    defence.fit(channels_first(4 * grey - 1), epochs=7)
+    images, options = fits[0]
+    assert_allclose(images, grey, atol=1e-12)
+    assert options == {"epochs": 7, "verbose": True}
+    assert DefenseGAN().fit(grey, verbose=True).gan_.is_fitted
+    assert fits[1][1] == {"verbose": True}
+    DefenseGAN().fit(grey)
+    assert fits[2][1] == {"verbose": False}
+
+
 @both
-def test_fit_trains_a_copy(defence, grey):
+def test_fit_trains_a_copy(defence, fits, grey):
     untrained = VariationalAutoencoder(2, 16)
     made = defence(gan=untrained, clip_values=(0, 2), restarts=2)
     assert not made.is_fitted
@@ -417,6 +514,12 @@ def test_fit_of_the_default_model(grey):
     assert type(defence.fit(grey[:8], epochs=1).gan_) is VariationalAutoencoder
 
 
+def test_a_search_shows_progress_if_asked(capsys):
+    for verbose in (False, True):
+        DefenseGAN(gan=linear(), restarts=1, max_iter=1, verbose=verbose).transform(X)
+        assert ("DefenseGAN" in capsys.readouterr().err) == verbose
+
+
 def test_fit_of_a_model_that_is_trained(trained, grey):
     for model in (trained, linear((4, 3, 2))):
         x = grey if model is trained else X
@@ -427,6 +530,67 @@ def test_fit_of_a_model_that_is_trained(trained, grey):
             defence.fit(x, epochs=2)
         with pytest.raises(ValueError, match=r"`gan` makes images of shape .*, of shape \(6, 3, 1\)"):
             defence.fit(np.zeros((2, 6, 3, 1)))
+
+
+# Threads and processes
+
+
+class Trained(torch.nn.Module):
+    """In training mode it makes noise."""
+
+    encoding_length = LATENTS
+
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Sequential(linear(), torch.nn.Dropout(0.5), torch.nn.Tanh())
+
+    def forward(self, z):
+        return self.net(z)
+
+
+def test_many_threads_with_one_module():
+    model = Trained()
+
+    def found(seed):
+        return DefenseGAN(gan=model, rng=seed, restarts=2, max_iter=10).transform(X)
+
+    expected = [found(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert_array_equal(list(pool.map(found, range(8))), expected)
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+def test_a_fork_while_another_thread_evaluates_the_module():
+    """The lock that this thread holds is free in the child."""
+    inside, leave = Event(), Event()
+
+    class Waits(Trained):
+        def forward(self, z):
+            inside.set()
+            leave.wait(60)
+            return super().forward(z)
+
+    defence = DefenseGAN(gan=Waits(), rng=0, restarts=1, max_iter=1)
+    thread = Thread(target=defence.transform, args=(X,))
+    thread.start()
+    assert inside.wait(60)
+    child = multiprocessing.get_context("fork").Process(target=in_a_child, args=(defence.gan, leave))
+    child.start()
+    child.join(60)
+    hung = child.is_alive()
+    child.kill()
+    leave.set()
+    thread.join()
+    assert not hung
+    assert child.exitcode == 0
+
+
+def in_a_child(model, leave):
+    leave.set()
+    out = DefenseGAN(gan=model, rng=0, restarts=1, max_iter=1).transform(X)
+    os._exit(0 if out.shape == X.shape else 1)
 
 
 # Flags and old arguments
@@ -484,9 +648,10 @@ def test_parameters_are_checked(defence, parameters, error, message):
         defence(**parameters)
 
 
-def test_an_encoder_of_no_kind():
-    with pytest.raises(TypeError, match=r"`inverse_gan` must be None, a Keras model, .* got 3 of type int"):
-        InverseGAN(inverse_gan=3)
+@pytest.mark.parametrize(("encoder", "kind"), [(3, "int"), (VariationalAutoencoder, "type")])
+def test_an_encoder_of_no_kind(encoder, kind):
+    with pytest.raises(TypeError, match=rf"`inverse_gan` must be None, a Keras model, .* of type {kind}"):
+        InverseGAN(inverse_gan=encoder)
 
 
 @pytest.mark.parametrize(

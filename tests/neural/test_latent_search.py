@@ -16,11 +16,12 @@ class Bowls:
 
     def __init__(self, tilt=0.1):
         self.tilt = tilt
-        self.asked = []
+        self.asked, self.points = [], []
 
     def errors(self, targets):
         def errors(latents, numbers):
             self.asked.append(np.sort(numbers))
+            self.points.append(latents[:, 0])
             z, t = latents[:, 0], targets[numbers, 0]
             value = (z - t) ** 2 * (z + t) ** 2 + self.tilt * (z - t) ** 2
             grad = 4 * z * (z - t) * (z + t) + 2 * self.tilt * (z - t)
@@ -51,6 +52,42 @@ def test_the_best_start_of_each_image(method):
     each = [nearest_latents(Bowls(), TARGETS, starts_at(z), **vars(search)) for z in (-1.2, 1.1, -0.5)]
     errors = [Bowls().errors(TARGETS)(z, np.arange(4))[0] for z in each]
     assert_allclose(Bowls().errors(TARGETS)(found, np.arange(4))[0], np.min(errors, axis=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["L-BFGS-B", "Adam"])
+def test_the_method_and_the_number_of_steps_are_honoured(method):
+    bowls = Bowls()
+    nearest_latents(bowls, TARGETS, starts_at(1.2), method=method, max_iter=1)
+    down = np.sign(TARGETS[:, 0] - 1.2)
+    # The first step of Adam is 0.3 long; the first trial of L-BFGS is of length 1.
+    assert_allclose(bowls.points[1], 1.2 + (0.3 if method == "Adam" else 1) * down, rtol=1e-5)
+    if method == "Adam":
+        assert len(bowls.asked) == 2
+
+
+def test_a_search_ends_where_the_gradient_is_within_the_tolerance():
+    bowls = Bowls()
+    gradient = bowls.errors(TARGETS)(np.full((4, 1), 1.001), np.arange(4))[1]
+    for tolerance, searched in ((np.abs(gradient[0]) * 1.01, 3), (np.abs(gradient[0]) * 0.99, 4)):
+        bowls.asked.clear()
+        nearest_latents(bowls, TARGETS, starts_at(1.001), tolerance=float(tolerance[0]), max_iter=1)
+        assert len(bowls.asked[1]) == searched
+
+
+def test_a_search_does_not_look_for_less_than_single_precision_can_tell():
+    points = []
+
+    class Uphill:  # whichever way
+        def errors(self, targets):
+            def errors(latents, numbers):
+                points.append(abs(latents[0, 0]))
+                return 4 + 100 * np.abs(latents[:, 0]), np.full_like(latents, -3)
+
+            return errors
+
+    nearest_latents(Uphill(), TARGETS[:1], starts_at(0.0))
+    # 3 is what each unit of the step promises, 4 the error: less than 1e-6 of it is noise, and 1e-4 is not.
+    assert 4e-6 < 3 * min(points[1:]) < 4e-4
 
 
 def test_blocks_of_images():

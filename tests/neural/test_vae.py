@@ -1,5 +1,7 @@
 """The variational autoencoder: its loss, and that training inverts the generator."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -78,10 +80,15 @@ def test_training_depends_on_the_seed_alone_and_shows_progress_if_asked(capsys):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_a_loss_that_is_not_finite_stops_training_and_changes_nothing(trained):
+@pytest.mark.parametrize("where", ["train_on_batch", "test_on_batch"])
+def test_a_loss_that_is_not_finite_stops_training_and_changes_nothing(trained, where, monkeypatch):
+    steps = dict.fromkeys(("train_on_batch", "test_on_batch"), lambda *batch, return_dict: {"loss": 1.0})
+    steps[where] = lambda *batch, return_dict: {"loss": np.nan}
+    trainer = SimpleNamespace(reset_metrics=lambda: None, **steps)
+    monkeypatch.setattr(VariationalAutoencoder, "_trainer", lambda self, *args: trainer)
     before = trained.sample(3)
-    with pytest.raises(FloatingPointError, match=r"The loss is (nan|inf) in epoch \d.*lower `learning_rate`"):
-        trained.fit(images(4), learning_rate=1e38, epochs=9)
+    with pytest.raises(FloatingPointError, match=r"The loss is nan in epoch 1: .*lower `learning_rate`"):
+        trained.fit(images(4), validation=0.5, epochs=9)
     np.testing.assert_array_equal(trained.sample(3), before)
 
 

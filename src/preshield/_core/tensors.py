@@ -18,7 +18,7 @@ from .typing import Array, Seed, Shape
 if TYPE_CHECKING:
     from ..preprocessor import Preprocessor
 
-__all__ = ["call", "framework", "pull_back", "to_numpy"]
+__all__ = ["call", "framework", "like", "pull_back", "to_numpy"]
 
 
 def framework(x: Any) -> str:
@@ -63,7 +63,7 @@ def pull_back(defence: "Preprocessor", x: Any, grad: Any) -> Any:
     batch = defence._checked(to_numpy(x))
     draw = defence._begin(batch, defence._next_seed())
     pulled = defence._pull_back(batch, to_numpy(grad), draw)
-    return _like(x if framework(grad) == "numpy" else grad, pulled)
+    return like(x if framework(grad) == "numpy" else grad, pulled)
 
 
 def _labels(defence: "Preprocessor", y: Any, draw: Any) -> Any:
@@ -71,10 +71,10 @@ def _labels(defence: "Preprocessor", y: Any, draw: Any) -> Any:
     if not defence._changes_labels:
         return y
     out = defence._transform_labels(None if y is None else to_numpy(y), draw)
-    return None if out is None else _like(y, out)
+    return None if out is None else like(y, out)
 
 
-def _like(x: Any, array: Array) -> Any:
+def like(x: Any, array: Array) -> Any:
     """The array as a tensor of the framework and on the device of `x`."""
     kind = framework(x)
     if kind == "torch":
@@ -138,14 +138,14 @@ def _torch_function() -> Any:
             ctx.defence = defence
             ctx.save_for_backward(x)
             passed.append(ctx.draw)
-            return _like(x, defence._run(batch, ctx.draw))
+            return like(x, defence._run(batch, ctx.draw))
 
         @staticmethod
         @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
         def backward(ctx: Any, grad: Any) -> tuple[Any, None, None]:
             (x,) = ctx.saved_tensors
             pulled = ctx.defence._pull_back(to_numpy(x), to_numpy(grad), ctx.draw)
-            return _like(grad, pulled).to(x.dtype), None, None
+            return like(grad, pulled).to(x.dtype), None, None
 
     return Defend
 
@@ -233,7 +233,7 @@ def _jax(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
         return _jax_traced(defence, x, y)
     batch = defence._checked(to_numpy(x))
     draw = defence._begin(batch, defence._next_seed())
-    return _like(x, defence._run(batch, draw)), _labels(defence, y, draw)
+    return like(x, defence._run(batch, draw)), _labels(defence, y, draw)
 
 
 def _jax_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:

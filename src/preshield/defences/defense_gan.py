@@ -8,7 +8,7 @@ import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_integer, check_option, check_rng, check_values
 from .._core.random import block_generator, draw_seed
-from .._core.tensors import to_numpy
+from .._core.tensors import like, to_numpy
 from .._core.typing import Array, ClipValues, Rng, Seed
 from .._core.unit_range import from_unit_range, range_of, to_unit_range
 from ..neural.latent_maps import Encoder, Generator
@@ -31,6 +31,7 @@ class _Projection(Preprocessor):
     paper = "arXiv:1805.06605"
     known_attacks = (
         "Athalye, Carlini, Wagner 2018 (arXiv:1802.00420): BPDA, MNIST accuracy 55% at L2 0.005",
+        "Ilyas, Jalal, Asteri, Daskalakis, Dimakis 2017 (arXiv:1712.09196): images that the generator makes",
     )
 
     gan_: Any = None
@@ -103,7 +104,7 @@ class _Projection(Preprocessor):
             return super()._estimate_gradient(x, grad)
         if len(shape) == 4 and shape[1:] != self._generator(self._checked(to_numpy(grad))).latent_shape:
             return super()._estimate_gradient(x, grad)
-        return self._errors(x, grad)[1]
+        return like(x, self._errors(x, grad)[1])
 
     def _errors(self, z_encoding: Any, image_adv: Any) -> tuple[Array, Array]:
         """The error of each latent, and its gradient."""
@@ -290,7 +291,8 @@ class InverseGAN(_Projection):
     Notes
     -----
     Images `(N, H, W, C)`; `float32`. The gradient is the identity. Called with latents and images instead,
-    ``estimate_gradient(z, x)`` is that of `loss` with respect to the latents, as in ART.
+    ``estimate_gradient(z, x)`` is that of `loss` with respect to the latents, as in ART. What a model of
+    preshield's is to reconstruct is first saturated to `clip_values`.
 
     A `gan` of yours makes images in the range of the data, and in their layout or in the other one: a Keras
     generator works before a torch classifier. Its latents may have any shape: that of the attribute
@@ -337,7 +339,8 @@ class InverseGAN(_Projection):
         channels_first: bool = False,
     ) -> None:
         known = inverse_gan is None or isinstance(inverse_gan, LatentModel)
-        if not (known or callable(inverse_gan) or hasattr(inverse_gan, "predict")):
+        maps = callable(inverse_gan) or hasattr(inverse_gan, "predict")
+        if not known and (isinstance(inverse_gan, type) or not maps):
             raise TypeError(
                 "`inverse_gan` must be None, a Keras model, a torch module, an encoder of ART's or a "
                 f"callable, got {inverse_gan!r} of type {type(inverse_gan).__name__}."

@@ -1,5 +1,6 @@
 """Any generator and any encoder, as functions of NumPy arrays."""
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -217,9 +218,23 @@ def _float32(outputs: Any) -> Array:
     return np.asarray(to_numpy(outputs)).astype(np.float32, copy=False)
 
 
-# torch
+class _Locks:
+    """Renewed in a forked process, where whoever held them does not live on."""
 
-_FLAGS = threading.Lock()  # one evaluation at a time turns the flags of a module
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self.flags = threading.Lock()  # one evaluation at a time turns the flags of a torch module
+        self.compiling = threading.Lock()
+
+
+_LOCKS = _Locks()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_LOCKS.renew)
+
+
+# torch
 
 
 class _Torch:
@@ -254,7 +269,7 @@ class _Torch:
         return self.torch.tensor(x, dtype=self.like.dtype, device=self.like.device)
 
     def _evaluate(self, x: Any) -> Any:
-        with _FLAGS:
+        with _LOCKS.flags:
             flags = [(module, module.training) for module in self.model.modules()]
             try:
                 return self.model.eval()(x)
@@ -266,7 +281,6 @@ class _Torch:
 # TensorFlow
 
 _COMPILED: "WeakKeyDictionary[Any, dict[Shape, tuple[Any, Any]]]" = WeakKeyDictionary()
-_COMPILING = threading.Lock()
 
 
 class _TensorFlow:
@@ -291,7 +305,7 @@ class _TensorFlow:
         return errors
 
     def _compiled(self, shape: Shape) -> tuple[Any, Any]:
-        with _COMPILING:
+        with _LOCKS.compiling:
             known = _COMPILED.setdefault(self.model, {})
             if shape not in known:
                 known[shape] = _compile(self.tf, ref(self.model), shape)

@@ -11,9 +11,8 @@ from .latent_maps import Generator
 
 __all__ = ["nearest_latents"]
 
-PRECISION = (
-    1e-6  # of errors in single precision: to look for less costs half as much again, and finds nothing
-)
+# Of errors in single precision: to look for less costs half as much again, and finds nothing.
+PRECISION = 1e-6
 
 
 def nearest_latents(

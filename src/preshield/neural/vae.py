@@ -50,6 +50,9 @@ class VariationalAutoencoder(LatentModel):
     that come back are `float32` in [0, 1]. `encoder` gives the mean of the latents. Any backend of Keras
     trains and runs the model.
 
+    Training on few images can end where the latents tell nothing and every image made is the mean of the data
+    (posterior collapse); ``generator(encoder(x))`` beside `x` shows it.
+
     References
     ----------
     .. [1] Kingma, Welling. Auto-Encoding Variational Bayes. ICLR 2014. arXiv:1312.6114
