@@ -86,8 +86,8 @@ def test_a_search_does_not_look_for_less_than_single_precision_can_tell():
             return errors
 
     nearest_latents(Uphill(), TARGETS[:1], starts_at(0.0))
-    # 3 is what each unit of the step promises, 4 the error: less than 1e-6 of it is noise, and 1e-4 is not.
-    assert 4e-6 < 3 * min(points[1:]) < 4e-4
+    # 3 is what each unit of the step promises, 4 the error: less than 3e-5 of it is noise, and 3e-3 is not.
+    assert 1.2e-4 < 3 * min(points[1:]) < 1.2e-2
 
 
 def test_blocks_of_images():

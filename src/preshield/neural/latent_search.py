@@ -11,8 +11,9 @@ from .latent_maps import Generator
 
 __all__ = ["nearest_latents"]
 
-# Of errors in single precision: to look for less costs half as much again, and finds nothing.
-PRECISION = 1e-6
+# Of an error, the least that a line search looks for. A thirtieth of it costs half as much time again, and
+# lowers the mean error of digits by four parts in a hundred thousand.
+PRECISION = 3e-5
 
 
 def nearest_latents(
