@@ -9,7 +9,7 @@ import numpy as np
 from .._core.checks import check_integer
 from .._core.optional import require
 from .._core.typing import Array, Shape
-from .model_files import load_model
+from .model_files import check_keras_path, load_model
 
 __all__ = ["LatentModel", "seeded_weights"]
 
@@ -98,8 +98,7 @@ class LatentModel:
         ValueError
             If the file is of another kind, or the model is not trained.
         """
-        if Path(path).suffix != ".keras":
-            raise ValueError(f"`path` must end in '.keras', got {str(path)!r}.")
+        check_keras_path(path)
         keras = require("keras", extra="tensorflow")
         keras.Sequential(self._fitted(), name=type(self).__name__).save(path)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from .._core.optional import require
 from .feature_blur import keras_layer
 
-__all__ = ["load_model", "model_format"]
+__all__ = ["check_keras_path", "load_model", "model_format"]
 
 _FORMATS: dict[str, Literal["keras", "torchscript"]] = {
     ".keras": "keras",
@@ -31,6 +31,12 @@ _PICKLED = (
 )
 # The only operators by which the code of a TorchScript module, some of which runs on loading, reaches files.
 _FILE_OPERATORS = re.compile(rb"\b(?:from_file|save)\b")
+
+
+def check_keras_path(path: str | Path) -> None:
+    """Refuse a file to be written that Keras would not take for its own by the name."""
+    if Path(path).suffix != ".keras":
+        raise ValueError(f"`path` must end in '.keras', got {str(path)!r}.")
 
 
 def model_format(path: str | Path) -> Literal["keras", "torchscript"]:

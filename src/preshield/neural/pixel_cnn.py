@@ -11,7 +11,7 @@ from .._core.checks import check_integer
 from .._core.optional import require
 from .._core.threads import map_blocks
 from .._core.typing import Array, Shape
-from .model_files import load_model
+from .model_files import check_keras_path, load_model
 from .pixel_levels import check_images, to_images, to_levels
 from .training import check_training, shuffled, split, train
 
@@ -260,8 +260,7 @@ class PixelCNN:
         ValueError
             If the file is of another kind, or the model is not trained.
         """
-        if Path(path).suffix != ".keras":
-            raise ValueError(f"`path` must end in '.keras', got {str(path)!r}.")
+        check_keras_path(path)
         self.model.save(path)
 
     @classmethod
