@@ -105,3 +105,16 @@ def test_a_loss_that_is_not_finite_stops_training_and_changes_nothing(trained, w
 def test_options_of_training_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
         VariationalAutoencoder().fit(images(), **options)
+
+
+def test_latents_are_drawn_with_the_standard_deviation_of_the_posterior():
+    vae = VariationalAutoencoder(latent_dim=3, units=8)
+    encoder, generator = vae._new_networks((4, 4, 1))
+    trainer = vae._trainer(encoder, generator, 1e-3, 1)
+    rng = np.random.default_rng(0)
+    x, noise = rng.random((5, 4, 4, 1), np.float32), rng.standard_normal((5, 3), np.float32)
+    found = trainer.predict_on_batch([x, noise])
+    mean, log_variance = np.split(found["latents"], 2, axis=1)
+    drawn = mean + np.sqrt(np.exp(log_variance)) * noise
+    assert np.abs(log_variance).max() > 0.1  # so that neither its sign nor its scale can be lost
+    np.testing.assert_allclose(found["images"], generator.predict_on_batch(drawn), atol=1e-6)
