@@ -168,7 +168,7 @@ class Widens(Sound):
 
 
 class AcceptsNaN(Sound):
-    def _checked(self, x):
+    def _checked(self, x, *, writable=False):
         return np.asarray(x)
 
 
@@ -544,6 +544,36 @@ def test_a_view_of_a_ragged_sample_is_copied():
         defended[:] = 7
         gradient[:] = 7
         assert not sample.any()
+
+
+class Blacken(Preprocessor):
+    """Write zeros to every other column."""
+
+    in_place = True
+
+    def _transform(self, x, draw):
+        self.seen = x
+        out = x if x.flags.writeable else x.copy()
+        out[:, :, ::2] = 0
+        return out
+
+
+def test_a_defence_in_place_gets_a_copy_where_nobody_else_needs_the_batch():
+    x, blacken = images(), Blacken()
+    expected = np.where(np.arange(x.shape[2])[:, None] % 2, x, 0)
+    out = blacken.transform(x)
+    assert np.shares_memory(out, blacken.seen)  # and is not copied once more
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(x, images())
+    check_preprocessor(Blacken(), x)
+
+
+def test_a_defence_in_place_must_not_write_to_what_a_backward_pass_needs():
+    x, blacken = images(), Blacken()
+    out = Chain([blacken, Sound(2.0)]).transform(x)
+    assert not blacken.seen.flags.writeable
+    np.testing.assert_array_equal(out, np.where(np.arange(x.shape[2])[:, None] % 2, 2 * x, 0))
+    np.testing.assert_array_equal(x, images())
 
 
 class Centre(Preprocessor):

@@ -45,6 +45,9 @@ class Preprocessor:
         The dtype of every output; None keeps floating types and makes integers `float32`.
     keeps_integers : bool
         With `output_dtype=None`: integers stay as they are.
+    in_place : bool
+        Whether `_transform` writes to a batch that may be written to, and returns it. Where nobody else needs
+        the batch it then gets a copy, which is made in the pass that checks the values.
     ragged : bool
         Whether samples may differ in length: `x` is a list or object array of them, and hooks see a
         one-dimensional object array of checked, read-only samples.
@@ -60,7 +63,7 @@ class Preprocessor:
     Hooks, all on NumPy arrays:
 
     ``_transform(x, draw)``
-        The arithmetic, on a checked, read-only batch; deterministic given `draw`.
+        The arithmetic, on a checked batch, read-only unless `in_place`; deterministic given `draw`.
     ``_draw(x, rng)``
         Stochastic defences: what is drawn for this batch, from a generator. Only the shape and dtype of
         `x` may be used.
@@ -98,6 +101,7 @@ class Preprocessor:
     optimises_at_test_time: ClassVar[bool] = False
     output_dtype: ClassVar[str | None] = None
     keeps_integers: ClassVar[bool] = False
+    in_place: ClassVar[bool] = False
     ragged: ClassVar[bool] = False
     paper: ClassVar[str] = ""
     known_attacks: ClassVar[tuple[str, ...]] = ()
@@ -394,12 +398,12 @@ class Preprocessor:
             return random.expand_seed(self._frozen, self._seed_words)
         return self._fresh_seed()
 
-    def _checked(self, x: Any) -> Array:
-        """`x` as an array that this defence can take."""
+    def _checked(self, x: Any, *, writable: bool = False) -> Array:
+        """`x` as an array that this defence can take: a read-only view, or a copy to write to."""
         if self.domains == ("labels",):
             return x  # type: ignore[no-any-return]
         channels_first = getattr(self, "channels_first", None)
-        return check_batch(x, self.domains, channels_first, ragged=self.ragged)
+        return check_batch(x, self.domains, channels_first, ragged=self.ragged, writable=writable)
 
     def _output_dtype(self, dtype: Dtype) -> Dtype:
         if self.output_dtype is not None:
@@ -419,7 +423,8 @@ class Preprocessor:
 
     def _as_promised(self, out: Array, x: Array) -> Array:
         """The output in its dtype, in memory of its own."""
-        return out.astype(self._output_dtype(x.dtype), copy=np.may_share_memory(out, x))
+        shared = not x.flags.writeable and np.may_share_memory(out, x)
+        return out.astype(self._output_dtype(x.dtype), copy=shared)
 
     def _pull_back(self, x: Array, grad: Array, draw: Any) -> Array:
         """Vector-Jacobian product at a checked batch."""

@@ -184,11 +184,14 @@ def test_infinity_and_nan_of_either_sign_are_found_in_every_float(dtype, sign):
     numbers = np.array([0, 1, info.tiny, info.smallest_subnormal, info.max], dtype)
     for others in (numbers, -numbers, np.concatenate((numbers, -numbers))):
         checks.check_values("x", others)
+        np.testing.assert_array_equal(checks.check_batch(others, ("features",), None, writable=True), others)
         for value, message in ((np.nan, "1 NaN and 0 infinite"), (np.inf, "0 NaN and 1 infinite")):
             x = np.append(others, np.copysign(value, sign)).astype(dtype)
             assert np.signbit(x[-1]) == (sign < 0)
             with pytest.raises(ValueError, match=f"got {message} among {x.size} values"):
                 checks.check_values("x", x)
+            with pytest.raises(ValueError, match=f"got {message} among {x.size} values"):
+                checks.check_batch(x, ("features",), None, writable=True)
 
 
 def test_a_batch_is_a_read_only_view():
@@ -198,6 +201,31 @@ def test_a_batch_is_a_read_only_view():
     assert not view.flags.writeable
     assert x.flags.writeable
     assert isinstance(checks.check_batch([[1, 2]], ("features",), None), np.ndarray)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "longdouble", ">f4", "u1", "i8", "?"])
+def test_a_batch_to_write_to_is_a_copy(dtype):
+    x = np.random.default_rng(0).normal(0, 2, (3, 5, 4)).astype(dtype)
+    for layout in (x, x.T, x[:, ::2], x[::-1], x[:0]):
+        layout.flags.writeable = False
+        copy = checks.check_batch(layout, ("features",), None, writable=True)
+        assert copy.dtype == np.dtype(dtype).newbyteorder("=")
+        assert copy.flags.writeable
+        assert copy.flags.c_contiguous
+        assert not np.shares_memory(copy, x)
+        np.testing.assert_array_equal(copy, layout)
+
+
+def test_every_block_is_copied_and_looked_at(monkeypatch):
+    monkeypatch.setattr(checks, "WORTH_A_THREAD", 100)
+    x = np.arange(1000, dtype=np.float32)
+    np.testing.assert_array_equal(checks.check_batch(x, ("features",), None, writable=True), x)
+    for place in (0, 24, 25, 999):
+        spoilt = x.copy()
+        spoilt[place] = -np.inf
+        for writable in (False, True):
+            with pytest.raises(ValueError, match="0 NaN and 1 infinite among 1000 values"):
+                checks.check_batch(spoilt, ("features",), None, writable=writable)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from .layout import as_array, object_array
-from .threads import block_length, map_blocks
+from .threads import WORTH_A_THREAD, block_length, map_blocks
 from .typing import Array, Shape
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 FEW_CHANNELS = (1, 3)
-SCAN_BYTES = 1 << 21  # looked at in one go for NaN and infinity
 
 
 def check_bool(**values: object) -> None:
@@ -144,7 +143,12 @@ def resolve_channels_first(channels_first: bool, channel_index: int | None) -> b
 
 
 def check_batch(
-    x: object, domains: tuple[str, ...], channels_first: bool | None, *, ragged: bool = False
+    x: object,
+    domains: tuple[str, ...],
+    channels_first: bool | None,
+    *,
+    ragged: bool = False,
+    writable: bool = False,
 ) -> Array:
     """Return `x` as a NumPy array if a defence for `domains` can take it.
 
@@ -158,6 +162,9 @@ def check_batch(
         Which axis holds the channels; None if that makes no difference to the defence.
     ragged : bool, default False
         Whether samples may differ in length: an object array of arrays.
+    writable : bool, default False
+        Whether to return a copy, which may be written to, of what is not an object array. It is made in the
+        pass that checks the values.
 
     Returns
     -------
@@ -175,7 +182,10 @@ def check_batch(
         if array.ndim == 1:
             return _read_only(object_array(_checked_samples(array, domains, channels_first)))
         array = np.array(array.tolist())  # NumPy took samples of one shape for an array of Python's numbers
-    check_values("x", array)
+    if writable:
+        array = _checked_copy("x", array)
+    else:
+        check_values("x", array)
     if set(domains) <= {"image", "video"}:
         axes = {"image": "NCHW" if channels_first else "NHWC"}
         axes["video"] = "NCFHW" if channels_first else "NFHWC"
@@ -194,7 +204,7 @@ def check_batch(
         )
     if channels_first is not None and array.ndim in (4, 5):
         _check_layout(array.shape, channels_first)
-    return _read_only(array)
+    return array if writable else _read_only(array)
 
 
 def _checked_samples(batch: Array, domains: tuple[str, ...], channels_first: bool | None) -> list[Array]:
@@ -256,7 +266,7 @@ def check_values(name: str, x: Array) -> None:
     def look(block: slice) -> None:
         finite.append(_is_finite(rows[block]))
 
-    map_blocks(look, len(rows), block_length(rows, SCAN_BYTES))
+    map_blocks(look, len(rows), block_length(rows, WORTH_A_THREAD))
     if not all(finite):
         nan, infinite = int(np.isnan(x).sum()), int(np.isinf(x).sum())
         raise ValueError(
@@ -276,6 +286,27 @@ def _is_finite(x: Array) -> bool:
     above, below = infinities.view(unsigned.dtype)
     largest = unsigned.max()
     return bool(largest < above or (largest < below and signed.max() < infinities.view(signed.dtype)[0]))
+
+
+def _checked_copy(name: str, x: Array) -> Array:
+    """A copy of finite real numbers, in the byte order of this machine."""
+    if not (x.dtype.kind == "f" and x.dtype.isnative and x.dtype.itemsize <= 8 and x.flags.c_contiguous):
+        check_values(name, x)
+        return np.array(x, x.dtype.newbyteorder("="), order="C")
+    from .kernels.finite import copy_floats
+
+    out, bits = np.empty_like(x, subok=False), f"u{x.dtype.itemsize}"
+    source, target = _read_only(x).reshape(-1).view(bits), out.reshape(-1).view(bits)
+    minus_zero, infinity = np.array([-0.0, np.inf], x.dtype).view(bits)
+    finite = []
+
+    def work(block: slice) -> None:
+        finite.append(copy_floats(source[block], target[block], ~minus_zero, infinity))
+
+    map_blocks(work, x.size, block_length(source, WORTH_A_THREAD))
+    if not all(finite):
+        check_values(name, x)
+    return out
 
 
 def check_channels(name: str, value: Array, shape: Shape, axis: int) -> None:

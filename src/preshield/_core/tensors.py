@@ -48,7 +48,7 @@ def call(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     """Apply `defence` to a batch of any framework, and to its labels."""
     kind = framework(x)
     if kind == "numpy" or (defence.domains == ("labels",) and not _traced(kind, x, y)):
-        x = defence._checked(x)
+        x = defence._checked(x, writable=defence.in_place)
         draw = defence._begin(x, defence._next_seed())
         return defence._run(x, draw), _labels(defence, y, draw)
     if "bfloat16" in str(x.dtype):

@@ -10,10 +10,11 @@ from typing import Any
 from .progress import progress_bar
 from .typing import Array
 
-__all__ = ["block_length", "map_blocks", "thread_count"]
+__all__ = ["WORTH_A_THREAD", "block_length", "map_blocks", "thread_count"]
 
 RUNS = 4  # for each thread, so that none is left with most of the work
 MOST_THREADS = 256
+WORTH_A_THREAD = 1 << 24  # bytes to look at or to copy: less is done before another thread has woken up
 BLOCK_BYTES = 1 << 19  # a block and what is made of it stay within the second-level cache
 
 

@@ -17,13 +17,14 @@ from .._core.denoising import DENOISERS, denoise
 from .._core.layout import to_frames, working_dtype
 from .._core.random import draw_seed
 from .._core.tensors import to_numpy
-from .._core.threads import block_length, map_blocks, thread_count
+from .._core.threads import map_blocks, thread_count
 from .._core.typing import Array, ClipValues, Rng, Seed
 from ..preprocessor import Preprocessor
 
 __all__ = ["PixelDeflection"]
 
 DEFLECTIONS_AT_ONCE = 1 << 12  # whose random numbers are drawn together, at least those of one channel
+DEFLECTIONS_WORTH_A_THREAD = 1 << 15  # fewer are done before another thread has woken up
 
 
 class PixelDeflection(Preprocessor):
@@ -79,7 +80,7 @@ class PixelDeflection(Preprocessor):
     Images `(N, H, W, C)` or videos `(N, F, H, W, C)`, each channel of each frame with draws of its own; the
     dtype is kept, and integers become `float32`. A window that is larger than the image holds all of it;
     rows and columns 0, from which the authors' code never copies, are like any other. With the same draw, a
-    map of zeros and no map give the same. Working memory is 16 bytes for each deflection of the channel that
+    map of zeros and no map give the same. Working memory is 32 bytes for each deflection of the channel that
     a thread works on.
 
     References
@@ -99,6 +100,7 @@ class PixelDeflection(Preprocessor):
 
     domains = ("image", "video")
     stochastic = True
+    in_place = True
     gradients = ("identity", "exact")
     paper = "arXiv:1801.08926"
     known_attacks = (
@@ -171,7 +173,8 @@ class PixelDeflection(Preprocessor):
         """A copy of a batch, its values moved by a kernel."""
         from .._core.kernels.deflection import DRAWS
 
-        out = np.empty(x.shape, working_dtype(x.dtype))
+        dtype = working_dtype(x.dtype)
+        out = x.astype(dtype, copy=not x.flags.writeable)
         if not x.size:
             return out
         planes = np.moveaxis(to_frames(out, self.channels_first), -1, 2)
@@ -179,20 +182,18 @@ class PixelDeflection(Preprocessor):
         count, window = self._count(height * width), min(int(self.window), max(height, width))
         of_sample = planes.shape[1] * planes.shape[2]
         step = max(1, DEFLECTIONS_AT_ONCE // max(1, count))
-        in_cache = block_length(out)
+        worth_a_thread = DEFLECTIONS_WORTH_A_THREAD // max(1, of_sample * count)
+
         seed = np.random.SeedSequence([int(word) for word in draw])
 
         def work(samples: slice) -> None:
             # All planes share one stream of random words, so that the blocks do not matter.
             stream = np.random.PCG64(seed).advance(samples.start * of_sample * count * DRAWS)
-            for start in range(samples.start, samples.stop, in_cache):
-                stop = min(start + in_cache, samples.stop)
-                out[start:stop] = x[start:stop]
-                for first in range(start * of_sample, stop * of_sample, step):
-                    length = min(step, stop * of_sample - first)
-                    move(planes, maps, stream.random_raw((length, count, DRAWS)), first, window)
+            for first in range(samples.start * of_sample, samples.stop * of_sample, step):
+                length = min(step, samples.stop * of_sample - first)
+                move(planes, maps, stream.random_raw((length, count, DRAWS)), first, window)
 
-        map_blocks(work, len(x), -(-len(x) // thread_count()), progress=progress)
+        map_blocks(work, len(x), max(-(-len(x) // thread_count()), worth_a_thread), progress=progress)
         return out
 
     def _denoise(self, out: Array, denoiser: str, sigma: float) -> None:

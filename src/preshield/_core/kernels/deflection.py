@@ -6,6 +6,7 @@ import numpy as np
 
 from ..typing import Array
 from . import kernel
+from .prefetch import fetch_line
 
 __all__ = ["DRAWS", "deflect", "return_gradient"]
 
@@ -47,6 +48,22 @@ def _place(values: Array, maps: Array, number: int) -> tuple[Array, Array]:
 
 
 @kernel
+def _find(picks: Array, plane: Array, chances: Array, draws: Array, window: int) -> None:
+    """Rows and columns of the pixels of a plane and of their sources; a pixel left alone is its own source.
+
+    They are on their way from memory when the last of them is known.
+    """
+    height, width = plane.shape
+    for k in range(len(draws)):
+        row, column, source_row, source_column = _pick(draws[k], height, width, window)
+        if chances.size and _chance(draws[k], height) < chances[row, column]:
+            source_row, source_column = row, column
+        picks[k, 0], picks[k, 1], picks[k, 2], picks[k, 3] = row, column, source_row, source_column
+        fetch_line(plane.ctypes.data + row * plane.strides[0] + column * plane.strides[1])
+        fetch_line(plane.ctypes.data + source_row * plane.strides[0] + source_column * plane.strides[1])
+
+
+@kernel
 def deflect(values: Array, maps: Array, draws: Array, first: int, window: int) -> None:
     """Overwrite pixels with others of their neighbourhood, in this order.
 
@@ -63,13 +80,12 @@ def deflect(values: Array, maps: Array, draws: Array, first: int, window: int) -
     window : int
         How far away a source may lie, in rows and in columns.
     """
-    height, width = values.shape[3:]
+    picks = np.empty((draws.shape[1], 4), np.int32)
     for p in range(draws.shape[0]):
         plane, chances = _place(values, maps, first + p)
-        for k in range(draws.shape[1]):
-            row, column, source_row, source_column = _pick(draws[p, k], height, width, window)
-            if not (chances.size and _chance(draws[p, k], height) < chances[row, column]):
-                plane[row, column] = plane[source_row, source_column]
+        _find(picks, plane, chances, draws[p], window)
+        for k in range(len(picks)):
+            plane[picks[k, 0], picks[k, 1]] = plane[picks[k, 2], picks[k, 3]]
 
 
 @kernel
@@ -78,12 +94,11 @@ def return_gradient(values: Array, maps: Array, draws: Array, first: int, window
 
     What a pixel received goes to its source, in reverse order. The parameters are those of `deflect`.
     """
-    height, width = values.shape[3:]
+    picks = np.empty((draws.shape[1], 4), np.int32)
     for p in range(draws.shape[0]):
         plane, chances = _place(values, maps, first + p)
-        for k in range(draws.shape[1] - 1, -1, -1):
-            row, column, source_row, source_column = _pick(draws[p, k], height, width, window)
-            if not (chances.size and _chance(draws[p, k], height) < chances[row, column]):
-                passed = plane[row, column]
-                plane[row, column] = 0
-                plane[source_row, source_column] += passed
+        _find(picks, plane, chances, draws[p], window)
+        for k in range(len(picks) - 1, -1, -1):
+            passed = plane[picks[k, 0], picks[k, 1]]
+            plane[picks[k, 0], picks[k, 1]] = 0
+            plane[picks[k, 2], picks[k, 3]] += passed

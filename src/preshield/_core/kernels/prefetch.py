@@ -9,13 +9,13 @@ from numba.extending import intrinsic
 from ..typing import Array
 from . import kernel
 
-__all__ = ["fetch"]
+__all__ = ["fetch", "fetch_line"]
 
 LINE = 64  # bytes that a processor fetches at once
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _fetch_line(typing_context: Any, address: Any) -> Any:
+def fetch_line(typing_context: Any, address: Any) -> Any:
     """Have the line around an address fetched, and do not wait for it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -37,5 +37,5 @@ def fetch(values: Array) -> None:
     """
     start, size = values.ctypes.data, values.size * values.itemsize
     for offset in range(0, size, LINE):
-        _fetch_line(start + offset)
-    _fetch_line(start + size - 1)
+        fetch_line(start + offset)
+    fetch_line(start + size - 1)
