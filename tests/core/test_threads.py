@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -74,6 +75,13 @@ def test_an_error_comes_through_and_ends_the_work(monkeypatch, threads):
     with pytest.raises(KeyError, match="third block"):
         map_blocks(work, 10_000, 1)
     assert len(seen) < 10_000
+
+
+def test_no_more_threads_than_wanted(monkeypatch):
+    monkeypatch.setenv("PRESHIELD_NUM_THREADS", "4")
+    workers = set()
+    map_blocks(lambda rows: (workers.add(threading.get_ident()), time.sleep(1e-3)), 50, 1, threads=1)
+    assert workers == {threading.get_ident()}
 
 
 def test_blocks_run_at_the_same_time(monkeypatch):

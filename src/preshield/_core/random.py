@@ -46,10 +46,9 @@ def expand_seed(seed: int, words: int) -> Seed:
 
 def generator(seed: Seed) -> np.random.Generator:
     """The generator of one call."""
-    return np.random.default_rng([int(word) for word in seed])
+    return np.random.default_rng(seed)
 
 
 def block_generator(seed: Seed, block: int) -> np.random.Generator:
     """The generator of one block of a call, whatever thread it runs on."""
-    words = [int(word) for word in seed]
-    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(words, spawn_key=(block,))))
+    return np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(block,))))

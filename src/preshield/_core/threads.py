@@ -39,9 +39,14 @@ def block_length(x: Array, bytes_per_block: int = BLOCK_BYTES) -> int:
 
 
 def map_blocks(
-    function: Callable[[slice], None], total: int, block: int, *, progress: str | None = None
+    function: Callable[[slice], None],
+    total: int,
+    block: int,
+    *,
+    threads: int | None = None,
+    progress: str | None = None,
 ) -> None:
-    """Call `function` with consecutive slices of `range(total)`, on all threads.
+    """Call `function` with consecutive slices of `range(total)`, on several threads.
 
     The calling thread works too, so a call makes progress whatever the pool is busy with, and calls from
     many threads are safe. A forked process starts a pool of its own.
@@ -53,11 +58,13 @@ def map_blocks(
         release the global interpreter lock for most of its time.
     total, block : int
         Number of entries, and of entries in a slice.
+    threads : int, optional
+        How many may work; as many as `thread_count` says if omitted.
     progress : str, optional
         Shows a progress bar with this caption.
     """
     slices = [slice(i, min(i + block, total)) for i in range(0, total, block)]
-    threads = min(thread_count(), len(slices))
+    threads = min(threads or thread_count(), len(slices))
     # A thread takes neighbouring blocks: two threads in one huge page wait for each other.
     run = max(1, len(slices) // (RUNS * threads)) if threads else 1
     pending = iter([slices[i : i + run] for i in range(0, len(slices), run)])

@@ -12,6 +12,7 @@ from ..preprocessor import Preprocessor
 __all__ = ["JpegCompression"]
 
 LARGEST_SIDE = 65500  # pixels, libjpeg's limit
+SMALL_FRAME = 128 * 128  # pixels; threads would only wait for the interpreter lock, which Pillow takes for each
 
 
 class JpegCompression(Preprocessor):
@@ -117,7 +118,8 @@ class JpegCompression(Preprocessor):
                     flat[number] /= scale
 
         progress = "JPEG compression" if self.verbose else None
-        map_blocks(work, len(flat), block_length(flat), progress=progress)
+        threads = 1 if flat.shape[1] * flat.shape[2] <= SMALL_FRAME else None
+        map_blocks(work, len(flat), block_length(flat), threads=threads, progress=progress)
         return from_frames(out, x.ndim, self.channels_first)
 
     def _compress(self, pixels: Array) -> Array:

@@ -184,7 +184,7 @@ class PixelDeflection(Preprocessor):
         step = max(1, DEFLECTIONS_AT_ONCE // max(1, count))
         worth_a_thread = DEFLECTIONS_WORTH_A_THREAD // max(1, of_sample * count)
 
-        seed = np.random.SeedSequence([int(word) for word in draw])
+        seed = np.random.SeedSequence(draw)
 
         def work(samples: slice) -> None:
             # All planes share one stream of random words, so that the blocks do not matter.

@@ -157,7 +157,7 @@ class TotalVarMin(Preprocessor):
         All planes share one stream of random numbers, a number for each pixel, so that their blocks do not
         matter.
         """
-        stream = np.random.PCG64([int(word) for word in draw])
+        stream = np.random.PCG64(draw)
         stream.advance(first * int(np.prod(shape[1:])))
         return np.random.Generator(stream).random(shape) < self.prob
 
