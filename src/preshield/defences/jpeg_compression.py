@@ -12,7 +12,7 @@ from ..preprocessor import Preprocessor
 __all__ = ["JpegCompression"]
 
 LARGEST_SIDE = 65500  # pixels, libjpeg's limit
-SMALL_FRAME = 128 * 128  # pixels; threads would only wait for the interpreter lock, which Pillow takes for each
+SMALL_FRAME = 128 * 128  # pixels; Pillow takes the interpreter lock for each, and threads would wait for it
 
 
 class JpegCompression(Preprocessor):
