@@ -26,6 +26,18 @@ def test_votes():
     assert ax.get_xlim() == ax.get_ylim() == (0, 1)
 
 
+def test_labels_of_points_side_by_side_do_not_overlap():
+    votes = np.zeros((100, 4), int)
+    votes[:10, 0] = -1  # three votes
+    votes[10:12, :2] = -1  # two
+    votes[12:50, :3] = -1  # one
+    ax = plots.votes(VoteReport(tuple("abcd"), votes, np.zeros(100, int), 3))
+    assert [text.get_text() for text in ax.texts] == ["1", "2, 3", "4"]
+    ax.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
 def test_a_vote_that_rejects_everything_is_no_point():
     report = VoteReport(("a", "b"), np.array([[0, 1]]), np.array([0]), 2)
     drawn = lines(plots.votes(report))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["votes"]
 
+NEAR = 0.06  # units of both axes, less than the height of a label
+
 
 def votes(report: "VoteReport", *, ax: "Axes | None" = None) -> "Axes":
     """Draw the accuracy of a vote on the samples that it accepts against how many these are.
@@ -47,20 +49,22 @@ def votes(report: "VoteReport", *, ax: "Axes | None" = None) -> "Axes":
     """
     if not len(report.y):
         raise ValueError("`report` must have at least one sample, got none.")
+    from matplotlib.patheffects import withStroke
+
     ax = one_axes(ax)
     whole = {"clip_on": False, "zorder": 3}  # a marker at 1
     black = {"color": "black", "markersize": 7, **whole}
-    at: dict[tuple[float, float], list[int]] = {}  # different numbers of votes may come to the same
-    for point in report.curve:
-        if point.coverage:
-            at.setdefault((point.coverage, point.accepted_accuracy), []).append(point.min_votes)
-    places: Array = np.array(list(at)).reshape(-1, 2)
-    ax.plot(*places.T, "-o", mfc="white", label="vote, by votes needed", **black)
-    for place, numbers in at.items():
-        label = ", ".join(map(str, numbers))
-        ax.annotate(label, place, (0, 9), textcoords="offset points", ha="center", fontsize=9)
-        if report.min_votes in numbers:
-            ax.plot(*place, "o", label=f"vote in use ({report.min_votes})", **black)
+    places = {p.min_votes: (p.coverage, p.accepted_accuracy) for p in report.curve if p.coverage}
+    distinct: Array = np.array(list(dict.fromkeys(places.values()))).reshape(-1, 2)
+    ax.plot(*distinct.T, "-o", mfc="white", label="vote, by votes needed", **black)
+    if report.min_votes in places:
+        ax.plot(*places[report.min_votes], "o", label=f"vote in use ({report.min_votes})", **black)
+    for numbers in _neighbours(places):
+        coverage, accuracy = np.array([places[number] for number in numbers]).T
+        label, place = ", ".join(map(str, numbers)), (coverage.mean(), accuracy.max())
+        offset = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center"}
+        halo = [withStroke(linewidth=3, foreground="white")]
+        ax.annotate(label, place, fontsize=9, zorder=4, path_effects=halo, **offset)
     looks = zip(cycle(COLOURS[1:]), cycle("s^Dv<P>"), strict=False)
     for name, labels, (colour, marker) in zip(report.views, report.votes.T, looks, strict=False):
         accepted = labels >= 0
@@ -72,3 +76,14 @@ def votes(report: "VoteReport", *, ax: "Axes | None" = None) -> "Axes":
     ax.spines[["top", "right"]].set_visible(False)
     legend_beside(ax)
     return ax
+
+
+def _neighbours(places: dict[int, tuple[float, float]]) -> list[list[int]]:
+    """The numbers of votes in runs of points that share a label, because theirs would overlap."""
+    runs: list[list[int]] = []
+    for number, place in places.items():
+        if runs and np.hypot(*np.subtract(place, places[runs[-1][0]])) < NEAR:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return runs
