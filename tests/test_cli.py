@@ -510,6 +510,7 @@ def test_failed_write_leaves_nothing(folder, capsys, monkeypatch):
         (["jpeg", "in.png", "no/out.png"], "cannot write 'no/out.png': there is no folder 'no'"),
         (["jpg", "in.png", "out.png"], "'jpg' is no defence; choose from "),
         (["", "in.png", "out.png"], "'' is no defence; choose from "),
+        (["pixeldefend", "in.png", "out.png"], "only Python can give it: preshield.PixelDefend().fit(x)"),
         (["label", "in.png", "out.png"], "LabelSmoothing defends labels; it leaves samples as"),
         (["jpeg", "in.png", "out.png", "--param", "quality"], "--param must be name=value, got 'quality'"),
         (
@@ -738,6 +739,7 @@ def test_evaluate_layout(calls, model, data, arguments, expected):
         (["--clip-values", "1", "0"], "--clip-values must be LOW HIGH with LOW < HIGH, got [1.0, 0.0]"),
         (["--defence", "jpg"], "--defence 'jpg': 'jpg' is no defence; choose from "),
         (["--defence", "jpeg+"], "--defence 'jpeg+': '' is no defence; choose from "),
+        (["--defence", "defensegan"], "DefenseGAN needs a model that was trained, which only Python can"),
         (["--defence", "jpeg:quality"], "'jpeg:quality': a parameter must be name=value, got 'quality'"),
         (["--defence", "jpeg:quality=1,"], "'jpeg:quality=1,': a parameter must be name=value, got ''"),
         (["--defence", "jpeg:quality=(1"], "'jpeg:quality=(1': `quality` must be"),

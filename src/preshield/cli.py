@@ -585,4 +585,9 @@ def _build(
     missing = [key for key in required if key not in parameters]
     if missing:
         raise TypeError(f"{name} needs the parameter {missing[0]!r}; give it as {missing[0]}=value")
-    return cls(**parameters)
+    defence = cls(**parameters)
+    if not defence.is_fitted:
+        raise ValueError(
+            f"{name} needs a model that was trained, which only Python can give it: preshield.{name}().fit(x)"
+        )
+    return defence
