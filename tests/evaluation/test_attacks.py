@@ -15,6 +15,7 @@ from preshield import (
 pytest.importorskip("art")
 
 from preshield.evaluation.attacks import Attacker, gradient_variants
+from preshield.evaluation.classifiers import PredictOnly
 from preshield.evaluation.estimator import DefendedClassifier
 from preshield.evaluation.report import Threat
 from tests.evaluation.analytic import Forger, Gain, Identity, Masking, linear, threshold
@@ -193,6 +194,45 @@ def test_each_query_averages_a_quarter_of_the_draws(draws, averaged):
     gain = Gain(0.0)
     attacker("linf", 1e-6, budget=5).black_box(model(gain, draws=draws), X, Y)
     assert len(gain.used) == 4 * 5 * averaged
+
+
+def test_queries_do_not_end_where_the_draws_were_lucky():
+    """One query in four sees noise that makes the two samples near the boundary wrong for nothing."""
+    noise, near = GaussianAugmentation(1.0, augmentation=False), DISTANCE < 0.1
+    for seed in range(5):
+        seen = attacker("linf", 0.25, budget=50).black_box(model(noise, draws=4, seed=seed), X, Y)
+        assert wrong(seen.x)[near].all()
+
+
+@pytest.mark.parametrize("draws", [4, 32])
+def test_the_norm_is_that_for_most_draws_and_not_for_all(draws):
+    """Of noise with a standard deviation of 0.3 in each direction; all of 64 draws need 0.7 more."""
+    noise = GaussianAugmentation(0.3, augmentation=False)
+    found = attacker().white_box([model(noise, draws=draws)], X, Y)
+    np.testing.assert_allclose(found.norms, DISTANCE * np.sqrt(SIZE), atol=0.3)
+    assert (l2(found.x, X) > found.norms + 0.1).all()  # the point itself is wrong on every draw
+    bound = attacker("l2-minimum", 0.3 * np.sqrt(SIZE), budget=200)
+    queried = bound.black_box(model(noise, draws=draws), X, Y)
+    assert (queried.norms > DISTANCE * np.sqrt(SIZE) - 0.3).all()
+    assert np.isfinite(queried.norms[DISTANCE < 0.1]).all()
+
+
+def test_rejections_are_no_successes_of_an_attack_of_art():
+    answers = np.array([-1, 0, 1, -1])
+    seen = []
+
+    class Attack:
+        def __init__(self, classifier):
+            self.classifier = classifier
+
+        def generate(self, x, y):
+            seen.append((self.classifier.predict(x).argmax(axis=1).tolist(), y.argmax(axis=1).tolist()))
+            return x
+
+    labels = PredictOnly(lambda x: answers[np.searchsorted(LEVELS, x[:, 0, 0, 0])], SHAPE)
+    flat = np.broadcast_to(LEVELS[:, None, None, None] - 1e-3, X.shape).astype(np.float32)
+    attacker("linf", 0.1, factories={"a": Attack}).white_box([model(classifier=labels)], flat, Y)
+    assert seen == [([0, 0], [0, 0]), ([1, 1], [1, 1])]
 
 
 def test_noise_has_the_norms_that_it_is_given():

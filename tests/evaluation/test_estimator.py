@@ -239,3 +239,54 @@ def test_attacks_of_art(attack, stochastic):
 def test_a_black_box_classifier_of_art():
     box = BlackBoxClassifier(scores, (2,), 3, clip_values=(0, 1))
     np.testing.assert_array_equal(defended(classifier=box).labels(X), [scores(X).argmax(axis=1)])
+
+
+def test_nan_is_no_label():
+    broken = PredictOnly(lambda x: np.where(x[:, :1] > 0.5, np.nan, scores(x)), (2,))
+    message = "must return numbers, got NaN for 1 of 3 samples; look for an overflow in the model"
+    for ask in (lambda m: m.labels(X), lambda m: m.margin(X, Y), lambda m: m.median_margin(X, Y)):
+        with pytest.raises(ValueError, match=message):
+            ask(defended(classifier=broken))
+
+
+def test_median_margin():
+    gain = Gain()
+    model = defended(gain, draws=3)
+    found = model.median_margin(X, Y)
+    np.testing.assert_allclose(found, np.median([margins(X * g, Y) for _, g in gain.used], axis=0), rtol=1e-5)
+    assert len(gain.used) == 6
+
+
+def held_by_the_classifier(noise):
+    torch = pytest.importorskip("torch")
+    from art.estimators.classification import PyTorchClassifier
+
+    torch.manual_seed(0)
+    network = torch.nn.Linear(2, 3)
+    return PyTorchClassifier(
+        network, torch.nn.CrossEntropyLoss(), (2,), 3, preprocessing_defences=[noise], device_type="cpu"
+    )
+
+
+def viewed_by_a_vote(noise):
+    return PredictOnly(lambda x: scores(noise.transform(x)), (2,), [None, Chain([Identity(), noise]), noise])
+
+
+@pytest.mark.parametrize("holder", [held_by_the_classifier, viewed_by_a_vote])
+def test_what_a_classifier_draws_itself_is_averaged_and_repeated(holder):
+    noise = GaussianAugmentation(0.5, augmentation=False, apply_predict=True, rng=3)
+    classifier = holder(noise)
+    expected = GaussianAugmentation(0.5, augmentation=False, rng=3).transform(X)
+    model = defended(classifier=classifier, draws=4, seed=5)
+    assert model.stochastic
+    assert model.draws == 4
+    assert len({bytes(model.outputs(X)) for _ in range(4)}) == 4
+    first = defended(classifier=classifier, draws=4, seed=5).predict(X)
+    np.testing.assert_array_equal(defended(classifier=classifier, draws=4, seed=5).predict(X), first)
+    assert (defended(classifier=classifier, draws=4, seed=6).predict(X) != first).any()
+    np.testing.assert_array_equal(noise.transform(X), expected)  # its own stream is where it was
+
+
+def test_what_a_classifier_does_not_draw_in_prediction_does_not_count():
+    classifier = held_by_the_classifier(GaussianAugmentation(0.5, augmentation=False, apply_predict=False))
+    assert not defended(classifier=classifier).stochastic

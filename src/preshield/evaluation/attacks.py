@@ -12,6 +12,7 @@ import numpy as np
 from .._core.typing import Array
 from ..chain import Chain
 from ..preprocessor import Preprocessor
+from .classifiers import PredictOnly
 from .estimator import DefendedClassifier
 from .metrics import perturbation_norms
 from .minimum_norm import Adversarials, minimum_norm_attack, pull_towards
@@ -100,26 +101,31 @@ class Attacker:
             found = self._one(model, factory, x[rows], y[rows], part)
             best = self._better(judge, y, best, found, rows, first=index == 0)
         progress(1.0)
-        return best
+        return _for_most_draws(judge, x, y, best) if self.threat.minimum else best
 
     def black_box(
         self, model: DefendedClassifier, x: Array, y: Array, progress: Progress = lambda done: None
     ) -> Adversarials:
-        """Attack a defended classifier by queries; each averages a quarter of the draws."""
-        queried = model.with_draws(max(1, model.draws // 4))
+        """Attack a defended classifier by queries; each averages a quarter of the draws, the same in all.
+
+        With new ones the search would end at, or never leave, the first point whose draws were lucky.
+        """
+        draws = max(1, model.draws // 4)
         moved = square_attack(
             x,
-            lambda points, rows: queried.mean_margin(points, y[rows]),
+            lambda points, rows: model.with_draws(draws).mean_margin(points, y[rows]),
             norm=self.threat.norm,
             eps=self.threat.eps or 0.0,
             clip_values=self.threat.clip_values,
             channels_first=model.channels_first,
             queries=QUERIES * self.budget,
+            enough=-np.inf if model.stochastic else 0.0,
             seed=self.seed,
             on_query=progress,
         )
         if self.threat.minimum:
-            return pull_towards(x, moved, y, model.margin, failed=model.margin(moved, y) >= 0)
+            found = pull_towards(x, moved, y, model.margin, failed=model.margin(moved, y) >= 0)
+            return _for_most_draws(model, x, y, found)
         return Adversarials(moved, perturbation_norms(x, moved, self.threat.norm))
 
     def noise(self, x: Array, norms: Array, rng: np.random.Generator) -> Array:
@@ -172,9 +178,14 @@ class Attacker:
                 on_step=progress,
             )
             return Adversarials(moved, perturbation_norms(x, moved, threat.norm))
+        moved, labels = np.empty(x.shape, np.float32), np.eye(model.nb_classes, dtype=np.float32)[y]
+        groups = [np.full(len(x), True)]
+        if isinstance(model.classifier, PredictOnly):  # whose rejections must not look like successes
+            groups = [y == label for label in np.unique(y)]
         with _numpy_seed(self.seed):
-            moved = factory(model).generate(x, y=np.eye(model.nb_classes, dtype=np.float32)[y])
-        moved = np.asarray(moved, dtype=np.float32)
+            for rows in groups:
+                model.rejected_as = y[rows][0]
+                moved[rows] = factory(model).generate(x[rows], y=labels[rows])
         moved = np.clip(np.where(np.isfinite(moved), moved, x), *threat.clip_values)
         if threat.minimum:
             return pull_towards(x, moved, y, model.margin, failed=model.margin(moved, y) >= 0)
@@ -201,6 +212,17 @@ class Attacker:
         x, norms = best.x, best.norms
         x[rows[better]], norms[rows[better]] = new.x[better], new.norms[better]
         return Adversarials(x, norms)
+
+
+def _for_most_draws(model: DefendedClassifier, x: Array, y: Array, found: Adversarials) -> Adversarials:
+    """The perturbations, with the norm from which on most draws are wrong, and not all of them.
+
+    The norm that every draw needs grows with the number of draws, whatever the defence does.
+    """
+    if not model.stochastic:
+        return found
+    failed = model.median_margin(found.x, y) >= 0
+    return Adversarials(found.x, pull_towards(x, found.x, y, model.median_margin, failed=failed).norms)
 
 
 def gradient_variants(defence: Preprocessor | None) -> list[Preprocessor | None]:

@@ -1,7 +1,8 @@
 """Classifiers of every kind as ART's, which is what attacks and defended classifiers ask for."""
 
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +14,7 @@ from .._core.typing import Array, Shape
 __all__ = ["PredictOnly", "are_probabilities", "as_classifier", "has_gradients", "predictor", "unchanged"]
 
 BATCH = 128  # samples that a network predicts at once, as in ART
+TINY = 1e-30  # in place of a probability of 0
 
 
 class PredictOnly:
@@ -24,14 +26,19 @@ class PredictOnly:
         Maps `(N, ...)` to scores `(N, K)`, or to labels `(N,)` in which -1 means that a sample is rejected.
     input_shape : tuple of int
         Shape of one sample.
+    views : sequence of Preprocessor or None
+        Defences that `predict` applies.
     """
 
     clip_values = None
     channels_first = False
 
-    def __init__(self, predict: Callable[[Array], Any], input_shape: Shape) -> None:
+    def __init__(
+        self, predict: Callable[[Array], Any], input_shape: Shape, views: Sequence[Any] = ()
+    ) -> None:
         self._predict = predict
         self.input_shape = input_shape
+        self.views = views
 
     def predict(self, x: Array, batch_size: int = 128) -> Array:
         """Return scores or labels, in batches."""
@@ -149,15 +156,14 @@ def _from_keras(model: Any, x: Array, clip_values: tuple[float, float]) -> Any:
             "set the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
         )
     require("art", extra="art")
-    losses = require("keras", extra="tensorflow").losses
-    from .keras_classifier import KerasClassifier
+    from .keras_classifier import CrossEntropy, KerasClassifier
 
     outputs = _outputs(lambda: np.asarray(model(x, training=False)), x, getattr(model, "input_shape", None))
     return KerasClassifier(
         model=model,
         nb_classes=outputs.shape[1],
         input_shape=x.shape[1:],
-        loss_object=losses.CategoricalCrossentropy(from_logits=not are_probabilities(outputs)),
+        loss_object=CrossEntropy(of_probabilities=are_probabilities(outputs)),
         clip_values=clip_values,
     )
 
@@ -167,13 +173,17 @@ def _from_torch(model: Any, x: Array, clip_values: tuple[float, float]) -> Any:
     torch = require("torch", extra="torch")
     device = _device(model)
 
-    def log_loss(outputs: Any, labels: Any) -> Any:
-        return -(labels * outputs.clamp_min(1e-30).log()).sum(dim=1).mean()  # ART passes one-hot labels
-
     outputs = _outputs(lambda: _torch_outputs(model, x), x, None)
+    of_probabilities = are_probabilities(outputs)
+
+    def cross_entropy(outputs: Any, labels: Any) -> Any:  # as `CrossEntropy` for Keras; labels are one-hot
+        logits = outputs.clamp_min(TINY).log() if of_probabilities else outputs
+        others = logits.masked_fill(labels > 0, -math.inf).logsumexp(dim=1)
+        return torch.nn.functional.softplus(others - (labels * logits).sum(dim=1)).mean()
+
     return art.PyTorchClassifier(
         model=model,
-        loss=log_loss if are_probabilities(outputs) else torch.nn.CrossEntropyLoss(),
+        loss=cross_entropy,
         input_shape=x.shape[1:],
         nb_classes=outputs.shape[1],
         clip_values=clip_values,

@@ -1,12 +1,13 @@
 """A classifier behind a defence, as an attacker sees it who knows both."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from art.estimators.classification.classifier import ClassifierNeuralNetwork
 
-from .._core.random import expand_seed
+from .._core.random import SeedStream, expand_seed
 from .._core.typing import Array
 from ..preprocessor import Preprocessor
 from .classifiers import has_gradients
@@ -21,7 +22,8 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
     Gradients are those of the classifier at the defended sample, pulled back through the defence with the
     very draw that made it: exact where the defence is differentiable, the backward pass differentiable
     approximation (BPDA) [1]_ where it is not. For a stochastic defence, gradients and predictions are
-    averaged over several draws (expectation over transformation, EOT [2]_).
+    averaged over several draws (expectation over transformation, EOT [2]_). What the classifier draws itself,
+    in a vote or in `preprocessing_defences`, is drawn anew each time too, and from the same seed.
 
     Parameters
     ----------
@@ -63,12 +65,15 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         super().__init__(model=None, clip_values=clip_values, channels_first=bool(channels_first))
         self.classifier = classifier
         self.defence = defence
-        self.stochastic = any(getattr(part, "stochastic", False) for part in (classifier, defence))
+        self._held = _drawing(classifier)
+        self.stochastic = any(
+            getattr(part, "stochastic", False) for part in (classifier, defence, *self._held)
+        )
         self.draws = draws if self.stochastic else 1
         self.nb_classes = nb_classes
+        self.rejected_as = REJECTED
         self._input_shape = input_shape
-        self.seed = seed
-        self._rng = np.random.default_rng(seed)
+        self.restart(seed)
 
     def with_draws(self, draws: int) -> "DefendedClassifier":
         """The same classifier and defence with another number of draws, which start anew."""
@@ -81,6 +86,13 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
             nb_classes=self.nb_classes,
             input_shape=self.input_shape,
         )
+
+    def restart(self, seed: int) -> None:
+        """Draw from this seed on, also in the views of a vote."""
+        self.seed = seed
+        self._rng = np.random.default_rng(seed)
+        if hasattr(self.classifier, "restart"):
+            self.classifier.restart(seed)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -97,21 +109,21 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
 
     def loss_gradient(self, x: Array, y: Array, **kwargs: Any) -> Array:
         """Gradient of the classifier's loss with respect to `x`, averaged over the draws."""
-        return self._averaged(x, lambda seen: self.classifier.loss_gradient(seen, y, **kwargs))
+        return self._averaged(x, lambda seen: self._ask("loss_gradient", seen, y, **kwargs))
 
     def class_gradient(self, x: Array, label: Any = None, **kwargs: Any) -> Array:
         """Gradients of the scores with respect to `x`, averaged over the draws."""
-        return self._averaged(x, lambda seen: self.classifier.class_gradient(seen, label, **kwargs))
+        return self._averaged(x, lambda seen: self._ask("class_gradient", seen, label, **kwargs))
 
     def compute_loss(self, x: Array, y: Array, **kwargs: Any) -> Array:
         """Loss of the classifier, averaged over the draws."""
-        losses = [self.classifier.compute_loss(self.defended(x)[0], y, **kwargs) for _ in range(self.draws)]
+        losses = [self._ask("compute_loss", self.defended(x)[0], y, **kwargs) for _ in range(self.draws)]
         average: Array = np.mean(losses, axis=0)
         return average
 
     def get_activations(self, x: Array, layer: Any, batch_size: int = 128, framework: bool = False) -> Any:
         """Activations of the classifier under one draw."""
-        return self.classifier.get_activations(self.defended(x)[0], layer, batch_size, framework)
+        return self._ask("get_activations", self.defended(x)[0], layer, batch_size, framework)
 
     def fit(self, x: Array, y: Array, **kwargs: Any) -> None:
         """Refuse: this class is for attacks."""
@@ -147,6 +159,12 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         average: Array = np.mean([self._margin(self.defended(x)[0], y) for _ in range(self.draws)], axis=0)
         return average
 
+    def median_margin(self, x: Array, y: Array) -> Array:
+        """Median margin of `y` over twice the draws, shape (N,): negative if most of them are wrong."""
+        draws = 2 * self.draws if self.draws > 1 else 1
+        median: Array = np.median([self._margin(self.defended(x)[0], y) for _ in range(draws)], axis=0)
+        return median
+
     def margin_and_gradient(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Largest margin over the draws, shape (N,), and the averaged gradient of the loss, like `x`."""
         target = np.eye(self.nb_classes, dtype=np.float32)[y]
@@ -154,7 +172,7 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         for _ in range(self.draws):
             seen, back = self.defended(x)
             margins.append(self._margin(seen, y))
-            total += back(self.classifier.loss_gradient(seen, target))
+            total += back(self._ask("loss_gradient", seen, target))
         return np.max(margins, axis=0), total / self.draws
 
     def defended(self, x: Array) -> tuple[Array, Callable[[Array], Array]]:
@@ -169,12 +187,23 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
 
     def outputs(self, seen: Array) -> Array:
         """Scores `(N, K)` or labels `(N,)` of the classifier itself: what it decides by."""
-        decide = getattr(self.classifier, "decide", self._predicted)
-        outputs: Array = decide(seen)
+        decides = hasattr(self.classifier, "decide")
+        outputs: Array = self._ask("decide", seen) if decides else self._predicted(seen)
+        spoilt = np.isnan(outputs).reshape(len(outputs), -1).any(axis=1)
+        if spoilt.any():  # whatever the label, the largest would be the first class
+            raise ValueError(
+                f"`classifier` must return numbers, got NaN for {spoilt.sum()} of {len(outputs)} samples; "
+                "look for an overflow in the model."
+            )
         return outputs
 
     def _predicted(self, seen: Array) -> Array:
-        return np.asarray(self.classifier.predict(seen, batch_size=max(1, len(seen))))
+        return np.asarray(self._ask("predict", seen, batch_size=max(1, len(seen))))
+
+    def _ask(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the classifier; what it draws itself comes from the generator of this object."""
+        with _drawn_from(self._rng, self._held):
+            return getattr(self.classifier, method)(*args, **kwargs)
 
     def _averaged(self, x: Array, gradient: Callable[[Array], Array]) -> Array:
         if not has_gradients(self.classifier):
@@ -188,8 +217,11 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         return np.asarray(total / self.draws, dtype=np.float32)
 
     def _scores(self, outputs: Array) -> Array:
-        """Scores as they are; labels as one-hot rows, with zeros for a rejected sample."""
-        return outputs if outputs.ndim == 2 else (outputs[:, None] == np.arange(self.nb_classes)) * 1.0
+        """Scores as they are; labels as one-hot rows, a rejected sample as `rejected_as`."""
+        if outputs.ndim == 2:
+            return outputs
+        labels = np.where(outputs == REJECTED, self.rejected_as, outputs)
+        return (labels[:, None] == np.arange(self.nb_classes)) * 1.0
 
     def _margin(self, seen: Array, y: Array) -> Array:
         """By how much the score of `y` exceeds the best other; of labels, 1 unless another is predicted."""
@@ -202,3 +234,34 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         own = np.arange(outputs.shape[1]) == y[:, None]
         margin = outputs[own] - np.where(own, -np.inf, outputs).max(axis=1)
         return margin
+
+
+def _drawing(classifier: Any) -> list[Preprocessor]:
+    """Stochastic defences that a classifier applies itself, in front of its model or in its views."""
+    held = [d for d in getattr(classifier, "preprocessing_defences", None) or () if d.apply_predict]
+    leaves = (leaf for view in (*held, *getattr(classifier, "views", ())) for leaf in _leaves(view))
+    return list({id(leaf): leaf for leaf in leaves if leaf.stochastic}.values())
+
+
+def _leaves(defence: Any) -> Iterator[Preprocessor]:
+    if isinstance(defence, Preprocessor):
+        if defence._stages:
+            for stage in defence._stages:
+                yield from _leaves(stage)
+        else:
+            yield defence
+
+
+@contextmanager
+def _drawn_from(rng: np.random.Generator, defences: list[Preprocessor]) -> Iterator[None]:
+    """Let defences take their seeds from a generator, and leave their own streams where they are."""
+    own = [(defence, defence.__dict__.pop("_stream", None)) for defence in defences]
+    for defence in defences:
+        defence._stream = SeedStream(rng)
+    try:
+        yield
+    finally:
+        for defence, stream in own:
+            defence.__dict__.pop("_stream", None)
+            if stream is not None:
+                defence._stream = stream

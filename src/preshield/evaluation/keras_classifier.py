@@ -2,13 +2,40 @@
 
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from art.estimators.classification import TensorFlowV2Classifier
 
 from .._core.typing import Array, Shape
+from .classifiers import TINY
 
-__all__ = ["KerasClassifier"]
+__all__ = ["CrossEntropy", "KerasClassifier"]
+
+
+class CrossEntropy(keras.losses.Loss):  # type: ignore[misc]
+    """Cross-entropy of one-hot labels, whose gradient does not vanish where a model is sure.
+
+    In single precision a probability of 1 - 1e-8 is 1, and its gradient no longer lowers the score of the
+    label: a model would look the more robust, the larger its logits. Computed from the log-odds, the gradient
+    keeps its direction until they exceed 87.
+
+    Parameters
+    ----------
+    of_probabilities : bool
+        Whether scores are probabilities, and not logits.
+    """
+
+    def __init__(self, *, of_probabilities: bool) -> None:
+        super().__init__()
+        self.of_probabilities = of_probabilities
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Loss of each sample, from one-hot labels and scores."""
+        ops = keras.ops
+        logits = ops.log(ops.maximum(y_pred, TINY)) if self.of_probabilities else y_pred
+        others = ops.logsumexp(ops.where(y_true > 0, -np.inf, logits), axis=1)
+        return ops.softplus(others - ops.sum(y_true * logits, axis=1))
 
 
 class KerasClassifier(TensorFlowV2Classifier):  # type: ignore[misc]

@@ -23,7 +23,7 @@ class Adversarials:
         The perturbed samples; where the attack failed, the last point that it tried.
     norms : ndarray of float, shape (N,)
         L2 norm of each perturbation: 0 where the sample was wrong from the start, infinite where
-        the attack failed.
+        the attack failed. Where predictions vary, of the part of it that makes most of them wrong.
     """
 
     x: Array

@@ -30,6 +30,7 @@ def square_attack(
     clip_values: ClipValues,
     channels_first: bool = False,
     queries: int = 200,
+    enough: float = 0.0,
     seed: int = 0,
     on_query: Callable[[float], None] = lambda done: None,
 ) -> Array:
@@ -59,6 +60,8 @@ def square_attack(
         Whether the channels are the first axis of a sample and not the last.
     queries : int, default 200
         Most queries for each sample, the first of them at `x` itself.
+    enough : float, default 0.0
+        The search for a sample ends below this margin; -inf spends all queries.
     seed : int, default 0
         What a sample is perturbed by depends on it, on the row and on the margins of that row alone.
     on_query : callable
@@ -67,7 +70,7 @@ def square_attack(
     Returns
     -------
     ndarray, shape (N, ...), dtype of `x`
-        The sample with the smallest margin that was found. The search ends where it is negative.
+        The sample with the smallest margin that was found.
 
     Raises
     ------
@@ -125,7 +128,7 @@ def square_attack(
         # Equal margins are taken too: defences that quantise make plateaus, and the search must cross them.
         better = margins <= smallest[active]
         best[active[better]], smallest[active[better]] = points[better], margins[better]
-        active = active[smallest[active] >= 0]
+        active = active[smallest[active] >= enough]
         on_query((query + 1) / queries)
     on_query(1.0)
     return best

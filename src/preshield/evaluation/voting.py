@@ -66,15 +66,20 @@ class VotingClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin,
                 classifier,
                 view,
                 draws=1,
-                seed=seed,
                 clip_values=clip_values,
                 nb_classes=self.nb_classes,
                 input_shape=input_shape,
             )
-            for seed, view in enumerate(views)
+            for view in views
         ]
+        self.restart(0)
         self.channels_first = any(view.channels_first for view in self.views)
         self.stochastic = any(view.stochastic for view in self.views)
+
+    def restart(self, seed: int) -> None:
+        """Draw from this seed on, in each view something else."""
+        for view, words in zip(self.views, np.random.SeedSequence(seed).spawn(len(self.views)), strict=True):
+            view.restart(int(words.generate_state(1)[0]))
 
     @property
     def input_shape(self) -> Shape:
