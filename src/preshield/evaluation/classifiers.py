@@ -15,6 +15,7 @@ __all__ = ["PredictOnly", "are_probabilities", "as_classifier", "has_gradients",
 
 BATCH = 128  # samples that a network predicts at once, as in ART
 TINY = 1e-30  # in place of a probability of 0
+SLOPE = 1e-13  # of the cross-entropy where its own is less; too little to be seen elsewhere
 
 
 class PredictOnly:
@@ -179,7 +180,8 @@ def _from_torch(model: Any, x: Array, clip_values: tuple[float, float]) -> Any:
     def cross_entropy(outputs: Any, labels: Any) -> Any:  # as `CrossEntropy` for Keras; labels are one-hot
         logits = outputs.clamp_min(TINY).log() if of_probabilities else outputs
         others = logits.masked_fill(labels > 0, -math.inf).logsumexp(dim=1)
-        return torch.nn.functional.softplus(others - (labels * logits).sum(dim=1)).mean()
+        odds = others - (labels * logits).sum(dim=1)
+        return (torch.nn.functional.softplus(odds) + SLOPE * odds).mean()
 
     return art.PyTorchClassifier(
         model=model,

@@ -8,7 +8,7 @@ import tensorflow as tf
 from art.estimators.classification import TensorFlowV2Classifier
 
 from .._core.typing import Array, Shape
-from .classifiers import TINY
+from .classifiers import SLOPE, TINY
 
 __all__ = ["CrossEntropy", "KerasClassifier"]
 
@@ -18,7 +18,7 @@ class CrossEntropy(keras.losses.Loss):  # type: ignore[misc]
 
     In single precision a probability of 1 - 1e-8 is 1, and its gradient no longer lowers the score of the
     label: a model would look the more robust, the larger its logits. Computed from the log-odds, the gradient
-    keeps its direction until they exceed 87.
+    keeps its direction, and a slope where it would be too small for a number.
 
     Parameters
     ----------
@@ -35,7 +35,8 @@ class CrossEntropy(keras.losses.Loss):  # type: ignore[misc]
         ops = keras.ops
         logits = ops.log(ops.maximum(y_pred, TINY)) if self.of_probabilities else y_pred
         others = ops.logsumexp(ops.where(y_true > 0, -np.inf, logits), axis=1)
-        return ops.softplus(others - ops.sum(y_true * logits, axis=1))
+        odds = others - ops.sum(y_true * logits, axis=1)
+        return ops.softplus(odds) + SLOPE * odds
 
 
 class KerasClassifier(TensorFlowV2Classifier):  # type: ignore[misc]
