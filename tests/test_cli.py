@@ -1,4 +1,5 @@
 import inspect
+import io
 import os
 import subprocess
 import sys
@@ -420,6 +421,10 @@ def test_npy_of_one_recording_or_clip(recordings):
             ["resample", "in.wav", "out.wav", "--param", "sr_original=8000", "sr_new=4000"],
             "sr_original=8000 is not that of 'in.wav', 16000; leave it out",
         ),
+        (
+            ["video", "in.mp4", "out.mp4", "--param", "clip_values=(0, 1)"],
+            "clip_values=(0, 1) is not that of 'in.mp4', (0.0, 255.0); leave it out",
+        ),
         (["mp3", "fast.wav", "out.wav"], "`sample_rate` must be one that MP3 has, 8000, "),
         (["mp3", "three.wav", "out.wav"], "`x` must have one or two channels, as MP3 has, got 3"),
         (["resample", "nan.wav", "out.wav", "--param", "sr_new=8000"], "1 NaN"),
@@ -443,6 +448,21 @@ def test_errors_with_recordings(recordings, capsys, arguments, message):
     before = set(recordings.iterdir())
     assert message in fails(capsys, "apply", *arguments)
     assert set(recordings.iterdir()) == before
+
+
+@pytest.mark.parametrize("clip_values", ["(0, 1)", "[0.0, 1.0]", "None"])
+def test_range_that_agrees_with_the_file(folder, clip_values):
+    command = ("apply", "gaussianaug", "in.png", "out.npy", "--seed", "1", "--param", "sigma=0.5")
+    assert run(*command, f"clip_values={clip_values}") == 0
+    assert (np.load("out.npy").max() > 1) == (clip_values == "None")  # None: noise that is not cut off
+
+
+def test_range_of_audio_may_be_chosen(recordings):
+    loud = (STEPS[:, 0] / 4000).astype(np.float32)  # up to 2
+    wavfile.write("loud.wav", 16000, loud)
+    assert run("apply", "feature", "loud.wav", "out.wav", "--param", "clip_values=(-2, 2)") == 0
+    expected = FeatureSqueezing((-2, 2)).transform(loud[None])[0]
+    np.testing.assert_array_equal(wavfile.read("out.wav")[1], expected)
 
 
 def test_rates_that_agree_with_the_file(recordings):
@@ -518,6 +538,14 @@ def test_failed_write_leaves_nothing(folder, capsys, monkeypatch):
             "JpegCompression has no parameter 'depth'; it has clip_values, quality, channels_first",
         ),
         (["jpeg", "in.png", "out.png", "--param", "quality=1000"], "quality"),
+        (
+            ["jpeg", "in.png", "out.png", "--param", "quality=10", "--param", "quality=90"],
+            "the parameter 'quality' is given twice",
+        ),
+        (
+            ["gaussianaug", "in.png", "out.png", "--param", "clip_values=(0, 0.5)"],
+            "clip_values=(0, 0.5) is not that of 'in.png', (0.0, 1.0); leave it out",
+        ),
         (
             ["jpeg", "in.png", "out.png", "--param", "channels_first=True"],
             "channels_first=True is for arrays",
@@ -742,6 +770,7 @@ def test_evaluate_layout(calls, model, data, arguments, expected):
         (["--defence", "defensegan"], "DefenseGAN needs a model that was trained, which only Python can"),
         (["--defence", "jpeg:quality"], "'jpeg:quality': a parameter must be name=value, got 'quality'"),
         (["--defence", "jpeg:quality=1,"], "'jpeg:quality=1,': a parameter must be name=value, got ''"),
+        (["--defence", "jpeg:quality=1,quality=2"], "2': the parameter 'quality' is given twice"),
         (["--defence", "jpeg:quality=(1"], "'jpeg:quality=(1': `quality` must be"),
         (["--defence", "jpeg:depth=3"], "JpegCompression has no parameter 'depth'; it has clip_values"),
         (["--defence", "jpeg+spatial:window_size=0"], "'jpeg+spatial:window_size=0': `window_size` must"),
@@ -768,6 +797,14 @@ def test_evaluate_loads_models_before_it_attacks(calls, folder, capsys, monkeypa
     assert message == "preshield: error: cannot load 'm.pt': it is odd\n"
     assert not calls
     assert not (folder / "preshield-report").exists()
+
+
+def test_report_on_a_stream_without_its_signs(calls, monkeypatch):
+    monkeypatch.setattr(Report, "__str__", Report.to_markdown)
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", stream)
+    evaluated(calls)
+    assert stream.buffer.getvalue().startswith(b"| the table ? |")
 
 
 def test_evaluate_interrupted(calls, folder, capsys, monkeypatch):

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import inspect
+import io
 import os
 import re
 import sys
@@ -54,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         was something to write.
     """
     try:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # not every encoding has the signs of a report
         arguments = _parser().parse_args(argv)
         code = arguments.run(arguments)
         sys.stdout.flush()
@@ -126,7 +129,7 @@ files:
                 for a defence of video alone, or 1 for one of audio alone, else
                 a batch. As OUT for any IN, it holds the exact values
 
-parameters that are taken from IN unless given:
+parameters that are taken from IN, and need not be given:
   clip_values   (0, 1) for images, (-1, 1) for audio, (0, 255) for video; for
                 arrays, where required, (0, 255) of uint8 and (0, 1) of floats
                 within [0, 1]
@@ -137,7 +140,7 @@ parameters that are taken from IN unless given:
 examples:
   preshield apply jpeg in.png out.png --param quality=30
   preshield apply mp3 in.wav out.wav --param bit_rate=32000
-  preshield apply resample in.wav out.wav --param sr_new=8000
+  preshield apply resample in.wav low.wav --param sr_new=8000
   preshield apply video in.mp4 out.mp4 --param constant_rate_factor=35""",
     )
     apply.add_argument(
@@ -361,11 +364,12 @@ def _apply(arguments: argparse.Namespace) -> None:
         raise ValueError("channels_first=True is for arrays; all other files are read with the channels last")
     media = read_media(source)
     known = _known_of(media, source, target)
-    for rate in {"sample_rate", "sr_original"} & known.keys() & given.keys():
-        if given[rate] != known[rate]:  # nobody wants audio compressed as if it were slower or faster
-            raise ValueError(
-                f"{rate}={given[rate]!r} is not that of {str(source)!r}, {known[rate]}; leave it out"
-            )
+    # Nobody wants audio compressed as if it were slower, or a picture as if it were darker. The range of
+    # audio may be chosen: a WAV of floats goes beyond [-1, 1], and holds whatever comes out.
+    for key in ("sample_rate", "sr_original") if kind == "audio" else ("clip_values",):
+        value = given.get(key)
+        if key in known and value is not None and not np.array_equal(value, known[key]):
+            raise ValueError(f"{key}={value!r} is not that of {str(source)!r}, {known[key]}; leave it out")
     usual = {"verbose": sys.stderr.isatty()} | known
     defence = _build(name, given, usual, media.clip_values, "--param 'clip_values=(low, high)'")
 
@@ -548,6 +552,8 @@ def _parameters(pairs: Sequence[str], what: str) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise ValueError(f"{what} must be name=value, got {pair!r}")
+        if name in parameters:
+            raise ValueError(f"the parameter {name!r} is given twice")
         try:
             parameters[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

@@ -500,7 +500,8 @@ def _opened(path: Path, demuxer: str, next_part: NextPart) -> Iterator[Any]:
     if not _is_whole(path, next_part):
         raise broken
     try:
-        with av.open(path, format=demuxer) as file:
+        # Older programs wrote tags, which nobody asks for here, in the encoding of their system.
+        with av.open(path, format=demuxer, metadata_errors="ignore") as file:
             yield file
     except av.FFmpegError as error:
         raise broken from error
@@ -509,20 +510,22 @@ def _opened(path: Path, demuxer: str, next_part: NextPart) -> Iterator[Any]:
 def _is_whole(path: Path, next_part: NextPart) -> bool:
     """Tell whether a file goes on to the end of every part that its headers announce.
 
-    `next_part` takes 16 bytes where a part begins, and returns how far away the next one is; None if what
-    follows says no length.
+    `next_part` takes 16 bytes where a part begins, or those that are left, and returns how far away the next
+    one is; 0 if its header is cut off, None if what follows says no length. A file that ends with a whole
+    fragment is whole: neither fragmented MP4 nor what was written to a pipe says how much is to follow.
     """
-    size, position = path.stat().st_size, 0
+    size, position, head = path.stat().st_size, 0, b""
     with path.open("rb") as file:
         while position < size:
             file.seek(position)
-            length = next_part(file.read(16).ljust(16, b"\0"))
+            head = file.read(16)
+            length = next_part(head)
             if length is None:
                 return True
             if not length:
                 return False
             position += length
-    return 0 < position == size
+    return 0 < position == size and head[4:8] != b"moof"  # a box that announces frames: they are missing
 
 
 def _next_chunk(head: bytes) -> int | None:
@@ -543,11 +546,14 @@ def _no_parts(head: bytes) -> None:
 def _next_box(head: bytes) -> int | None:
     """MP4 and MOV: a length, four letters, and a longer length where the first is 1."""
     length = int.from_bytes(head[:4], "big")
+    if len(head) < (16 if length == 1 else 8):
+        return 0
     return int.from_bytes(head[8:], "big") if length == 1 else length or None
 
 
 def _next_element(head: bytes) -> int | None:
     """Matroska: a number and a length, each as long as its leading zero bits say."""
+    head = head.ljust(16, b"\0")  # a number that the end of the file cuts off is still as long
     start = 9 - head[0].bit_length()
     end = start + 9 - head[min(start, 15)].bit_length()
     largest = (1 << 7 * (end - start)) - 1

@@ -303,7 +303,11 @@ def test_bad_parameters(parameters, error, message):
         ),
         (np.zeros((2, 2, 100)), ValueError, r"got 100 in a sample of .*; pass channels_first=True\."),
         (np.zeros((2, 100, 0)), ValueError, "got 0 in a sample of shape"),
-        (ragged(np.zeros(5), np.zeros((9, 4))), ValueError, r"got 4 in a sample of shape \(9, 4\)"),
+        (
+            ragged(np.zeros(5), np.zeros((9, 4))),
+            ValueError,
+            r"`x\[1\]` must have one or two channels, as MP3 has, got 4 in a sample of shape \(9, 4\)",
+        ),
         (np.zeros(100), ValueError, r"audio batch .* got shape \(100,\); add the batch axis"),
         (np.zeros((1, 100, 1, 1)), ValueError, "audio batch"),
         (np.full((1, 100), np.nan), ValueError, "`x` must be finite, got 100 NaN"),

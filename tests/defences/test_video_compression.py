@@ -376,8 +376,23 @@ def test_the_format_has_no_default_and_nothing_is_positional():
             r"`x\[1\]` must be a video \(FHWC\)",
         ),
         (object_array([np.zeros((3, 2, 8, 8))]), ValueError, "channels first, .*; pass channels_first=True"),
-        (object_array([np.zeros((2, 8, 9, 4))]), ValueError, "3 channels, RGB, got 4"),
-        (object_array([np.ones((2, 8, 9, 3)), np.ones((0, 8, 9, 3))]), ValueError, "one frame or more"),
+        (
+            object_array([np.zeros((2, 8, 9, 3)), np.zeros((2, 8, 9, 4))]),
+            ValueError,
+            r"`x\[1\]` must have 3 channels, RGB, got 4 in shape \(2, 8, 9, 4\)",
+        ),
+        (
+            object_array([np.zeros((2, 8, 9, 3)), np.zeros((3, 2, 8, 9))]),
+            ValueError,
+            r"`x\[1\]` must have 3 channels, RGB, got 9 in shape \(3, 2, 8, 9\) .*; pass channels_first=True",
+        ),
+        (
+            object_array([np.ones((2, 8, 9, 3)), np.ones((0, 8, 9, 3))]),
+            ValueError,
+            r"`x\[1\]` must have one frame or more in each video, got shape \(0, 8, 9, 3\)",
+        ),
+        (object_array([np.ones((2, 0, 9, 3))]), ValueError, r"`x\[0\]` must have frames of 1 to"),
+        (object_array([np.full((2, 8, 9, 3), -1)]), ValueError, r"`x\[0\]` must not be negative"),
     ],
 )
 def test_bad_arrays(x, error, message, monkeypatch):

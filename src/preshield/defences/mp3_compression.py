@@ -126,8 +126,11 @@ class Mp3Compression(Preprocessor):
         self.engine = engine
 
     def _transform(self, x: Array, draw: None) -> Array:
-        for shape in [sample.shape for sample in x] if x.dtype == object else [x.shape[1:]]:
-            self._check_channels(shape)
+        if x.dtype == object:
+            for i, sample in enumerate(x):
+                self._check_channels(f"x[{i}]", sample.shape)
+        else:
+            self._check_channels("x", x.shape[1:])
         out = np.empty(x.shape, x.dtype.newbyteorder("="))
 
         def work(numbers: slice) -> None:
@@ -155,7 +158,7 @@ class Mp3Compression(Preprocessor):
         normalised = track.dtype.kind == "f" and track.min() >= -1 and track.max() <= 1
         return 1.0 if normalised else float(STEPS)
 
-    def _check_channels(self, shape: Shape) -> None:
+    def _check_channels(self, name: str, shape: Shape) -> None:
         """`shape` is that of a sample."""
         if len(shape) == 1:
             return
@@ -167,8 +170,8 @@ class Mp3Compression(Preprocessor):
         if others in (1, 2):
             remedy = f"pass channels_first={not self.channels_first}"
         raise ValueError(
-            f"`x` must have one or two channels, as MP3 has, got {channels} in a sample of shape {shape} "
-            f"with channels_first={self.channels_first}; {remedy}."
+            f"`{name}` must have one or two channels, as MP3 has, got {channels} in a sample of shape "
+            f"{shape} with channels_first={self.channels_first}; {remedy}."
         )
 
 

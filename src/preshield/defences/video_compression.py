@@ -3,7 +3,7 @@
 import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_integer, check_option
-from .._core.layout import channel_axis, working_dtype
+from .._core.layout import working_dtype
 from .._core.threads import map_blocks
 from .._core.typing import Array, ClipValues, Dtype
 from ..codecs import h264, h264_ffmpeg
@@ -119,8 +119,8 @@ class VideoCompression(Preprocessor):
 
     def _transform(self, x: Array, draw: None) -> Array:
         ragged = x.dtype == object
-        for videos in [video[None] for video in x] if ragged else [x]:
-            self._check_videos(videos)
+        for name, videos in [(f"x[{i}]", video) for i, video in enumerate(x)] if ragged else [("x", x)]:
+            self._check_videos(name, videos)
         out = np.empty(x.shape, x.dtype.newbyteorder("="))
         if not x.size:
             return out
@@ -150,26 +150,29 @@ class VideoCompression(Preprocessor):
             return 255 if x.max() <= 1 else 1
         return 255 // int(np.max(self.clip_values[1]))
 
-    def _check_videos(self, x: Array) -> None:
-        channels = x.shape[channel_axis(x.ndim, self.channels_first)]
+    def _check_videos(self, name: str, x: Array) -> None:
+        """`x` is a video, or several of one shape."""
+        channels, elsewhere = x.shape[-1], x.shape[-4]
+        if self.channels_first:
+            channels, elsewhere = elsewhere, channels
         if channels != 3:
             remedy = "stack copies of a single channel, and take no more than three of several"
-            if channels > 1 and x.shape[channel_axis(x.ndim, not self.channels_first)] == 3:
+            if channels > 1 and elsewhere == 3:
                 remedy = f"pass channels_first={not self.channels_first}"
             raise ValueError(
-                f"`x` must have 3 channels, RGB, got {channels} in shape {x.shape} with "
+                f"`{name}` must have 3 channels, RGB, got {channels} in shape {x.shape} with "
                 f"channels_first={self.channels_first}; {remedy}."
             )
-        frames, height, width = x.shape[2:] if self.channels_first else x.shape[1:4]
+        frames, height, width = x.shape[-3:] if self.channels_first else x.shape[-4:-1]
         if frames < 1:
-            raise ValueError(f"`x` must have one frame or more in each video, got shape {x.shape}.")
+            raise ValueError(f"`{name}` must have one frame or more in each video, got shape {x.shape}.")
         if not (1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE):
             raise ValueError(
-                f"`x` must have frames of 1 to {LARGEST_SIDE} pixels a side, got {height} x {width}."
+                f"`{name}` must have frames of 1 to {LARGEST_SIDE} pixels a side, got {height} x {width}."
             )
         if x.size and x.min() < 0:
             raise ValueError(
-                f"`x` must not be negative, got a minimum of {x.min()}; undo any normalisation and pass "
+                f"`{name}` must not be negative, got a minimum of {x.min()}; undo any normalisation and pass "
                 f"values in {self.clip_values or '(0, 1) or (0, 255)'}."
             )
 
