@@ -60,7 +60,7 @@ VOTES = """\
 The same crops and classifier, behind a vote of three views: the crop, blurred once, and blurred twice.
 Where no two agree, the vote rejects. *Coverage* is the fraction that is not rejected, and *Accepted*
 the accuracy on it. An attack that ends in a rejection has not succeeded; *Adaptive or rejected* counts
-it as lost all the same.
+it as the defender's success, *Adaptive* as wrong.
 """
 SOUNDS = """\
 Spoken digits, synthesised with 32 voices, and a network with four convolutions over time. No voice is
@@ -142,9 +142,10 @@ What every defence of the library is worth on its embedded task, attacked by som
 the **worst case** and, for the smallest perturbation, the **ratio**: how many times larger it must be than
 without the defence. No defence here keeps its accuracy against an attacker who knows it.
 
-The figures hold for one small network, one data set, and the budget stated; a stronger attack can only
-lower them. `nox -s robustness` measures them again and writes this page. Each run of the tests measures a
-small part, which must agree with what is stored: {accuracy:.1f} in accuracy, {ratio:.0%} in the ratio.
+The figures of each task hold for one small network, one data set, and the budget stated. A stronger attack
+can only lower the accuracies; it finds smaller perturbations without a defence too, so a ratio may go either
+way. `nox -s robustness` measures them again and writes this page. Each run of the tests measures a small
+part, which must agree with what is stored: {accuracy:.1f} in accuracy, {ratio:.0%} in the ratio.
 """
 
 

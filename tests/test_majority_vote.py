@@ -346,6 +346,23 @@ def test_refused_batches():
     assert not called  # before any work
 
 
+def test_classes_that_are_not_the_columns_of_their_probabilities():
+    model = Probabilistic()
+    model.classes_ = np.array([2, 3, 5, 8])
+    match = r"`predict` must have the classes 0, .* got `classes_` array\(\[2, 3, 5, 8\]\); .* LabelEncoder"
+    with pytest.raises(ValueError, match=match):
+        MajorityVote(model)
+    model.classes_ = np.arange(4)
+    vote = MajorityVote(model)
+    np.testing.assert_array_equal(vote.votes(X), MajorityVote(scores).votes(X))
+    model.classes_ = np.array(list("abcd"))  # trained again
+    with pytest.raises(ValueError, match="`predict` must have the classes 0"):
+        vote.report(X, np.zeros(6))
+    labels = Estimator()  # says labels itself
+    labels.classes_ = np.array([2, 3, 5, 8])
+    assert MajorityVote(labels).votes(X).shape == (6, 3)
+
+
 # What it says about itself
 
 

@@ -44,7 +44,7 @@ class MajorityVote:
         If `predict` is no classifier, or a view is no defence.
     ValueError
         If there are no views, a view is about labels, `min_votes` is not between 1 and the number of views,
-        or `channels_first` is given with views of one's own.
+        `channels_first` is given with views of one's own, or the classes of `predict` are not 0, ..., K - 1.
 
     Notes
     -----
@@ -110,6 +110,7 @@ class MajorityVote:
             predictor(predict)
         except TypeError as error:
             raise TypeError(str(error).replace("`classifier`", "`predict`")) from None
+        _check_classes(predict)
         self.classifier = predict
         self.views = tuple(views)
         self.min_votes = int(min_votes)
@@ -137,9 +138,10 @@ class MajorityVote:
         Raises
         ------
         ValueError
-            If `x` is not finite, a view cannot take it or changes the number of samples, or `predict` does
-            not return one label or one row of scores for each sample.
+            If `x` is not finite, a view cannot take it or changes the number of samples, `predict` does not
+            return one label or one row of scores for each sample, or its classes are not 0, ..., K - 1.
         """
+        _check_classes(self.classifier)  # again: it may have been trained since
         x = to_numpy(x)
         if x.dtype != object:
             check_values("x", x)
@@ -222,7 +224,7 @@ class MajorityVote:
         seen = next(self._seen(x)).astype(np.float32, copy=False)
         classifier = as_classifier(self.classifier, seen, clip_values)
         if not has_gradients(classifier):
-            return PredictOnly(self.predict, x.shape[1:])
+            return PredictOnly(self.predict, x.shape[1:], self.views)
         from .evaluation.voting import VotingClassifier
 
         return VotingClassifier(
@@ -303,6 +305,18 @@ def _check_views(views: Any) -> None:
             raise ValueError(
                 f"`views[{i}]` must change samples, got {view!r}, which is about labels; leave it out."
             )
+
+
+def _check_classes(predict: Any) -> None:
+    """Refuse an estimator of scikit-learn whose columns of probabilities are not its labels."""
+    classes = getattr(predict, "classes_", None)
+    if classes is None or not hasattr(predict, "predict_proba"):
+        return
+    if not np.array_equal(classes, np.arange(len(classes))):
+        raise ValueError(
+            "`predict` must have the classes 0, ..., K - 1, the columns of its `predict_proba`, got "
+            f"`classes_` {classes!r}; train it on such labels, for example with scikit-learn's LabelEncoder."
+        )
 
 
 def _stages(view: Preprocessor | None) -> tuple[Preprocessor, ...]:

@@ -390,6 +390,12 @@ def test_without_gradients_but_with_an_attack_that_needs_none():
 def test_default_bound_of_the_black_box_attack():
     assert quick().threat.eps == pytest.approx(2 * np.median(EXACT), rel=0.01)
     assert quick(eps=1.5).threat.eps == 1.5
+    for options in ({"model": classifier().scores}, {"columns": ["black-box"]}):
+        assert quick(**options).threat.eps == pytest.approx(X[0].size ** 0.5 / 20)
+
+
+def test_a_large_seed():
+    assert quick(seed=2**40)["none"].worst_case == 0
 
 
 # What stays as it was
@@ -445,6 +451,7 @@ def test_samples_and_defences_are_left_alone():
         ({"eot": 0}, ValueError, "`eot` must be at least 1, got 0"),
         ({"eot": 1.5}, TypeError, "`eot` must be an integer, got 1.5"),
         ({"seed": -1}, ValueError, "`seed` must be at least 0, got -1"),
+        ({"seed": 2**32, "attacks": DeepFool}, ValueError, "`seed` must be between 0 and 4294967295, got"),
         ({"batch_size": 0}, ValueError, "`batch_size` must be at least 1, got 0"),
         ({"budget": 0}, ValueError, "`budget` must be at least 1, got 0"),
         ({"verbose": 1}, TypeError, "`verbose` must be True or False, got 1"),

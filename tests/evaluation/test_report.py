@@ -1,7 +1,7 @@
 """The records of an evaluation: figures by hand, tables, and the way to JSON and back."""
 
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pytest
@@ -239,6 +239,27 @@ def test_words():
     ]
     assert str(found) == f"{found.table()}\n\n{MINIMUM}\n\n{found.in_words()}"
     assert report(undefended()).in_words() == ""
+
+
+def test_what_was_not_attacked():
+    def found(*names):
+        rows = [
+            replace(row, columns=dict.fromkeys(("clean", *names), row.columns["clean"]))
+            for row in (undefended(), defended())
+        ]
+        return report(*rows)
+
+    oblivious = found("oblivious")
+    sentence = (
+        "No attack was made through the defences: the figures say nothing about an attacker who knows them."
+    )
+    for text in (str(oblivious), oblivious.to_markdown()):
+        assert f"\n\n{sentence}\n\nnoise: made by hand" in text
+    assert "to quote" not in oblivious.to_markdown()
+    assert "an attacker who knows it" not in oblivious.to_markdown()
+    assert found("black-box").untried.startswith("The black-box attack alone was made through the defences")
+    assert not found("adaptive").untried
+    assert not report(oblivious.rows[0]).untried  # there is no defence
 
 
 # Files

@@ -231,6 +231,22 @@ def test_summary_does_not_take_failed_attacks_for_robustness():
     assert "inf" not in found
 
 
+def test_a_report_without_an_adaptive_column():
+    found = make_report(diagnostics=())
+    assert not re.search("No diagnostic|say nothing", Page(found.to_html()).text)  # there are remarks
+    assert "No diagnostic fired." in Page(make_report(rows=(row("none"),), diagnostics=()).to_html()).text
+    rows = [replace(r, columns={k: r.columns[k] for k in ("clean", "oblivious")}) for r in found.rows]
+    found = replace(found, rows=tuple(rows))
+    text = Page(found.to_html()).text
+    sentence = "No attack was made through the defences: the figures say nothing about an attacker"
+    assert text.count(sentence) == 2  # in the summary, and among the remarks
+    assert "in the worst case of the columns that were evaluated." in text
+    assert "No diagnostics were run: they need the adaptive column." in text
+    assert "No diagnostic fired" not in text
+    assert not re.search("To defeat a known defence|the figure to quote|attacker who knows it", text)
+    assert sentence in Page(found._repr_html_()).text
+
+
 # Other reports
 
 

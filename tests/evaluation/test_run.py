@@ -228,6 +228,12 @@ def test_pictures_are_of_samples_that_are_right():
     assert report["Identity"].pictures["attacked"].shape == (6, *SHAPE)
 
 
+def test_pictures_are_as_exact_as_the_samples():
+    report = run([Identity()], threat="linf", eps=1 / 255)
+    norms = np.abs(report["Identity"].pictures["attacked"] - report.pictures["clean"]).max(axis=(1, 2, 3))
+    np.testing.assert_allclose(norms, 1 / 255, rtol=1e-4)
+
+
 def test_curve_of_eps_and_of_a_sweep():
     defences = sweep(FeatureSqueezing, "bit_depth", [2, 5], clip_values=(0, 1))
     report = evaluate(classifier(), X, Y, defences, budget=20, verbose=False)

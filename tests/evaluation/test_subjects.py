@@ -4,6 +4,7 @@ import pytest
 from preshield import (
     Chain,
     FeatureSqueezing,
+    GaussianAugmentation,
     JpegCompression,
     LabelSmoothing,
     SpatialSmoothing,
@@ -44,6 +45,10 @@ def test_columns():
         check_columns(["adaptiv"], None)
     with pytest.raises(ValueError, match='`surrogate` must be given for the column "transfer"'):
         check_columns(["transfer"], None)
+    assert check_columns({"adaptive": 1}.keys(), None) == ("clean", "adaptive")
+    for columns in ("adaptive", (name for name in ["adaptive"]), 3):
+        with pytest.raises(TypeError, match=r'`columns` must be a list of names, such as .*"adaptive"'):
+            check_columns(columns, None)
 
 
 # Samples and labels
@@ -285,6 +290,16 @@ def never(x):
             {"jpeg": JpegCompression((0, 1), channels_first=True)},
             ValueError,
             r"`defences\['jpeg'\]` cannot take samples of shape \(8, 8, 3\): `x`",
+        ),
+        (
+            {"noise": GaussianAugmentation()},
+            ValueError,
+            r"`defences\['noise'\]` must keep the number of samples, .* 4 into 8; pass augmentation=False",
+        ),
+        (
+            [Chain([SpatialSmoothing(3), GaussianAugmentation(ratio=0.3)])],  # which leaves two samples two
+            ValueError,
+            r"`defences\['Chain'\]` must keep the number of samples, .* turns 4 into 5",
         ),
         (
             {"t": ThermometerEncoding((0, 1), 4)},

@@ -76,7 +76,20 @@ def test_samples_fill_a_figure_of_their_own():
     assert grid[0, 0].figure.axes == list(grid.flat)
 
 
-@pytest.mark.parametrize("shape", [(0,), (2, 3, 4), (2, 4, 4, 9)], ids=["none", "features", "codes"])
+def test_what_the_model_receives_is_shown_where_it_is_a_signal():
+    clean = np.sin(np.arange(60).reshape(2, 30) / 9)
+    for received in (clean[:, :1], clean.reshape(2, 6, 5)):
+        found = report(pictures={"clean": clean, "attacked": clean + 0.01})
+        for row in found.rows[1:]:
+            row.pictures["defended"] = received
+        assert len(plots.samples(found)[0, 0].get_yticks()) == 3
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(0,), (2, 3, 4), (2, 4, 4, 9), (2, 1), (2, 1, 1)],
+    ids=["none", "features", "codes", "one", "one, with an axis"],
+)
 def test_other_samples_are_not_shown(shape):
     assert samples(np.zeros(shape), np.zeros(shape)).shape == (0, 0)
     assert len(plots.report(report(pictures={"clean": np.zeros(shape), "attacked": np.zeros(shape)}))) == 1

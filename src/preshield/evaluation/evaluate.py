@@ -25,6 +25,7 @@ __all__ = ["evaluate", "prepared"]
 
 THREATS = ("l2-minimum", "linf", "l2")
 BUDGET = 50
+MAX_SEED = 2**32 - 1  # of NumPy's global generator, from which the attacks of ART draw
 
 
 def evaluate(
@@ -65,14 +66,16 @@ def evaluate(
         The smallest L2 perturbation that changes the prediction, or any up to `eps`.
     eps : float, optional
         Bound of the perturbation. For "l2-minimum", bound of the black-box attack; by default twice the
-        median of the smallest perturbations of the undefended classifier.
+        median of the smallest perturbations of the undefended classifier. Where no white-box attack finds
+        them, without gradients or without the columns "oblivious" and "adaptive", it is the range of the
+        values times sqrt(D) / 20, for samples of D values.
     attacks : sequence or dict of callables, optional
         White-box attacks instead of the default one. Each makes an ART attack for a classifier: a class such
         as `DeepFool`, or a function of the classifier. The best of them counts for each sample.
     eot : int, default 16
         Draws of a stochastic defence over which gradients are averaged and predictions repeated.
     seed : int, default 0
-        Seed of all that is random.
+        Seed of all that is random; with `attacks` at most 2**32 - 1.
     batch_size : int, default 128
         Samples that are attacked at once.
     budget : int, default 50
@@ -161,7 +164,7 @@ def prepared(
 
     check_option("threat", threat, THREATS)
     check_integer("eot", eot, 1)
-    check_integer("seed", seed, 0)
+    check_integer("seed", seed, 0, None if attacks is None else MAX_SEED)
     check_integer("batch_size", batch_size, 1)
     if budget is not None:
         check_integer("budget", budget, 1)

@@ -432,9 +432,8 @@ class RobustnessReport:
         }
         lines = [f"Threat model: {self.threat}"]
         lines += [f"{name.capitalize()}: accuracy on {note}." for name, note in shown.items()]
-        lines.append(
-            "**Worst case**: each sample under the column that is worst for it. This is the figure to quote."
-        )
+        worst = "**Worst case**: each sample under the column that is worst for it."
+        lines.append(f"{worst} This is the figure to quote." if self.adaptive else worst)
         if self._rejects:
             lines += [
                 "Coverage: share of the clean samples that the classifier does not reject.",
@@ -444,15 +443,34 @@ class RobustnessReport:
         if self.threat.minimum:
             lines.append(
                 "Norm: median L2 norm of the smallest perturbation that any of the attacks found. Ratio: "
-                "that norm over the undefended model's, on the same samples: what the defence costs an "
-                "attacker who knows it."
+                "that norm over the undefended model's, on the same samples"
+                + (": what the defence costs an attacker who knows it." if self.adaptive else ".")
             )
         lines.append("Cost: time of a prediction over that of the undefended model.")
         return lines
 
+    @property
+    def adaptive(self) -> bool:
+        """Whether there is an adaptive column, which diagnostics need."""
+        return any("adaptive" in row.columns for row in self.rows)
+
+    @property
+    def untried(self) -> str:
+        """Which attack on the defences was left out, as a sentence; empty if there is an adaptive column."""
+        if self.adaptive or len(self.rows) < 2:
+            return ""
+        if any("black-box" in row.columns for row in self.rows):
+            tried, told = "The black-box attack alone", "little"
+        else:
+            tried, told = "No attack", "nothing"
+        return (
+            f"{tried} was made through the defences: the figures say {told} about an attacker who knows them."
+        )
+
     def in_words(self) -> str:
         """Remarks and diagnostics, one paragraph each; empty if there are none."""
-        lines = [f"{row.name}: {remark}" for row in self.rows for remark in row.remarks]
+        lines = [self.untried] if self.untried else []
+        lines += [f"{row.name}: {remark}" for row in self.rows for remark in row.remarks]
         lines += map(str, self.diagnostics)
         if not self.complete:
             lines.insert(0, "Interrupted: the table holds the rows that were finished.")

@@ -83,6 +83,8 @@ def page(report: "RobustnessReport") -> str:
         If Matplotlib is missing.
     """
     notes = _notes(report, anchors=True)
+    if not report.adaptive:
+        notes.append(tag("p", "No diagnostics were run: they need the adaptive column."))
     sections: dict[str, Iterable[Html]] = {
         "": [
             tag("h1", _TITLE),
@@ -135,6 +137,8 @@ def _summary(report: "RobustnessReport") -> Iterator[str]:
         return
     who = f"With {defended[0].name}" if len(defended) == 1 else f"With one of the {len(defended)} defences"
     worst = f"{_span([row.worst_case for row in defended])} in the worst case"
+    if report.untried:
+        worst += " of the columns that were evaluated"
     oblivious = [row.columns["oblivious"].accuracy for row in defended if "oblivious" in row.columns]
     if oblivious:
         yield (
@@ -143,7 +147,10 @@ def _summary(report: "RobustnessReport") -> Iterator[str]:
         )
     else:
         yield f"{who} it is right on {worst}."
-    yield from _gain(report, plain, defended)
+    if report.untried:
+        yield report.untried
+    else:
+        yield from _gain(report, plain, defended)
     doubted = list(dict.fromkeys(diagnostic.row for diagnostic in report.diagnostics))
     if doubted:
         yield f"Diagnostics question the figures of {', '.join(doubted)}: see below."
@@ -207,7 +214,7 @@ def _table(report: "RobustnessReport", *, anchors: bool = False) -> Html:
     return html.table(
         head,
         [(first(name), *cells) for name, *cells in body],
-        caption="Accuracy of the model; the worst case is the figure to quote",
+        caption=f"Accuracy of the model{'; the worst case is the figure to quote' * report.adaptive}",
         strong=("Worst case",),
     )
 
@@ -217,6 +224,8 @@ def _notes(report: "RobustnessReport", *, anchors: bool = False) -> list[Html]:
     notes = []
     if not report.complete:
         notes.append(_note("Interrupted", "The report holds the rows that were finished.", doubt=True))
+    if report.untried:
+        notes.append(_note("All rows", report.untried, doubt=True))
     notes += [_note(row.name, remark) for row in report.rows for remark in row.remarks]
     for i, diagnostic in enumerate(report.diagnostics):
         anchor = "diagnostics" if anchors and i == 0 else None

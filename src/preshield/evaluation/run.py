@@ -314,7 +314,7 @@ class Run:
             "attacked": head.get("adaptive", head["clean"])[shown],
             "defended": model.defended(head.get("oblivious", head["clean"])[shown])[0],
         }
-        return {name: picture.astype(np.float16) for name, picture in pictures.items()}
+        return {name: picture.astype(np.float32) for name, picture in pictures.items()}
 
     def report(self, defences: Any, classifier: str) -> RobustnessReport:
         """The record of what was done.
@@ -352,7 +352,7 @@ class Run:
             settings=settings,
             versions=_versions(),
             pictures={
-                "clean": np.array(self.x[shown], dtype=np.float16),
+                "clean": np.array(self.x[shown], dtype=np.float32),
                 "attacked": self.rows[0].pictures["attacked"],
                 "labels": self.y[shown],
             },

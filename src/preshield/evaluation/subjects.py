@@ -1,6 +1,6 @@
 """Arguments of an evaluation: checked, and in the form in which the work is done."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,11 @@ def check_columns(columns: Sequence[str] | None, surrogate: Any) -> tuple[str, .
     """Names of the columns to evaluate, in the order of the table."""
     if columns is None:
         return tuple(name for name in COLUMNS if name != "transfer" or surrogate is not None)
+    # A generator would be empty when it is read again.
+    if isinstance(columns, str) or not isinstance(columns, Collection):
+        raise TypeError(
+            f'`columns` must be a list of names, such as ["oblivious", "adaptive"], got {columns!r}.'
+        )
     for name in columns:
         check_option("columns", name, tuple(COLUMNS))
     if "transfer" in columns and surrogate is None:
@@ -184,6 +189,12 @@ def as_subjects(
             raise ValueError(
                 f"`defences[{name!r}]` cannot take samples of shape {x.shape[1:]}: {error}"
             ) from error
+        count = defence._output_shape(x.shape)[0]
+        if count != len(x):
+            raise ValueError(
+                f"`defences[{name!r}]` must keep the number of samples, got {defence!r}, which turns "
+                f"{len(x)} into {count}; pass augmentation=False to add noise to each sample."
+            )
         takes = _input_shape(classifier, x)
         if own is None and not _fits(seen.shape[1:], takes):
             raise ValueError(

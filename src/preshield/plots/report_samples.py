@@ -153,6 +153,9 @@ def _plan_videos(
 
 def _plan_signals(clean: Array, attacked: Array, received: Mapping[str, Array]) -> SamplePlan:
     """The first signals side by side, in lanes: as they are, attacked, the difference, after each defence."""
+    if len(clean[0]) < 2:  # one value is no line
+        return SamplePlan()
+    received = {name: x for name, x in received.items() if np.ndim(x[0]) == 1 and len(x[0]) > 1}
     columns = min(_SIGNALS, len(clean))
 
     def draw(grid: Array) -> None:
