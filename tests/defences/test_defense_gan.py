@@ -371,6 +371,36 @@ def test_the_encoder_tells_the_size_of_the_latents():
     assert_allclose(DefenseGAN(gan=told, restarts=1).transform(X), nearest(X), atol=1e-3)
 
 
+def test_an_encoder_of_the_other_layout_tells_it_too():
+    def encoder(images):
+        assert images.shape[1:] == SHAPE
+        return solution(images)
+
+    defence = InverseGAN(gan=Guessed(), inverse_gan=encoder, max_iter=1, channels_first=True)
+    first = channels_first(X)
+    assert_allclose(defence.transform(first), channels_first(nearest(X)), atol=1e-3)
+    assert defence.loss(solution(X), first) == pytest.approx(((nearest(X) - X) ** 2).sum() / SIZE, rel=1e-4)
+    for call in (defence.transform, lambda x: defence.loss(solution(X), x)):
+        with pytest.raises(ValueError, match="set its attribute `encoding_length`"):
+            call(first[:, :, :2])
+
+
+def test_a_lazy_layer_does_not_tell_the_size_of_the_latents():
+    def lazy():
+        return torch.nn.Sequential(torch.nn.LazyLinear(SIZE), torch.nn.Unflatten(1, SHAPE))
+
+    with pytest.raises(ValueError, match="set its attribute `encoding_length`"):
+        DefenseGAN(gan=lazy()).transform(X)
+    assert InverseGAN(gan=lazy(), inverse_gan=solution, max_iter=1).transform(X).shape == X.shape
+    told = lazy()
+    told.encoding_length = LATENTS
+    assert DefenseGAN(gan=told, restarts=1, max_iter=1).transform(X).shape == X.shape
+    # Nor do layers further inside.
+    model = torch.nn.Sequential(torch.nn.LazyConvTranspose2d(5, (4, 3)), torch.nn.Conv2d(5, 2, 1))
+    with pytest.raises(ValueError, match="set its attribute `encoding_length`"):
+        DefenseGAN(gan=model, channels_first=True).transform(channels_first(X))
+
+
 def test_torch_modules_are_left_as_they_were():
     model = torch.nn.Sequential(linear(), torch.nn.Dropout(0.5), torch.nn.BatchNorm2d(4))
     model[1].eval()
@@ -485,6 +515,9 @@ def test_models_are_trained_on_images_in_the_unit_range(fits, grey):
     images, options = fits[0]
     assert_allclose(images, grey, atol=1e-12)
     assert options == {"epochs": 7, "verbose": True}
+    of_arrays = DefenseGAN(clip_values=np.array([-1, 3]), channels_first=True, restarts=1, max_iter=2)
+    assert of_arrays.fit(channels_first(4 * grey - 1)).transform(channels_first(grey)).shape == (96, 1, 4, 3)
+    assert_allclose(fits.pop()[0], grey, atol=1e-12)
     assert DefenseGAN().fit(grey, verbose=True).gan_.is_fitted
     assert fits[1][1] == {"verbose": True}
     DefenseGAN().fit(grey)

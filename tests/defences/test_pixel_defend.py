@@ -1,5 +1,8 @@
 """PixelDefend: its two decodings by hand and by their definition, likelihoods, models of every kind."""
 
+import time
+from threading import Event, Thread
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -198,6 +201,30 @@ def test_impossible_values_have_a_finite_likelihood():
     assert_allclose(found, [0, -126])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_images_without_a_likelihood_are_refused(value):
+    """They would have a p-value of 1, the least suspicious one."""
+
+    def model(x):
+        scores = np.zeros((*x.shape, 256), np.float32)
+        scores[x.mean(axis=(1, 2, 3)) > 0.5, 0, :, :, 3] = value
+        return scores
+
+    x = np.array([0.1, 0.9]).reshape(2, 1, 1, 1) * np.ones((1, 4, 3, 2))
+    defence = PixelDefend(pixel_cnn=model).fit(x[:1])
+    assert_allclose(defence.p_values(x[:1]), 1)
+    for call in (defence.log_likelihood, defence.p_values, defence.fit):
+        with pytest.raises(ValueError, match="scores that are numbers, got NaN or infinity for 6 values"):
+            call(x)
+
+
+def test_fit_without_an_image():
+    defence = PixelDefend(pixel_cnn=near_previous)
+    for shape in ((0, 4, 4, 1), (2, 0, 4, 1)):
+        with pytest.raises(ValueError, match=r"`x` must hold at least one image, got shape \("):
+            defence.fit(np.zeros(shape))
+
+
 def test_p_values_are_ranks_among_the_images_of_fit():
     table = Table(np.log(np.linspace(1, 256, 256)).reshape(1, 1, 1, 256))  # bright is probable
     images = np.array([10, 20, 20, 30]).reshape(4, 1, 1, 1)
@@ -248,6 +275,67 @@ def test_torch_modules():
         PixelDefend(pixel_cnn=lambda x: torch.zeros((*x.shape, 256))).log_likelihood(np.zeros((2, 3, 4, 1))),
         -8,
     )
+
+
+def test_a_torch_module_gets_its_flags_back_from_two_threads():
+    torch = pytest.importorskip("torch")
+    inside = Event()
+
+    class Slow(torch.nn.Module):
+        def forward(self, x):
+            inside.set()
+            time.sleep(0.05)
+            return torch.zeros((*x.shape, 256))
+
+    defence = PixelDefend(pixel_cnn=Slow().train(), decoding="one-pass")
+    x = np.zeros((1, 4, 4, 1))
+    thread = Thread(target=defence.transform, args=(x,))
+    thread.start()
+    assert inside.wait(60)
+    defence.transform(x)
+    thread.join()
+    assert defence.pixel_cnn.training
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float16", ">f2", ">f4", ">f8", "longdouble", "bool", "uint8", ">i4", "int64"]
+)
+def test_scores_of_any_real_dtype(dtype):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (2, 3, 4, 1))
+    scores = rng.integers(0, 100, (*x.shape, 256)).astype(dtype)
+    defence = PixelDefend(pixel_cnn=lambda _: scores, decoding="one-pass")
+    assert_array_equal(levels(defence.transform(x / 255)), definition(x, scores, 16))
+    assert np.isfinite(defence.log_likelihood(x / 255)).all()
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "object", "M8[s]", "U3"])
+def test_scores_that_are_no_real_numbers_are_refused(dtype):
+    defence = PixelDefend(pixel_cnn=Table(np.zeros((3, 4, 1, 256)).astype(dtype)), decoding="one-pass")
+    for call in (defence.transform, defence.log_likelihood):
+        with pytest.raises(TypeError, match="`pixel_cnn` must give scores that are real numbers, got dtype"):
+            call(np.zeros((2, 3, 4, 1)))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_models_of_other_precisions(dtype):
+    keras, torch = pytest.importorskip("keras"), pytest.importorskip("torch")
+    pytest.importorskip("tensorflow")
+    x = np.random.default_rng(0).integers(0, 256, (3, 3, 4, 2))
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(24, 24 * 256)).to(getattr(torch, dtype))
+    dense = keras.layers.Dense(24 * 256, dtype=dtype)
+    model = keras.Sequential([keras.Input((3, 4, 2)), keras.layers.Flatten(), dense])
+    dense.set_weights(
+        [module[1].weight.detach().T.double().numpy(), module[1].bias.detach().double().numpy()]
+    )
+    images = torch.tensor((x / 255).astype(np.float32)).to(getattr(torch, dtype))
+    scores = module(images).detach().double().numpy().reshape(*x.shape, 256)
+    out = PixelDefend(pixel_cnn=module, decoding="one-pass").transform(x / 255)
+    assert_array_equal(levels(out), definition(x, scores, 16))
+    defences = [PixelDefend(pixel_cnn=network, decoding="one-pass") for network in (module, model)]
+    found = [defence.log_likelihood(x / 255) for defence in defences]
+    assert_allclose(found[1], found[0], rtol=1e-2)
+    assert levels(defences[1].transform(x / 255)).shape == x.shape
 
 
 @pytest.mark.parametrize(

@@ -499,6 +499,24 @@ def test_bad_parameters(parameters, error, message):
         PixelDeflection(**{"clip_values": UNIT, **parameters})
 
 
+@pytest.mark.parametrize("denoiser", [None, "wavelet"])
+@pytest.mark.parametrize(
+    ("entries", "shape", "channels_first", "expected"),
+    [
+        ((3,), (2, 3, 8, 9), True, r"of shape \(3, 8, 9\), got shapes \(\) and \(3,\); .* shape \(3, 1, 1\)"),
+        ((3,), (2, 3, 4, 8, 9), True, r"each channel has the shape \(3, 1, 1, 1\)"),
+        ((4,), (2, 8, 9, 3), False, r"of shape \(8, 9, 3\), got .* and \(4,\); .* the shape \(3,\)"),
+        ((2, 8, 9, 3), (2, 8, 9, 3), False, r"broadcast against one sample"),
+        ((1, 1, 8, 9, 3), (2, 8, 9, 3), False, r"broadcast against one sample"),
+    ],
+)
+def test_clip_values_that_do_not_fit_a_sample_are_refused(entries, shape, channels_first, expected, denoiser):
+    limits = (0, np.ones(entries))
+    defence = PixelDeflection(limits, channels_first=channels_first, denoiser=denoiser)
+    with pytest.raises(ValueError, match=rf"`clip_values` must be numbers or arrays .*{expected}"):
+        defence.transform(np.zeros(shape))
+
+
 @pytest.mark.parametrize("shape", [(7, 8), (3, 8, 7), (2, 8, 9), (1, 8, 9), (3, 1, 8, 9), (3, 8, 9, 1)])
 def test_maps_of_another_size_are_refused(shape):
     message = (

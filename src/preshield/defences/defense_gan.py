@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -110,14 +111,14 @@ class _Projection(Preprocessor):
         """The error of each latent, and its gradient."""
         latents, x = to_numpy(z_encoding), self._checked(to_numpy(image_adv))
         generator = self._generator(x)
+        targets = self._as_made(x, generator)
         check_values("z_encoding", latents)
         if latents.shape != (len(x), *(generator.latent_shape or ())):
             raise ValueError(
                 f"`z_encoding` must hold one latent of shape {generator.latent_shape} for each of the "
                 f"{len(x)} images, got shape {latents.shape}."
             )
-        errors = generator.errors(self._as_made(x, generator))
-        return errors(latents, np.arange(len(x)))
+        return generator.errors(targets)(latents, np.arange(len(x)))
 
     def _draw(self, x: Array, rng: np.random.Generator) -> Seed:
         return draw_seed(rng)
@@ -155,14 +156,13 @@ class _Projection(Preprocessor):
     def _fit(self, x: Array, y: Array | None, **options: Any) -> None:
         model = self.gan
         if self._learns:
-            limits = (0.0, 1.0) if self.clip_values is None else self.clip_values
             if self.clip_values is None and (x.min(initial=0) < 0 or x.max(initial=1) > 1):
                 raise ValueError(
                     f"`x` must lie in [0, 1] where `clip_values` is None, got values from {x.min()} to "
                     f"{x.max()}; pass their range as `clip_values`."
                 )
             model = _default_model() if model is None else copy.deepcopy(model)
-            images = to_unit_range(x, limits, self.channels_first)
+            images = to_unit_range(x, self._limits, self.channels_first)
             model.fit(images, **{"verbose": self.verbose, **options})
         elif options:
             raise TypeError(
@@ -190,11 +190,14 @@ class _Projection(Preprocessor):
         raise NotImplementedError
 
     def _generator(self, x: Array) -> Generator:
-        """The model, with the shape of its latents; the encoder tells it by images shaped like `x`."""
+        """The model, with the shape of its latents; if it does not tell, the encoder does."""
         model = self._model()
         generator = Generator(model.generator if isinstance(model, LatentModel) else model)
         if generator.latent_shape is None and (encoder := self._encoder()) is not None:
-            generator.latent_shape = encoder.latents(np.zeros((1, *x.shape[1:]))).shape[1:]
+            for images in self._layouts(np.zeros((1, *x.shape[1:]))):
+                with suppress(ValueError):
+                    generator.latent_shape = encoder.latents(np.ascontiguousarray(images)).shape[1:]
+                    break
         return generator
 
     def _encoded(self, encoder: Encoder, images: Array, generator: Generator) -> Array:
@@ -207,13 +210,17 @@ class _Projection(Preprocessor):
             )
         return latents.reshape(-1, *shape)
 
+    def _layouts(self, x: Array) -> tuple[Array, ...]:
+        """`x` as it is, and in the other layout: the model makes images in one of them."""
+        return x, np.moveaxis(x, 1, -1) if self.channels_first else np.moveaxis(x, -1, 1)
+
     def _as_made(self, x: Array, generator: Generator) -> Array:
         """`x` in the range and the layout in which the model makes images."""
         shape = generator.image_shape()
         if isinstance(self._model(), LatentModel):
-            layouts = [to_unit_range(x, self.clip_values or (0.0, 1.0), self.channels_first)]
+            layouts: tuple[Array, ...] = (to_unit_range(x, self._limits, self.channels_first),)
         else:
-            layouts = [x, np.moveaxis(x, 1, -1) if self.channels_first else np.moveaxis(x, -1, 1)]
+            layouts = self._layouts(x)
         for images in layouts:
             if images.shape[1:] == shape:
                 return np.ascontiguousarray(images, np.float32)
@@ -225,13 +232,18 @@ class _Projection(Preprocessor):
     def _as_given(self, images: Array, x: Array) -> Array:
         """Images that the model made, in the range and the layout of `x`."""
         if isinstance(self._model(), LatentModel):
-            return from_unit_range(images, x, self.clip_values or (0.0, 1.0), self.channels_first)
+            return from_unit_range(images, x, self._limits, self.channels_first)
         if images.shape != x.shape:
             images = np.moveaxis(images, -1, 1) if self.channels_first else np.moveaxis(images, 1, -1)
         if self.clip_values is None:
             return images
         low, span = range_of(x, self.clip_values, self.channels_first)
         return np.clip(images, low, low + span)
+
+    @property
+    def _limits(self) -> ClipValues:
+        """The range in which a model of preshield's makes images."""
+        return (0.0, 1.0) if self.clip_values is None else self.clip_values
 
     def _squared_range(self) -> float:
         if self.clip_values is None or isinstance(self._model(), LatentModel):

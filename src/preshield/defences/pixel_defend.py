@@ -49,7 +49,7 @@ class PixelDefend(Preprocessor):
     ------
     TypeError, ValueError
         If a parameter breaks its rule, the model is not trained, the images are not of the size that it
-        knows, or its outputs do not have the shape above.
+        knows, or its outputs do not have the shape above or are no numbers.
 
     Notes
     -----
@@ -178,6 +178,8 @@ class PixelDefend(Preprocessor):
         return from_unit_range(images, x, self.clip_values, self.channels_first)
 
     def _fit(self, x: Array, y: Array | None, **options: Any) -> None:
+        if not x.size:
+            raise ValueError(f"`x` must hold at least one image, got shape {x.shape}.")
         images, model = self._in_unit_range(x), self.pixel_cnn
         if self._learns:
             model = copy.deepcopy(model) or PixelCNN()

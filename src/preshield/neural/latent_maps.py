@@ -13,7 +13,7 @@ from .._core.tensors import to_numpy
 from .._core.typing import Array, Shape
 from .layers import framework_of
 
-__all__ = ["Encoder", "Errors", "Generator"]
+__all__ = ["Encoder", "Errors", "Generator", "TorchModule"]
 
 Errors = Callable[[Array, Array], tuple[Array, Array]]
 """`(latents (B, ...), images (B,)) -> (errors (B,), gradients (B, ...))`; `images` numbers the targets."""
@@ -81,7 +81,7 @@ class Generator:
             If the model cannot take the latents, or does not make one finite image of each.
         """
         try:
-            images = self._backend.outputs(np.asarray(latents, np.float32))
+            images = np.asarray(self._backend.outputs(np.asarray(latents, np.float32)), np.float32)
         except Exception as error:
             raise ValueError(
                 f"`gan` cannot make images of latents of shape {latents.shape[1:]}: {error}"
@@ -137,7 +137,7 @@ class Encoder:
             If the model cannot take the images, or its latents are not finite numbers, one for each image.
         """
         try:
-            latents = self._outputs(np.asarray(images, np.float32))
+            latents = np.asarray(self._outputs(np.asarray(images, np.float32)), np.float32)
         except Exception as error:
             raise ValueError(
                 f"`inverse_gan` cannot take images of shape {images.shape[1:]}: {error}"
@@ -148,8 +148,7 @@ class Encoder:
         network = _network(self.model)
         if _is_network(network):
             return _backend(network, "inverse_gan").outputs(images)
-        outputs = self.model.predict(images) if hasattr(self.model, "predict") else self.model(images)
-        return np.asarray(to_numpy(outputs), np.float32)
+        return to_numpy(self.model.predict(images) if hasattr(self.model, "predict") else self.model(images))
 
 
 def _is_network(model: Any) -> bool:
@@ -165,7 +164,7 @@ def _network(model: Any) -> Any:
     return inner if inner is not None and _is_network(inner) else model
 
 
-def _backend(network: Any, name: str) -> "_TensorFlow | _Torch":
+def _backend(network: Any, name: str) -> "_TensorFlow | TorchModule":
     if not _is_network(network):
         raise TypeError(
             f"`{name}` must be a Keras model, a torch module, an estimator of ART's that holds one, or a "
@@ -173,12 +172,12 @@ def _backend(network: Any, name: str) -> "_TensorFlow | _Torch":
             f"{type(network).__name__}."
         )
     if framework_of(network) == "torch":
-        return _Torch(network)
+        return TorchModule(network)
     backend = sys.modules["keras"].config.backend()
     if backend == "tensorflow":
         return _TensorFlow(network)
     if backend == "torch":
-        return _Torch(network)
+        return TorchModule(network)
     raise ValueError(
         f"`{name}` runs on the Keras backend {backend!r}, which is not supported: set the environment "
         "variable KERAS_BACKEND=tensorflow, or torch, before Keras is imported."
@@ -194,10 +193,14 @@ def _latent_shape(model: Any, network: Any) -> Shape | None:
         known = isinstance(shape, tuple) and all(isinstance(n, int) for n in shape[1:])
         return tuple(shape[1:]) if known else None  # type: ignore[index]
     for module in network.modules():
+        latent: Shape
         if hasattr(module, "in_features"):
-            return (int(module.in_features),)
-        if type(module).__name__ in ("ConvTranspose2d", "Conv2d"):
-            return (int(module.in_channels), 1, 1)
+            latent = (int(module.in_features),)
+        elif type(module).__name__.removeprefix("Lazy") in ("ConvTranspose2d", "Conv2d"):
+            latent = (int(module.in_channels), 1, 1)
+        else:
+            continue
+        return latent if latent[0] else None  # 0 in a lazy layer, which waits for its first input
     return None
 
 
@@ -212,10 +215,6 @@ def _one_for_each(name: str, output: str, of: str, outputs: Array, inputs: Array
         count = int((~np.isfinite(outputs)).sum())
         raise ValueError(f"`{name}` must give finite {output}s, got {count} values that are not.")
     return outputs
-
-
-def _float32(outputs: Any) -> Array:
-    return np.asarray(to_numpy(outputs)).astype(np.float32, copy=False)
 
 
 class _Locks:
@@ -237,7 +236,7 @@ if hasattr(os, "register_at_fork"):
 # torch
 
 
-class _Torch:
+class TorchModule:
     """A torch module, or a Keras model on torch, on its own device and in its own precision."""
 
     def __init__(self, model: Any) -> None:
@@ -247,10 +246,12 @@ class _Torch:
         self.like = self.torch.empty(0) if weights is None else weights
 
     def outputs(self, x: Array) -> Array:
+        """Outputs in evaluation mode; the module gets its flags back."""
         with self.torch.no_grad():
-            return _float32(self._evaluate(self._tensor(x)))
+            return to_numpy(self._evaluate(self._tensor(x)))
 
     def errors(self, targets: Array) -> Errors:
+        """What `Generator.errors` returns."""
         torch = self.torch
         wanted = self._tensor(targets)
 
@@ -291,7 +292,7 @@ class _TensorFlow:
         self.model = model
 
     def outputs(self, x: Array) -> Array:
-        return _float32(self._compiled(x.shape[1:])[0](self.tf.constant(x)))
+        return to_numpy(self._compiled(x.shape[1:])[0](self.tf.constant(x)))
 
     def errors(self, targets: Array) -> Errors:
         tf = self.tf

@@ -10,6 +10,7 @@ from .._core.progress import progress_bar
 from .._core.tensors import to_numpy
 from .._core.threads import map_blocks
 from .._core.typing import Array, Shape
+from .latent_maps import TorchModule
 from .pixel_levels import to_images, to_levels
 
 __all__ = ["PixelScores"]
@@ -64,8 +65,8 @@ class PixelScores:
 
         Raises
         ------
-        ValueError
-            If the model cannot take the images, or its outputs have another shape or are NaN.
+        TypeError, ValueError
+            If the model cannot take the images, or its outputs have another shape or are no numbers.
         """
         check_integer("eps", eps, 0, 255)
         levels = to_levels(x)
@@ -97,6 +98,11 @@ class PixelScores:
         -------
         ndarray of float64, shape (N,)
             In bits per dimension. Probabilities of zero count as the least positive number of `float32`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `decode`.
         """
         levels = to_levels(x)
         bits = np.empty(len(x))
@@ -116,11 +122,15 @@ class PixelScores:
         if self.channels_first:
             images = np.ascontiguousarray(np.moveaxis(images, -1, 1))
         try:
-            scores = self._evaluate(images)
+            scores = to_numpy(self._evaluate(images))
         except Exception as error:
             raise ValueError(
                 f"`pixel_cnn` cannot take images of shape {images.shape[1:]}: {error}"
             ) from error
+        if scores.dtype.kind not in "buif":
+            raise TypeError(f"`pixel_cnn` must give scores that are real numbers, got dtype {scores.dtype}.")
+        if scores.dtype not in (np.float32, np.float64):  # what most_probable is compiled for
+            scores = scores.astype(np.float32 if scores.dtype == np.float16 else np.float64)
         size = int(np.prod(images.shape[1:]))
         wanted = (*images.shape, 256)
         if scores.shape in (wanted, (len(x), size * 256), (len(x), size, 256)):
@@ -133,29 +143,16 @@ class PixelScores:
             f"images of shape {images.shape}, got {scores.shape}."
         )
 
-    def _evaluate(self, images: Array) -> Array:
+    def _evaluate(self, images: Array) -> Any:
         model = self.model
         if hasattr(model, "get_activations"):  # a classifier of ART's
-            return np.asarray(model.get_activations(images, layer=-1, batch_size=len(images)))
+            return model.get_activations(images, layer=-1, batch_size=len(images))
         keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
         if keras is not None and isinstance(model, keras.Model):
-            return np.asarray(model.predict_on_batch(images))
+            return model.predict_on_batch(images)
         if torch is not None and isinstance(model, torch.nn.Module):
-            return _torch_outputs(torch, model, images)
-        return np.asarray(to_numpy(model(images)))
-
-
-def _torch_outputs(torch: Any, model: Any, images: Array) -> Array:
-    """Outputs in evaluation mode; the module gets its flags back."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        with torch.no_grad():
-            outputs: Array = model.eval()(torch.tensor(images, device=device)).cpu().numpy()
-    finally:
-        for module, flag in flags:
-            module.training = flag
-    return outputs
+            return TorchModule(model).outputs(images)
+        return model(images)
 
 
 def _log2_likelihood(scores: Array, levels: Array) -> float:
@@ -165,6 +162,7 @@ def _log2_likelihood(scores: Array, levels: Array) -> float:
         logs = np.log(np.maximum(chosen, np.finfo(np.float32).tiny))
     else:
         most = scores.max(axis=1)
+        _check_decided("NaN or infinity", int((~np.isfinite(most)).sum()))
         logs = chosen - most - np.log(np.exp(scores - most[:, None]).sum(axis=1))
     return float(logs.mean() / np.log(2))
 
@@ -181,7 +179,10 @@ def _choose(levels: Array, scores: Array, eps: int) -> None:
         undecided.append(most_probable(values[block], rows[block], values[block], eps))
 
     map_blocks(work, len(values), BLOCK)
-    if sum(undecided):
-        raise ValueError(
-            f"`pixel_cnn` must give scores that are numbers, got NaN for {sum(undecided)} values."
-        )
+    _check_decided("NaN", sum(undecided))
+
+
+def _check_decided(got: str, undecided: int) -> None:
+    """Refuse scores that do not tell which level is the most probable one."""
+    if undecided:
+        raise ValueError(f"`pixel_cnn` must give scores that are numbers, got {got} for {undecided} values.")
