@@ -240,6 +240,20 @@ def test_deviation_gaussian_augmentation_sums_the_gradients_of_copies():
     assert ours.estimate_gradient(x, grad).sum() == 12
 
 
+def test_deviation_gaussian_augmentation_appends_nothing_in_prediction():
+    x = np.zeros((2, 3))
+    assert len(art.GaussianAugmentation(apply_predict=True)(x)[0]) == 4
+    with pytest.raises(ValueError, match="`apply_predict` must be False with augmentation=True"):
+        preshield.GaussianAugmentation(apply_predict=True)
+
+
+def test_deviation_labels_are_one_for_each_sample():
+    x, y = np.zeros((4, 2)), np.arange(9)
+    assert [len(part) for part in art.GaussianAugmentation()(x, y)] == [8, 13]
+    with pytest.raises(ValueError, match="`y` must have one label for each of the 4 samples"):
+        preshield.GaussianAugmentation()(x, y)
+
+
 # JPEG
 
 
@@ -445,6 +459,14 @@ def test_deviation_integers_with_limits_that_are_not():
         with pytest.raises(TypeError, match="Cannot cast ufunc 'clip'"):
             theirs(x.copy())
         assert ours.transform(x).max() == (2 if name == "SpatialSmoothing" else 1)
+
+
+def test_deviation_medians_of_integers_with_limits_outside_their_dtype():
+    x = np.zeros((1, 3, 3, 1), dtype=np.int8)
+    ours, theirs = both("SpatialSmoothing", 3, False, (-300, -200))
+    with pytest.raises(OverflowError, match="out of bounds for int8"):
+        theirs(x)
+    assert ours.transform(x).max() == -128
 
 
 def test_deviation_medians_of_large_integers():

@@ -140,6 +140,36 @@ def test_labels_pass_untouched_where_no_stage_is_about_them():
     assert Chain([SpatialSmoothing()])(images(), y)[1] is y
 
 
+def test_labels_alone_run_no_stage():
+    """A traced graph asks for them apart from the data; the draws are those of the pass with the data."""
+
+    class Busy(Preprocessor):
+        domains = ("features",)
+
+        def _transform(self, x, draw):
+            raise AssertionError("work for nothing")
+
+    stages = [GaussianAugmentation(0.0, ratio=1.5), LabelSmoothing(0.7), FeatureSqueezing((0, 1))]
+    copies, nested = GaussianAugmentation(0.0), Chain([Busy(), GaussianAugmentation(0.0)])
+    x, y = features(), np.eye(4)
+    with Chain([*stages, copies]).frozen(3) as chain:
+        expected, seed = chain(x, y)[1], chain._next_seed()
+    idle = Chain([*stages, nested])
+    np.testing.assert_array_equal(idle._transform_labels(y, idle._begin(x, seed)), expected)
+
+
+def test_a_chain_about_labels_takes_any_data():
+    y = Chain([LabelSmoothing(0.9), Chain([LabelSmoothing(0.8)])])(None, np.eye(3))[1]
+    np.testing.assert_allclose(y, 0.9 * np.eye(3) + 0.05 * (1 - np.eye(3)))
+
+
+def test_a_chain_names_no_layout_as_its_stages_may_have_another():
+    with pytest.raises(
+        ValueError, match=r"`x` must be a 4-D image batch or a 5-D video batch, got shape \(3, 8\)"
+    ):
+        Chain([SpatialSmoothing(channels_first=True)]).transform(np.zeros((3, 8)))
+
+
 def test_data_pass_untouched_through_stages_about_labels():
     x = features()
     assert Chain([LabelSmoothing(), LabelSmoothing(0.5)])(x, np.eye(4))[0] is x

@@ -1,6 +1,7 @@
 """The contract: every rule over every defence, the checks themselves, and what bad input gets."""
 
 import pickle
+import re
 from functools import partial
 from inspect import signature
 
@@ -125,6 +126,17 @@ class Writes(Sound):
         return x
 
 
+class WritesWhatOthersNeed(Writes):
+    """Right only where the batch is a copy."""
+
+    in_place = True
+    gradient_kind = "surrogate"
+
+
+class OddFlag(Sound):
+    in_place = None
+
+
 class WritesGradient(Sound):
     def _gradient(self, x, grad, draw):
         grad *= self.factor
@@ -232,12 +244,14 @@ class CountsCalls(Sound):
     [
         (NoDomain, r"Facts are .* `domains` must be a tuple of names among .*'pictures'"),
         (OddGradientKind, r"Facts are .* `gradient_kind` must be one of"),
+        (OddFlag, r"Facts are .* `in_place` must be True or False, got None"),
         (Overrides, r"Public methods are not overridden.* `transform` is overridden"),
         (Converts, r"very objects that were passed.* `factor`: passed .*, kept"),
         (Swallows, r"Unknown parameters are refused.* An unknown keyword .* was accepted"),
         (Unpicklable, r"It survives pickle and copy.deepcopy, also after use.* Can't pickle"),
         (ForgetsShape, r"Every way to call it.* changes_shape=False, but the shape is \(3, 8\)"),
         (Writes, r"ValueError: output array is read-only"),
+        (WritesWhatOthersNeed, r"Read-only arrays work\. ValueError: output array is read-only"),
         (WritesGradient, r"ValueError: output array is read-only"),
         (WritesLabels, r"are never changed.* `y` was written to"),
         (WantsWriteableLabels, r"Read-only arrays work.* ValueError: cannot set WRITEABLE flag"),
@@ -350,9 +364,11 @@ def test_one_nan_in_a_large_batch_is_found():
 
 @pytest.mark.parametrize("case", OF_FRAMES, ids=str)
 def test_a_wrong_number_of_axes_is_refused(case):
-    layout = "NCHW" if getattr(case.make(), "channels_first", False) else "NHWC"
     defence = case.make()
-    wanted = rf"`x` must be a 4-D image batch \({layout}\) or a 5-D video batch \(N.*\), got shape "
+    image, video = {True: (" (NCHW)", " (NCFHW)"), False: (" (NHWC)", " (NFHWC)")}.get(
+        getattr(defence, "channels_first", None), ("", "")
+    )
+    wanted = re.escape(f"`x` must be a 4-D image batch{image} or a 5-D video batch{video}, got shape ")
     with pytest.raises(ValueError, match=rf"{wanted}\(6, 5, 3\); add the batch axis with x\[None\]"):
         defence.transform(np.zeros((6, 5, 3)))
     with pytest.raises(ValueError, match=rf"{wanted}\(6, 5\)\.$"):
@@ -463,6 +479,18 @@ def test_set_params_checks_before_it_changes(case):
 def test_a_wrong_option_lists_the_legal_ones(make, legal, value):
     with pytest.raises(ValueError, match=f"must be one of {legal}, got "):
         make(value)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, bool])
+def test_integer_gradients_do_not_wrap(dtype):
+    class Invert(Sound):
+        def _gradient(self, x, grad, draw):
+            return -grad
+
+    x = np.zeros((2, 100))
+    np.testing.assert_array_equal(Invert().estimate_gradient(x, np.ones((2, 100), dtype)), -1)
+    copies = GaussianAugmentation(ratio=300.0)
+    assert copies.estimate_gradient(x, np.ones((602, 100), dtype)).sum() == 60200
 
 
 @pytest.mark.parametrize("case", OF_DATA, ids=str)

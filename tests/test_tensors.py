@@ -11,6 +11,8 @@ from preshield import (
     GaussianAugmentation,
     JpegCompression,
     LabelSmoothing,
+    PixelDeflection,
+    Preprocessor,
     SpatialSmoothing,
     ThermometerEncoding,
 )
@@ -24,6 +26,8 @@ OUT, PULLED = CHAIN.transform(X), CHAIN.estimate_gradient(X, W)
 # Copies of samples, without noise: the product of the result with w is the product of x with the gradient
 # if, and only if, the backward pass saw the copies that the forward pass drew.
 COPIES = GaussianAugmentation(0.0, ratio=3.0)
+# A stage that cannot take a batch of zeros, before labels that change.
+PICKY = Chain([PixelDeflection((0, 1), activation_map=lambda x: x.mean(-1) / x.max()), LabelSmoothing(0.8)])
 CODE = ThermometerEncoding((0, 1), 4)
 
 
@@ -108,6 +112,24 @@ def test_torch_result_is_writeable_and_no_view(torch):
         out = defence.transform(x)
         out += 1
         np.testing.assert_array_equal(x, X)
+
+
+class Mirror(Preprocessor):
+    """Flip left and right: a view with negative strides, which torch does not know."""
+
+    def _transform(self, x, draw):
+        return x[:, :, ::-1]
+
+    def _gradient(self, x, grad, draw):
+        return grad[:, :, ::-1]
+
+
+def test_torch_result_of_a_flip(torch):
+    x = torch.tensor(X, requires_grad=True)
+    out = Mirror().transform(x)
+    (out * torch.tensor(W)).sum().backward()
+    np.testing.assert_array_equal(out.detach(), X[:, :, ::-1])
+    np.testing.assert_array_equal(x.grad, W[:, :, ::-1])
 
 
 def test_torch_input_changed_before_backward_is_an_error(torch):
@@ -330,6 +352,50 @@ def test_tensorflow_labels_of_unknown_length(tf):
     np.testing.assert_allclose(step(X, [2, 0, 1])[1], 0.1 + 0.7 * np.eye(3)[[2, 0, 1]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("of_x", [(3, 6, 5, 3), (None, 6, 5, 3), (None, None, None, 3), None], ids=str)
+@pytest.mark.parametrize("of_y", [(3, 3), (None, 3), (None, None), None], ids=str)
+def test_tensorflow_labels_of_every_signature(tf, of_x, of_y):
+    """Nothing is refused for what the graph does not know, and what it knows is kept."""
+    shapes = []
+
+    @tf.function(input_signature=[tf.TensorSpec(of_x, tf.float32), tf.TensorSpec(of_y, tf.float32)])
+    def step(x, y):
+        results = [
+            defence(x, y)[1] for defence in (COPIES, LabelSmoothing(0.4), Chain([COPIES, CODE, PICKY]))
+        ]
+        shapes.extend(labels.shape for labels in results)
+        return results
+
+    copied, smooth, both = step(X, np.eye(3, dtype=np.float32))
+    np.testing.assert_array_equal(copied[:3], np.eye(3))
+    np.testing.assert_allclose(smooth, 0.3 + 0.1 * np.eye(3), rtol=1e-6)
+    np.testing.assert_allclose(both[:3], 0.1 + 0.7 * np.eye(3), rtol=1e-6)
+    if of_y is None:
+        assert [shape.rank for shape in shapes] == [None] * 3
+    else:
+        n = 3 if of_y[0] or (of_x and of_x[0]) else None
+        assert [shape.as_list() for shape in shapes] == [[k and n and k * n, of_y[1]] for k in (4, 1, 4)]
+
+
+def test_tensorflow_labels_alone_traced(tf):
+    """The batch is a constant of the graph, the labels are its argument."""
+    y = tf.eye(3)
+    np.testing.assert_allclose(tf.function(lambda y: LabelSmoothing(0.8)(X, y)[1])(y), 0.1 + 0.7 * np.eye(3))
+    assert tf.function(lambda y: COPIES(X, y)[1])(y).shape == (12, 3)
+
+
+def test_tensorflow_number_of_labels(tf, run_tf):
+    spec = tf.TensorSpec((None, 3), tf.float32)
+    step = run_tf(lambda x, y: LabelSmoothing()(x, y)[1])
+    with pytest.raises(
+        (ValueError, tf.errors.InvalidArgumentError), match="one label for each of the 3 samples"
+    ):
+        step(tf.constant(X), tf.eye(3)[:1])
+    late = tf.function(lambda y: LabelSmoothing()(tf.constant(X), y)[1], input_signature=[spec])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one label for each of the 3 samples"):
+        late(tf.eye(3)[:1])
+
+
 def test_tensorflow_dataset(tf):
     batches = tf.data.Dataset.from_tensor_slices(X).batch(2).map(CHAIN.transform, num_parallel_calls=2)
     np.testing.assert_array_equal(np.concatenate(list(batches.as_numpy_iterator())), OUT)
@@ -430,13 +496,31 @@ def test_jax_labels(jax, run_jax):
     np.testing.assert_array_equal(kept, np.eye(3))
 
 
-def test_jax_labels_alone_traced(jax):
+@pytest.mark.parametrize("of", ["jax", "numpy"])
+def test_jax_labels_alone_traced(jax, of):
     """The batch is a constant of the graph, the labels are its argument."""
-    x = jax.numpy.asarray(X)
+    x = jax.numpy.asarray(X) if of == "jax" else X
     smooth = jax.jit(lambda y: LabelSmoothing(0.8)(x, y)[1])(jax.numpy.eye(3))
     np.testing.assert_allclose(smooth, 0.1 + 0.7 * np.eye(3), rtol=1e-6)
     kept, labels = jax.jit(lambda y: COPIES(x, y))(jax.numpy.eye(3))
     assert (kept.shape, labels.shape) == ((12, 6, 5, 3), (12, 3))
+
+
+def test_jax_labels_without_data(jax):
+    same, smooth = jax.jit(lambda y: LabelSmoothing(0.8)(None, y))(jax.numpy.eye(3))
+    assert same is None
+    np.testing.assert_allclose(smooth, 0.1 + 0.7 * np.eye(3), rtol=1e-6)
+
+
+def test_jax_labels_after_a_stage_that_cannot_take_zeros(jax, run_jax):
+    smooth = run_jax(lambda x, y: PICKY(x, y)[1])(jax.numpy.asarray(X), jax.numpy.eye(3))
+    np.testing.assert_allclose(smooth, 0.1 + 0.7 * np.eye(3), rtol=1e-6)
+
+
+def test_jax_number_of_labels(jax, run_jax):
+    for defence in (COPIES, LabelSmoothing()):
+        with pytest.raises(ValueError, match="one label for each of the 3 samples, got shape"):
+            run_jax(defence)(jax.numpy.asarray(X), jax.numpy.eye(3)[:2])
 
 
 def test_jax_gradient_with_labels(jax, run_jax):

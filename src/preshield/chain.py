@@ -1,5 +1,6 @@
 """Several defences as one."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -149,9 +150,21 @@ class Chain(Preprocessor):
     def _transform_labels(self, y: Array | None, draw: _Pass) -> Array | None:
         if y is None:  # in prediction
             return None
-        for stage, _, stage_draw in self._steps(draw):
+        for stage, stage_draw in self._draws(draw):
             y = stage._transform_labels(y, stage_draw)
         return y
+
+    def _draws(self, draw: _Pass) -> Iterator[tuple[Preprocessor, Any]]:
+        """Stages with their draws, which depend on the shape and the dtype of what a stage gets alone."""
+        if draw.steps:
+            yield from ((stage, stage_draw) for stage, _, stage_draw in draw.steps)
+            return
+        x = draw.x
+        for stage, seed in zip(self.defences, draw.seeds, strict=True):
+            yield stage, stage._begin(x, seed)
+            if stage.domains != ("labels",):
+                zero = np.zeros((), stage._output_dtype(x.dtype))
+                x = np.broadcast_to(zero, stage._output_shape(x.shape))
 
     def _steps(self, draw: _Pass) -> list[tuple[Preprocessor, Array, Any]]:
         if not draw.steps:

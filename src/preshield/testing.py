@@ -22,6 +22,16 @@ __all__ = ["check_preprocessor"]
 
 DOMAINS = ("image", "video", "audio", "features", "labels")
 GRADIENT_KINDS = ("exact", "identity", "surrogate")
+FLAGS = (
+    "stochastic",
+    "changes_shape",
+    "optimises_at_test_time",
+    "keeps_integers",
+    "in_place",
+    "ragged",
+    "apply_fit",
+    "apply_predict",
+)
 DTYPES = (np.float16, np.float32, np.float64, ">f4", np.uint8, np.int64, ">i2", np.bool_)
 FINAL = (
     "__call__",
@@ -196,7 +206,7 @@ def _check_facts(s: Subject) -> None:
         d.gradient_kind in GRADIENT_KINDS,
         f"`gradient_kind` must be one of {GRADIENT_KINDS}, got {d.gradient_kind!r}.",
     )
-    for name in ("stochastic", "changes_shape", "optimises_at_test_time", "apply_fit", "apply_predict"):
+    for name in FLAGS:
         value = getattr(d, name)
         _require(isinstance(value, bool | np.bool_), f"`{name}` must be True or False, got {value!r}.")
     _require(isinstance(d.paper, str), f"`paper` must be a string, got {d.paper!r}.")
@@ -330,6 +340,11 @@ def _check_read_only(s: Subject) -> None:
         array.setflags(write=False)
     _require_equal(s.run(s.x), expected, "result")
     _require_equal(s.pull_back(s.x, grad), expected_grad, "gradient")
+    d = s.defence
+    with d.frozen(0):
+        seed = d._next_seed()
+    x = d._checked(s.x)  # what a stage of a chain gets, and tensors; a call with an array may make a copy
+    _require_equal(d._run(x, d._begin(x, seed)), expected, "result for a read-only view")
 
 
 def _check_non_contiguous(s: Subject) -> None:

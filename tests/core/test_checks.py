@@ -73,7 +73,7 @@ def test_options_are_listed(value):
 
 
 def test_rng():
-    for rng in (None, 0, np.int64(3), np.random.default_rng(0)):
+    for rng in (None, 0, np.int64(3), 10**400, np.random.default_rng(0)):
         checks.check_rng(rng)
     with pytest.raises(ValueError, match="`rng` must be at least 0, got -1"):
         checks.check_rng(-1)
@@ -99,6 +99,9 @@ def test_clip_values(clip_values):
         (1.0, ValueError, r"must be a pair \(minimum, maximum\), got 1\.0"),
         ((0, 1, 2), ValueError, r"must be a pair \(minimum, maximum\), got \(0, 1, 2\)"),
         (("a", "b"), TypeError, r"must hold numbers or arrays, got \('a', 'b'\)"),
+        (("0", "1"), TypeError, r"must hold numbers or arrays, got \('0', '1'\)"),
+        (np.array([b"0", b"1"]), TypeError, r"must hold numbers or arrays, got "),
+        ((0, ["1", 2]), TypeError, r"must hold numbers or arrays, got "),
         ((0, None), ValueError, r"must be finite"),
         ((0, np.inf), ValueError, r"must be finite, got \(0, inf\)"),
         ((1, 1), ValueError, r"must have minimum < maximum everywhere, got \(1, 1\)"),
@@ -115,7 +118,30 @@ def test_clip_values_may_be_missing_where_they_are_optional():
     checks.check_clip_values(None, optional=True)
 
 
+@pytest.mark.parametrize("limit", [0, np.zeros(3), np.zeros((2, 3)), np.zeros((1, 2, 3)), [[0], [0]]])
+def test_limits_that_fit_one_sample(limit):
+    checks.check_limits((limit, 1), (4, 2, 3))
+
+
+@pytest.mark.parametrize("limit", [np.zeros(2), np.zeros((4, 1, 1)), np.zeros((1, 1, 2, 3))])
+def test_limits_that_do_not_fit_one_sample(limit):
+    with pytest.raises(
+        ValueError, match=r"`clip_values` must .* of shape \(2, 3\), got shapes \(.*\) and \(\)"
+    ):
+        checks.check_limits((limit, 1), (4, 2, 3))
+
+
+def test_labels_are_one_for_each_sample():
+    for x in (None, [1, 2], np.float64(0), np.zeros(3), np.zeros((3, 2))):
+        checks.check_labels(np.arange(3), x)
+    for y in (np.arange(2), np.array(3)):
+        with pytest.raises(ValueError, match="`y` must have one label for each of the 3 samples, got shape "):
+            checks.check_labels(y, np.zeros((3, 2)))
+
+
 def test_unknown_names_are_named_and_the_legal_ones_listed():
+    with pytest.raises(TypeError, match=r"Owner has no parameter 'c'; it has none\."):
+        checks.check_unknown({"c"}, (), "Owner")
     checks.check_unknown({"a"}, ("a", "b"), "Owner")
     with pytest.raises(TypeError, match=r"Owner has no parameter 'c', 'd'; it has a, b\."):
         checks.check_unknown({"a", "d", "c"}, ("a", "b"), "Owner")
@@ -257,6 +283,29 @@ def test_bad_images(shape, channels_first, message):
         checks.check_batch(np.zeros(shape), ("image", "video"), channels_first)
 
 
+def test_no_layout_is_named_where_the_channels_make_no_difference():
+    with pytest.raises(
+        ValueError, match=r"must be a 4-D image batch or a 5-D video batch, got shape \(8, 8\)\."
+    ):
+        checks.check_batch(np.zeros((8, 8)), ("image", "video"), None)
+
+
+def test_ragged_videos_whose_layout_their_defences_know():
+    """A chain knows none: the channels may be first or last."""
+    for shapes in (((3, 2, 8, 8), (3, 1, 8, 8)), ((2, 8, 8, 3), (1, 8, 8, 3))):
+        videos = object_array([np.zeros(shape) for shape in shapes])
+        assert checks.check_batch(videos, ("video",), None, ragged=True).shape == (2,)
+    with pytest.raises(ValueError, match=r"`x\[1\]` must be a video with four axes, got shape \(8, 8\)\."):
+        checks.check_batch(object_array([videos[0], np.zeros((8, 8))]), ("video",), None, ragged=True)
+
+
+def test_audio_whose_layout_its_defences_know():
+    with pytest.raises(
+        ValueError, match=r"batch \(N, length\) or one with an axis of channels, got shape \(5,\)"
+    ):
+        checks.check_batch(np.zeros(5), ("audio",), None)
+
+
 @pytest.mark.parametrize(
     ("shape", "channels_first"),
     [
@@ -366,3 +415,13 @@ def test_gradient():
             checks.check_gradient(np.ones(shape), (2, 3))
     with pytest.raises(TypeError, match=r"`grad` must hold real numbers, got dtype <U1"):
         checks.check_gradient(np.full((2, 3), "a"), (2, 3))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i8", "?", ">f4", "f2", "longdouble"])
+def test_gradients_are_floating(dtype):
+    expected = np.dtype(dtype).newbyteorder("=") if np.dtype(dtype).kind == "f" else np.float32
+    grad = np.ones((2, 3), dtype)
+    ragged = checks.check_ragged_gradient(object_array(list(grad)), [(3,), (3,)])
+    for checked in (checks.check_gradient(grad, (2, 3)), *ragged):
+        assert checked.dtype == expected
+        assert not checked.flags.writeable

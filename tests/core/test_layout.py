@@ -62,6 +62,7 @@ def test_planes_keep_horizontal_neighbours_one_step_apart():
 def test_per_channel(ndim, channels_first, shape):
     assert per_channel(np.arange(3.0), ndim, channels_first).shape == shape
     assert per_channel(np.array([2.0]), ndim, channels_first).shape == ()
+    assert per_channel(np.zeros(0), ndim, channels_first).size == 0
 
 
 @pytest.mark.parametrize(

@@ -153,13 +153,13 @@ def test_bad_arrays(x, error, message):
 def test_limits_that_do_not_fit_the_batch():
     defence = FeatureSqueezing((np.zeros(3), np.ones(3)))
     for shape in ((2, 4), (3,), (2, 3, 1)):
-        if shape == (3,):
-            assert defence.transform(np.zeros(shape)).shape == shape  # each sample has one limit
-            continue
         with pytest.raises(
-            ValueError, match=r"`clip_values` must broadcast against `x`, got arrays of shape \(3,\)"
+            ValueError, match=r"broadcast against one sample of `x`.* shapes \(3,\) and \(3,\)"
         ):
             defence.transform(np.zeros(shape))
+    one_for_each_sample = FeatureSqueezing((np.zeros((4, 1, 1, 1)), 1))
+    with pytest.raises(ValueError, match=r"of shape \(2, 2, 3\), got shapes \(4, 1, 1, 1\) and \(\)"):
+        one_for_each_sample.transform(np.zeros((4, 2, 2, 3)))
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (3,), (2, 5, 5, 3), (2, 3, 5, 5), (2, 4, 5, 5, 3), (2, 1000)])

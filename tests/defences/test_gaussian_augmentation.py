@@ -1,5 +1,7 @@
 """Gaussian noise: its moments, its draws, its rules."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -55,7 +57,30 @@ def test_labels_of_any_shape_follow():
     np.testing.assert_array_equal(x, y)
     assert GaussianAugmentation(rng=0)(np.eye(4))[1] is None
     y = np.arange(4)
-    np.testing.assert_array_equal(GaussianAugmentation(augmentation=False)(np.eye(4), y)[1], y)
+    noise = GaussianAugmentation(augmentation=False)
+    for labels in (y, {"boxes": y}, (y[:2], y)):
+        assert noise(np.eye(4), labels)[1] is labels
+
+
+@pytest.mark.parametrize("n", [2, 9])
+def test_labels_that_are_not_one_for_each_sample(n):
+    with pytest.raises(
+        ValueError, match=rf"`y` must have one label for each of the 4 samples, got shape \({n},\)"
+    ):
+        GaussianAugmentation(rng=0)(np.zeros((4, 2)), np.arange(n))
+
+
+@pytest.mark.parametrize("ratio", [np.uint8(2), np.int8(2), np.float16(2), Fraction(2)])
+def test_ratios_of_any_type(ratio):
+    assert GaussianAugmentation(ratio=ratio).transform(np.zeros((200, 1))).shape == (600, 1)
+
+
+def test_limits_that_do_not_fit_a_sample():
+    defence = GaussianAugmentation(clip_values=(np.zeros(3), np.ones(3)))
+    with pytest.raises(
+        ValueError, match=r"`clip_values` must .* of shape \(4,\), got shapes \(3,\) and \(3,\)"
+    ):
+        defence.transform(np.zeros((3, 4)))
 
 
 def test_seeds():
@@ -152,6 +177,11 @@ def test_any_shape(shape, augmentation):
             {"apply_fit": False, "apply_predict": True},
             ValueError,
             "Pass augmentation=False to add noise in prediction",
+        ),
+        (
+            {"apply_predict": True},
+            ValueError,
+            "`apply_predict` must be False with augmentation=True, got True: samples are appended",
         ),
         ({"apply_predict": 0}, TypeError, "`apply_predict` must be True or False, got 0"),
         ({"clip_values": (1, 0)}, ValueError, "`clip_values` must have minimum < maximum"),

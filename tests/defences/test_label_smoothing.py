@@ -5,11 +5,9 @@ import pytest
 
 from preshield import LabelSmoothing
 
-X = np.zeros((2, 3))
-
 
 def smooth(y, *args, **kwargs):
-    return LabelSmoothing(*args, **kwargs)(X, y)[1]
+    return LabelSmoothing(*args, **kwargs)(None, y)[1]
 
 
 @pytest.mark.parametrize(
@@ -59,9 +57,16 @@ def test_rows_stay_probabilities():
 
 def test_data_and_their_gradient_pass():
     x = np.array([["anything"]], dtype=object)
-    assert LabelSmoothing()(x, np.eye(2))[0] is x
-    grad = np.random.default_rng(0).normal(size=X.shape)
-    np.testing.assert_array_equal(LabelSmoothing().estimate_gradient(X, grad), grad)
+    assert LabelSmoothing()(x, np.eye(2)[:1])[0] is x
+    grad = np.random.default_rng(0).normal(size=(2, 3))
+    np.testing.assert_array_equal(LabelSmoothing().estimate_gradient(np.zeros((2, 3)), grad), grad)
+
+
+def test_labels_that_are_not_one_for_each_sample():
+    with pytest.raises(
+        ValueError, match=r"`y` must have one label for each of the 64 samples, got shape \(1, 2\)"
+    ):
+        LabelSmoothing()(np.zeros((64, 3)), np.eye(2)[:1])
 
 
 def test_layouts():

@@ -503,9 +503,9 @@ def test_bad_parameters(parameters, error, message):
 @pytest.mark.parametrize(
     ("entries", "shape", "channels_first", "expected"),
     [
-        ((3,), (2, 3, 8, 9), True, r"of shape \(3, 8, 9\), got shapes \(\) and \(3,\); .* shape \(3, 1, 1\)"),
-        ((3,), (2, 3, 4, 8, 9), True, r"each channel has the shape \(3, 1, 1, 1\)"),
-        ((4,), (2, 8, 9, 3), False, r"of shape \(8, 9, 3\), got .* and \(4,\); .* the shape \(3,\)"),
+        ((3,), (2, 3, 8, 9), True, r"of shape \(3, 8, 9\), got shapes \(\) and \(3,\); .* \(C, 1, 1\) where"),
+        ((3,), (2, 3, 4, 8, 9), True, r"of shape \(3, 4, 8, 9\), got shapes"),
+        ((4,), (2, 8, 9, 3), False, r"of shape \(8, 9, 3\), got .* and \(4,\); .* the shape \(C,\)"),
         ((2, 8, 9, 3), (2, 8, 9, 3), False, r"broadcast against one sample"),
         ((1, 1, 8, 9, 3), (2, 8, 9, 3), False, r"broadcast against one sample"),
     ],

@@ -113,6 +113,38 @@ def test_results_are_clipped():
     np.testing.assert_array_equal(out[0, :, :, 1], PICTURE[0, :, :, 0].clip(3, 9))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "clip_values", "values", "expected"),
+    [
+        (np.int8, (-300, -200), [-128, 0, 127], [-128, -128, -128]),
+        (np.int8, (128, 255), [-128, 0, 127], [127, 127, 127]),
+        (np.uint8, (-1, 300), [0, 7, 255], [0, 7, 255]),
+        (np.uint8, (1.5, 200.5), [0, 2, 255], [2, 2, 200]),
+        (np.int64, (0.0, 2.0**62), [-1, 2**53 + 1, 2**62 + 1], [0, 2**53 + 1, 2**62]),
+        (np.uint64, (0, 2**64 - 2), [0, 2**63 + 1, 2**64 - 1], [0, 2**63 + 1, 2**64 - 2]),
+        (np.int32, (np.array([0, 0.5, -9]), 1e30), [-1, 0, -10], [0, 1, -9]),
+        (bool, (0, 1), [False, True, True], [False, True, True]),
+        (">i2", (0, 10), [-5, 5, 50], [0, 5, 10]),
+    ],
+)
+@pytest.mark.parametrize("gradient", ["identity", "exact"])
+def test_integers_are_clipped_to_the_integers_between_the_limits(
+    dtype, clip_values, values, expected, gradient
+):
+    x = np.array(values, dtype).reshape(1, 1, 1, 3)
+    defence = SpatialSmoothing(1, clip_values=clip_values, gradient=gradient)
+    out = defence.transform(x)
+    assert out.dtype == np.dtype(dtype).newbyteorder("=")
+    np.testing.assert_array_equal(out.ravel(), np.array(expected, out.dtype))
+    assert defence.estimate_gradient(x, np.ones(x.shape)).shape == x.shape
+
+
+def test_limits_that_do_not_fit_a_sample():
+    x, defence = np.zeros((4, 3, 3, 1)), SpatialSmoothing(3, clip_values=(np.zeros((4, 1, 1, 1)), 1))
+    with pytest.raises(ValueError, match=r"of shape \(3, 3, 1\), got shapes \(4, 1, 1, 1\) and \(\)"):
+        defence.transform(x)
+
+
 @pytest.mark.parametrize("window_size", [2, 3, 5])
 @pytest.mark.parametrize("shape", [(2, 5, 4, 3), (2, 3, 4, 5, 1)])
 @pytest.mark.parametrize("channels_first", [False, True])

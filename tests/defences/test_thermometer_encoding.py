@@ -191,3 +191,9 @@ def test_bad_parameters(parameters, error, message):
 def test_bad_arrays(clip_values, x, error, message):
     with pytest.raises(error, match=message):
         ThermometerEncoding(clip_values).transform(x)
+
+
+def test_a_batch_without_channels():
+    x = np.zeros((3, 0))
+    assert ThermometerEncoding((0, 1)).transform(x).shape == (3, 0)
+    assert ThermometerEncoding((0, 1)).estimate_gradient(x, x).shape == (3, 0)

@@ -1,5 +1,7 @@
 """Total variance minimisation: optima known by hand, its draws, its rules."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -150,6 +152,21 @@ def test_results_are_clipped():
 def test_small_shapes(shape):
     x = np.random.default_rng(0).random(shape)
     assert TotalVarMin(rng=0).transform(x).shape == shape
+
+
+def test_numbers_of_any_type():
+    x = np.random.default_rng(0).random((1, 6, 5, 1))
+    expected = TotalVarMin(0.25, 2, 0.5, rng=0).transform(x)
+    for kind in (np.float16, np.longdouble, Fraction):
+        defence = TotalVarMin(kind(0.25), np.int8(2), kind(0.5), max_iter=np.uint8(10), rng=0)
+        np.testing.assert_array_equal(defence.transform(x), expected)
+
+
+def test_limits_that_do_not_fit_a_sample():
+    with pytest.raises(
+        ValueError, match=r"`clip_values` must .* of shape \(3, 3, 1\), got shapes \(\) and \(2,\)"
+    ):
+        TotalVarMin(clip_values=(0, [1, 2])).transform(np.zeros((2, 3, 3, 1)))
 
 
 def test_gradient_passes():

@@ -8,9 +8,9 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from .layout import as_array, object_array
+from .layout import as_array, kept_dtype, object_array
 from .threads import WORTH_A_THREAD, block_length, map_blocks
-from .typing import Array, Shape
+from .typing import Array, ClipValues, Shape
 
 __all__ = [
     "check_batch",
@@ -19,6 +19,8 @@ __all__ = [
     "check_clip_values",
     "check_gradient",
     "check_integer",
+    "check_labels",
+    "check_limits",
     "check_number",
     "check_option",
     "check_ragged_gradient",
@@ -42,7 +44,7 @@ def check_integer(name: str, value: object, minimum: int | None = None, maximum:
     """Refuse what is not an integer between `minimum` and `maximum`, both included."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
         raise TypeError(f"`{name}` must be an integer, got {value!r} of type {type(value).__name__}.")
-    _check_range(name, float(value), minimum, maximum, value)
+    _check_range(name, int(value), minimum, maximum, value)
 
 
 def check_number(
@@ -98,6 +100,8 @@ def check_clip_values(clip_values: object, *, optional: bool = False) -> None:
     if not isinstance(clip_values, tuple | list | np.ndarray) or len(clip_values) != 2:
         raise ValueError(f"{name} must be a pair (minimum, maximum), got {clip_values!r}.")
     try:
+        if any(np.asarray(value).dtype.kind in "SU" for value in clip_values):  # NumPy would read "1" as 1
+            raise TypeError
         low, high = (np.asarray(value, dtype=float) for value in clip_values)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must hold numbers or arrays, got {clip_values!r}.") from None
@@ -113,12 +117,36 @@ def check_clip_values(clip_values: object, *, optional: bool = False) -> None:
         raise ValueError(f"{name} must have minimum < maximum everywhere, got {clip_values!r}.")
 
 
+def check_limits(clip_values: ClipValues, shape: Shape) -> None:
+    """Refuse `clip_values` that do not broadcast against one sample of a batch of this shape."""
+    one, shapes = (1, *shape[1:]), [np.shape(value) for value in clip_values]
+    try:
+        fits = np.broadcast_shapes(*shapes, one) == one
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            "`clip_values` must be numbers or arrays that broadcast against one sample of `x`, of shape "
+            f"{shape[1:]}, got shapes {shapes[0]} and {shapes[1]}; one entry for each channel has the shape "
+            "(C,), or (C, 1, 1) where the channels come first."
+        )
+
+
+def check_labels(y: Array, x: object) -> None:
+    """Refuse labels that are not one for each sample; what has no shape does not count its samples."""
+    samples = tuple(getattr(x, "shape", ()))[:1]
+    if samples and y.shape[:1] != samples:
+        raise ValueError(
+            f"`y` must have one label for each of the {samples[0]} samples, got shape {y.shape}."
+        )
+
+
 def check_unknown(names: set[str], legal: tuple[str, ...], owner: str) -> None:
     """Refuse parameter names that `owner` does not have."""
     unknown = sorted(names - set(legal))
     if unknown:
         raise TypeError(
-            f"{owner} has no parameter {', '.join(map(repr, unknown))}; it has {', '.join(legal)}."
+            f"{owner} has no parameter {', '.join(map(repr, unknown))}; it has {', '.join(legal) or 'none'}."
         )
 
 
@@ -190,6 +218,8 @@ def check_batch(
         axes = {"image": "NCHW" if channels_first else "NHWC"}
         axes["video"] = "NCFHW" if channels_first else "NFHWC"
         layouts = {len(axes[domain]): f"{domain} batch ({axes[domain]})" for domain in domains}
+        if channels_first is None:
+            layouts = {len(axes[domain]): f"{domain} batch" for domain in domains}
         if array.ndim not in layouts:
             wanted = " or a ".join(f"{n}-D {layouts[n]}" for n in sorted(layouts))
             hint = "; add the batch axis with x[None]" if array.ndim + 1 in layouts else ""
@@ -220,14 +250,17 @@ def _checked_samples(batch: Array, domains: tuple[str, ...], channels_first: boo
             )
         if set(domains) == {"video"}:
             if array.ndim != 4:
-                layout = "CFHW" if channels_first else "FHWC"
-                raise ValueError(f"`x[{i}]` must be a video ({layout}), got shape {array.shape}.")
-            _check_layout((1, *array.shape), bool(channels_first))
+                layout = {True: " (CFHW)", False: " (FHWC)", None: " with four axes"}[channels_first]
+                raise ValueError(f"`x[{i}]` must be a video{layout}, got shape {array.shape}.")
+            if channels_first is not None:
+                _check_layout((1, *array.shape), channels_first)
         samples.append(_read_only(array))
     return samples
 
 
 def _audio_layout(channels_first: bool | None, batch: str = "") -> str:
+    if channels_first is None:
+        return "one with an axis of channels"
     return f"({batch}C, length)" if channels_first else f"({batch}length, C)"
 
 
@@ -332,7 +365,7 @@ def check_ragged_gradient(grad: object, shapes: list[Shape]) -> Array:
             raise TypeError(f"`grad[{i}]` must hold real numbers, got dtype {array.dtype}.")
         if array.shape != shape:
             raise ValueError(f"`grad[{i}]` must have the shape {shape} of the output, got {array.shape}.")
-        samples.append(_read_only(array))
+        samples.append(_floating(array))
     return _read_only(object_array(samples))
 
 
@@ -342,11 +375,16 @@ def check_gradient(grad: object, shape: Shape) -> Array:
     if array.dtype.kind not in "buif":
         raise TypeError(f"`grad` must hold real numbers, got dtype {array.dtype}.")
     if array.shape == shape or (array.ndim == len(shape) + 1 and _without_classes(array.shape) == shape):
-        return _read_only(array)
+        return _floating(array)
     raise ValueError(
         f"`grad` must have the shape {shape} of the output, or that with an axis of classes after the "
         f"first, got {array.shape}."
     )
+
+
+def _floating(grad: Array) -> Array:
+    """A gradient to read: sums and differences of integers would wrap."""
+    return _read_only(grad.astype(kept_dtype(grad.dtype), copy=False))
 
 
 def _without_classes(shape: Shape) -> Shape:

@@ -47,7 +47,7 @@ def per_channel(value: Array, ndim: int, channels_first: bool) -> Array:
     """One value, or one for each channel, shaped so that it broadcasts against a batch."""
     shape = [1] * ndim
     shape[channel_axis(ndim, channels_first)] = value.size
-    return value.reshape(shape) if value.size > 1 else value.reshape(())
+    return value.reshape(()) if value.size == 1 else value.reshape(shape)
 
 
 def planes(shape: Shape, channels_first: bool) -> tuple[Shape, int]:

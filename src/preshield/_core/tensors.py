@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .checks import check_labels
 from .layout import as_array
-from .typing import Array, Seed, Shape
+from .typing import Array, Dtype, Seed, Shape
 
 if TYPE_CHECKING:
     from ..preprocessor import Preprocessor
 
 __all__ = ["call", "framework", "like", "pull_back", "to_numpy"]
+
+UNKNOWN = (128, 129)  # tried for axes of unknown length; so many classes suit nearly every `max_value`
 
 
 def framework(x: Any) -> str:
@@ -47,10 +50,14 @@ def to_numpy(x: Any) -> Array:
 def call(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     """Apply `defence` to a batch of any framework, and to its labels."""
     kind = framework(x)
+    if kind == "numpy" and defence._changes_labels and _traced(framework(y), y):
+        if defence.domains == ("labels",):  # the data may be anything, and pass
+            return x, call(defence, y, y)[1]
+        kind, x = framework(y), as_array(x)
     if kind == "numpy" or (defence.domains == ("labels",) and not _traced(kind, x, y)):
         x = defence._checked(x, writable=defence.in_place)
         draw = defence._begin(x, defence._next_seed())
-        return defence._run(x, draw), _labels(defence, y, draw)
+        return defence._run(x, draw), _labels(defence, y, x, draw)
     if "bfloat16" in str(x.dtype):
         out, y = call(defence, _cast(kind, x, "float32"), y)
         kept = defence._output_dtype(np.dtype(np.float16)) == np.float16
@@ -66,11 +73,14 @@ def pull_back(defence: "Preprocessor", x: Any, grad: Any) -> Any:
     return like(x if framework(grad) == "numpy" else grad, pulled)
 
 
-def _labels(defence: "Preprocessor", y: Any, draw: Any) -> Any:
+def _labels(defence: "Preprocessor", y: Any, x: Any, draw: Any) -> Any:
     """Eager labels of any framework after the defence."""
     if not defence._changes_labels:
         return y
-    out = defence._transform_labels(None if y is None else to_numpy(y), draw)
+    labels = None if y is None else to_numpy(y)
+    if labels is not None:
+        check_labels(labels, x)
+    out = defence._transform_labels(labels, draw)
     return None if out is None else like(y, out)
 
 
@@ -79,7 +89,7 @@ def like(x: Any, array: Array) -> Any:
     kind = framework(x)
     if kind == "torch":
         torch = sys.modules["torch"]
-        return torch.from_numpy(np.require(array, requirements="W")).to(x.device)
+        return torch.from_numpy(np.require(array, requirements=("C", "W"))).to(x.device)
     if kind == "tensorflow":
         return sys.modules["tensorflow"].convert_to_tensor(array)
     if kind == "jax":
@@ -114,6 +124,7 @@ def _backward(defence: "Preprocessor", x: Array, seed: Seed, grad: Array) -> Arr
 
 
 def _relabel(defence: "Preprocessor", y: Array, x: Array, seed: Seed) -> Array:
+    check_labels(y, x)
     return np.asarray(defence._transform_labels(y, defence._begin(x, seed)))
 
 
@@ -160,7 +171,7 @@ def _torch(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
 def _torch_eager(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     passed: list[Any] = []
     out = _torch_function().apply(x, defence, passed)
-    return out, _labels(defence, y, passed[0])
+    return out, _labels(defence, y, x, passed[0])
 
 
 # TensorFlow: eager, and traced by tf.function
@@ -183,7 +194,7 @@ def _tensorflow(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
 
         return tf.identity(out), backward
 
-    return defend(x), _labels(defence, y, draw)
+    return defend(x), _labels(defence, y, x, draw)
 
 
 def _tensorflow_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
@@ -210,12 +221,9 @@ def _tensorflow_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, An
     if y is None or not defence._changes_labels:
         return out, y
     y = tf.convert_to_tensor(y)
-    one = tuple(n or 1 for n in y.shape), y.dtype.as_numpy_dtype
-    example = _label_example(defence, *one, tuple(n or 1 for n in x.shape), x.dtype.as_numpy_dtype)
-    labels = tf.numpy_function(
-        lambda y, x, s: _relabel(defence, y, x, s), [y, x, seed], tf.as_dtype(example.dtype)
-    )
-    labels.set_shape((None, *example.shape[1:]))
+    dtype, shape = _label_spec(defence, y, x)
+    labels = tf.numpy_function(lambda y, x, s: _relabel(defence, y, x, s), [y, x, seed], tf.as_dtype(dtype))
+    labels.set_shape(shape)
     return out, labels
 
 
@@ -223,6 +231,28 @@ def _static_shape(defence: "Preprocessor", shape: Any) -> list[int | None]:
     """Shape of the output where it does not depend on axes of unknown length, which are tried at two."""
     one, two = (defence._output_shape(tuple(n or length for n in shape)) for length in (1 << 20, 1 << 21))
     return [a if a == b else None for a, b in zip(one, two, strict=True)]
+
+
+def _label_spec(defence: "Preprocessor", y: Any, x: Any) -> tuple[Dtype, list[int | None] | None]:
+    """Dtype of the labels, and their shape: None where it depends on an axis of unknown length or a rank."""
+    ranks = {"image": 4, "video": 5}
+    of_x = [None] * ranks.get(defence.domains[0], 2) if x.shape.rank is None else x.shape.as_list()
+    of_y = [None] * 2 if y.shape.rank is None else y.shape.as_list()
+    if of_x and of_y:
+        of_x[0] = of_y[0] = of_x[0] or of_y[0]  # a label for each sample
+    one, two = (
+        _label_example(
+            defence,
+            tuple(n or length for n in of_y),
+            y.dtype.as_numpy_dtype,
+            tuple(n or length for n in of_x),
+            x.dtype.as_numpy_dtype,
+        )
+        for length in UNKNOWN
+    )
+    if y.shape.rank is None:
+        return one.dtype, None
+    return one.dtype, [a if a == b else None for a, b in zip(one.shape, two.shape, strict=True)]
 
 
 # JAX: eager, and traced by jit and grad
@@ -233,7 +263,7 @@ def _jax(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
         return _jax_traced(defence, x, y)
     batch = defence._checked(to_numpy(x))
     draw = defence._begin(batch, defence._next_seed())
-    return like(x, defence._run(batch, draw)), _labels(defence, y, draw)
+    return like(x, defence._run(batch, draw)), _labels(defence, y, x, draw)
 
 
 def _jax_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .._core.checks import check_bool, check_clip_values, check_integer, check_option
+from .._core.checks import check_bool, check_clip_values, check_integer, check_limits, check_option
 from .._core.layout import range_dtype, working_dtype
 from .._core.threads import block_length, map_blocks
 from .._core.typing import Array, ClipValues, Dtype
@@ -119,15 +119,6 @@ class FeatureSqueezing(Preprocessor):
 
     def _range(self, x: Array, dtype: Dtype) -> tuple[Array, Array]:
         """Minimum and range, in the dtype of the computation."""
+        check_limits(self.clip_values, x.shape)
         low, high = (np.asarray(value, dtype=dtype) for value in self.clip_values)
-        span = np.asarray(high - low)
-        try:
-            fits = np.broadcast_shapes(span.shape, low.shape, x.shape) == x.shape
-        except ValueError:
-            fits = False
-        if not fits:
-            raise ValueError(
-                f"`clip_values` must broadcast against `x`, got arrays of shape {span.shape} and a batch of "
-                f"shape {x.shape}."
-            )
-        return low, span
+        return low, np.asarray(high - low)

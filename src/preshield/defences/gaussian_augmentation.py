@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._core.checks import check_bool, check_clip_values, check_number, check_rng
+from .._core.checks import check_bool, check_clip_values, check_limits, check_number, check_rng
 from .._core.random import block_generator, draw_seed
 from .._core.threads import map_blocks
 from .._core.typing import Array, ClipValues, Rng, Seed, Shape
@@ -98,11 +98,12 @@ class GaussianAugmentation(Preprocessor):
         check_number("ratio", ratio)
         if augmentation and ratio <= 0:
             raise ValueError(f"`ratio` must be above 0 with augmentation=True, got {ratio!r}.")
-        if augmentation and not apply_fit:
-            raise ValueError(
-                "`apply_fit` must be True with augmentation=True, got False: samples are appended in "
-                "training only. Pass augmentation=False to add noise in prediction."
-            )
+        for name, value, only in (("apply_fit", apply_fit, True), ("apply_predict", apply_predict, False)):
+            if augmentation and value != only:
+                raise ValueError(
+                    f"`{name}` must be {only} with augmentation=True, got {value}: samples are appended in "
+                    "training only. Pass augmentation=False to add noise in prediction."
+                )
         check_clip_values(clip_values, optional=True)
         check_rng(rng)
         self.sigma = sigma
@@ -119,6 +120,8 @@ class GaussianAugmentation(Preprocessor):
         return Draw(samples, draw_seed(rng))
 
     def _transform(self, x: Array, draw: Draw) -> Array:
+        if self.clip_values is not None:
+            check_limits(self.clip_values, x.shape)
         out = np.empty(self._output_shape(x.shape), np.float32)
         source, noisy = x, out
         if self.augmentation:
@@ -145,12 +148,16 @@ class GaussianAugmentation(Preprocessor):
         np.add.at(total, draw.samples, grad[len(x) :])
         return total
 
+    @property
+    def _changes_labels(self) -> bool:
+        return self.augmentation
+
     def _transform_labels(self, y: Array | None, draw: Draw) -> Array | None:
-        if y is None or not self.augmentation:
+        if y is None or not self.augmentation:  # a chain asks all of its stages
             return y
         return np.concatenate((y, y[draw.samples]))
 
     def _output_shape(self, shape: Shape) -> Shape:
         if not self.augmentation:
             return shape
-        return (shape[0] + int(shape[0] * self.ratio), *shape[1:])
+        return (shape[0] + int(shape[0] * float(self.ratio)), *shape[1:])

@@ -83,9 +83,8 @@ class JpegCompression(Preprocessor):
         channel_index: int | None = None,
     ) -> None:
         check_clip_values(clip_values)
-        if np.any(np.asarray(clip_values[0]) != 0) or np.asarray(clip_values[1]).size != 1:
-            raise ValueError(f"`clip_values` must be (0, 1) or (0, 255), got {clip_values!r}.")
-        if clip_values[1] not in (1, 255):
+        low, high = (np.asarray(value) for value in clip_values)
+        if np.any(low != 0) or high.size != 1 or high.item() not in (1, 255):
             raise ValueError(f"`clip_values` must be (0, 1) or (0, 255), got {clip_values!r}.")
         check_integer("quality", quality, 1, 100)
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict, verbose=verbose)

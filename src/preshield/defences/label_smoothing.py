@@ -28,8 +28,9 @@ class LabelSmoothing(Preprocessor):
     Raises
     ------
     TypeError, ValueError
-        If a parameter breaks its rule; if labels are missing, not numeric, of the wrong shape, out of
-        range, or have a single class; if `max_value` is smaller than what the other classes receive.
+        If a parameter breaks its rule; if labels are missing, not numeric, of the wrong shape, or have a
+        single class; if class indices are out of range; if `max_value` is smaller than what the other
+        classes receive.
 
     Notes
     -----

@@ -8,6 +8,7 @@ from .._core.checks import (
     check_bool,
     check_clip_values,
     check_integer,
+    check_limits,
     check_number,
     check_option,
     check_rng,
@@ -18,12 +19,11 @@ from .._core.layout import to_frames, working_dtype
 from .._core.random import draw_seed
 from .._core.tensors import to_numpy
 from .._core.threads import map_blocks, thread_count
-from .._core.typing import Array, ClipValues, Rng, Seed, Shape
+from .._core.typing import Array, ClipValues, Rng, Seed
 from ..preprocessor import Preprocessor
 
 __all__ = ["PixelDeflection"]
 
-NUMBER = (int, float)  # a union would be made anew in each call
 DEFLECTIONS_AT_ONCE = 1 << 12  # whose random numbers are drawn together, at least those of one channel
 DEFLECTIONS_WORTH_A_THREAD = 1 << 15  # fewer are done before another thread has woken up
 
@@ -155,9 +155,8 @@ class PixelDeflection(Preprocessor):
     def _transform(self, x: Array, draw: Seed) -> Array:
         from .._core.kernels.deflection import deflect
 
-        low, high = self.clip_values
-        if not (isinstance(low, NUMBER) and isinstance(high, NUMBER)):
-            self._check_limits(x.shape)
+        if any(map(np.ndim, self.clip_values)):
+            check_limits(self.clip_values, x.shape)
         out = self._moved(deflect, x, self._maps(x), draw, "Pixel deflection" if self.verbose else None)
         if self.denoiser is not None and x.size:
             self._denoise(out, self.denoiser, float(self.sigma))
@@ -218,22 +217,6 @@ class PixelDeflection(Preprocessor):
 
         progress = "Denoising" if self.verbose else None
         map_blocks(work, int(np.prod(frames.shape[:2])), 1, progress=progress)
-
-    def _check_limits(self, shape: Shape) -> None:
-        """Refuse clip values that do not broadcast against one sample."""
-        one = (1, *shape[1:])
-        shapes = [np.shape(bound) for bound in self.clip_values]
-        try:
-            fits = all(np.broadcast_shapes(bound, one) == one for bound in shapes)
-        except ValueError:
-            fits = False
-        if not fits:
-            of_channels = (shape[1], *(1 for _ in shape[2:])) if self.channels_first else (shape[-1],)
-            raise ValueError(
-                "`clip_values` must be numbers or arrays that broadcast against one sample, of shape "
-                f"{shape[1:]}, got shapes {shapes[0]} and {shapes[1]}; one entry for each channel has the "
-                f"shape {of_channels}."
-            )
 
     def _count(self, pixels: int) -> int:
         """Deflections of a channel."""

@@ -1,11 +1,16 @@
 """Median smoothing."""
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from .._core.checks import (
     check_bool,
     check_clip_values,
     check_integer,
+    check_limits,
     check_option,
     resolve_channels_first,
 )
@@ -103,10 +108,21 @@ class SpatialSmoothing(Preprocessor):
         self.verbose = verbose
 
     def _transform(self, x: Array, draw: None) -> Array:
+        limits = self._limits(x)
         out = self._median(x)
-        if self.clip_values is not None:
-            out = np.clip(out, *self.clip_values, out=out, casting="unsafe")
+        if limits is not None:
+            out = np.clip(out, *limits, out=out, casting="unsafe")
         return out
+
+    def _limits(self, x: Array) -> ClipValues | None:
+        """`clip_values`, for integers as integers of their dtype, which compare without rounding."""
+        if self.clip_values is None:
+            return None
+        check_limits(self.clip_values, x.shape)
+        if x.dtype.kind == "f":
+            return self.clip_values
+        low, high = self.clip_values
+        return _as_integers(low, math.ceil, x.dtype), _as_integers(high, math.floor, x.dtype)
 
     def _median(self, x: Array) -> Array:
         from .._core.kernels.median import median_network, median_planes
@@ -134,9 +150,10 @@ class SpatialSmoothing(Preprocessor):
             return grad
         from .._core.kernels.median import median_gradient
 
+        limits = self._limits(x)
         median = self._median(x)
-        if self.clip_values is not None:
-            low, high = self.clip_values
+        if limits is not None:
+            low, high = limits
             grad = np.where((median >= low) & (median <= high), grad, 0)
         shape, step = planes(x.shape, self.channels_first)
         out = np.empty(x.shape, working_dtype(grad.dtype))
@@ -157,6 +174,13 @@ class SpatialSmoothing(Preprocessor):
         if x.size:
             map_blocks(work, len(source), block_length(source))
         return out
+
+
+def _as_integers(limit: Any, rounded: Callable[[float], int], dtype: Dtype) -> Array:
+    """A limit rounded and saturated; element by element, as Python's integers have no largest."""
+    least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    fit = np.frompyfunc(lambda value: min(max(rounded(value), least), most), 1, 1)
+    return np.asarray(fit(np.asarray(limit, dtype=object)), dtype=dtype.newbyteorder("="))
 
 
 def _exact_dtype(dtype: Dtype) -> Dtype:

@@ -6,6 +6,7 @@ from .._core.checks import (
     check_bool,
     check_clip_values,
     check_integer,
+    check_limits,
     check_number,
     check_option,
     check_rng,
@@ -133,6 +134,8 @@ class TotalVarMin(Preprocessor):
         return draw_seed(rng)
 
     def _transform(self, x: Array, draw: Seed) -> Array:
+        if self.clip_values is not None:
+            check_limits(self.clip_values, x.shape)
         out = np.empty(x.shape, np.float32)
         source, target = (np.moveaxis(to_frames(a, self.channels_first), -1, 2) for a in (x, out))
         grid = source.shape[:3]  # samples, frames, channels: one plane for each
@@ -159,7 +162,7 @@ class TotalVarMin(Preprocessor):
         """
         stream = np.random.PCG64(draw)
         stream.advance(first * int(np.prod(shape[1:])))
-        return np.random.Generator(stream).random(shape) < self.prob
+        return np.random.Generator(stream).random(shape) < float(self.prob)
 
     def _smooth(self, planes: Array, masks: Array) -> Array:
         """Minimise for planes `(P, H, W)`."""
@@ -169,7 +172,8 @@ class TotalVarMin(Preprocessor):
             values, grads = np.empty(len(z)), np.empty((len(z), *planes.shape[1:]))
             everything = len(rows) == len(planes)
             chosen = (planes, masks) if everything else (planes[rows], masks[rows])
-            total_variation(values, grads, z.reshape(grads.shape), *chosen, self.norm, self.lamb)
+            numbers = int(self.norm), float(self.lamb)
+            total_variation(values, grads, z.reshape(grads.shape), *chosen, *numbers)
             return values, grads.reshape(len(z), -1)
 
         flat = planes.reshape(len(planes), -1)

@@ -221,7 +221,8 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         if outputs.ndim == 2:
             return outputs
         labels = np.where(outputs == REJECTED, self.rejected_as, outputs)
-        return (labels[:, None] == np.arange(self.nb_classes)) * 1.0
+        one_hot: Array = (labels[:, None] == np.arange(self.nb_classes)) * 1.0
+        return one_hot
 
     def _margin(self, seen: Array, y: Array) -> Array:
         """By how much the score of `y` exceeds the best other; of labels, 1 unless another is predicted."""
