@@ -4,6 +4,7 @@ import copy
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preshield import CAM, RobustActivationMap
+from preshield.neural import feature_maps
 from preshield.neural.activation_maps import normalised, resized
 from preshield.neural.layers import convolution, convolutions, framework_of
 
@@ -372,7 +374,10 @@ def test_a_torch_model_is_left_as_it_was(context):
 
 def test_a_torch_model_is_left_as_it_was_after_an_error():
     model = mixed()
-    with pytest.raises(RuntimeError, match="channels"):
+    message = (
+        r"`model`, which takes images \(N, C, H, W\), cannot take those of shape \(5, 2, 24, 20\): .*channels"
+    )
+    with pytest.raises(ValueError, match=message):
         CAM(model)(CHANNELS_FIRST[:, :2])
     assert model.training
     assert not any(module._forward_hooks for module in model.modules())
@@ -406,6 +411,41 @@ def test_threads_may_share_a_model():
     with ThreadPoolExecutor(4) as pool, torch.no_grad():
         found = list(pool.map(view, batches))
     np.testing.assert_array_equal(found, expected)
+
+
+def test_threads_may_share_a_model_that_trains():
+    model = nn.Sequential(pooled()[:3], nn.Dropout(0.5), pooled()[3:]).train()
+    view = CAM(model)
+    expected = view(CHANNELS_FIRST)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(view, [CHANNELS_FIRST] * 100))
+    np.testing.assert_array_equal(found, [expected] * 100)
+    assert all(module.training for module in model.modules())
+
+
+def test_a_model_may_make_maps_of_its_own():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = pooled()
+
+        def forward(self, x):
+            return self.body(x * torch.from_numpy(CAM(self.body)(x))[:, None])
+
+    masked = CHANNELS_FIRST * CAM(pooled())(CHANNELS_FIRST)[:, None]
+    np.testing.assert_allclose(CAM(Masked())(CHANNELS_FIRST), CAM(pooled())(masked), atol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot fork")
+def test_a_forked_process_does_not_wait_for_a_lock_of_its_parent():
+    with feature_maps._LOCKS.flags:
+        child = os.fork()
+        if not child:
+            thread = threading.Thread(target=feature_maps._LOCKS.flags.acquire, daemon=True)
+            thread.start()
+            thread.join(5)
+            os._exit(thread.is_alive())
+        assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras
@@ -520,11 +560,25 @@ def test_refused_models(view, keras):
             return self.conv(x)
 
     with pytest.raises(
-        ValueError, match=r"functional or sequential, .* got 'own' of the class Own; build it as"
+        ValueError, match=r"functional or sequential, .* got 'own' of the class Own with .* build it as"
     ):
         view(Own())
     with pytest.raises(ValueError, match="got 'own' of the class Own"):
         view(keras.Sequential([keras.Input((8, 8, 3)), Own(), keras.layers.Flatten()]))
+
+    class Negative(keras.Model):
+        def call(self, x):
+            return -super().call(x)
+
+    class Named(keras.Sequential):
+        pass
+
+    plain = pooled_keras(keras)
+    negative = Negative(plain.inputs, plain.outputs, name="negative")
+    for model in (negative, keras.Sequential([keras.Input((24, 20, 3)), negative])):
+        with pytest.raises(ValueError, match="got 'negative' of the class Negative with a `call` of its own"):
+            view(model)
+    np.testing.assert_array_equal(view(Named([keras.Input((24, 20, 3)), *plain.layers]))(X), view(plain)(X))
 
 
 class Unused(nn.Module):
@@ -568,14 +622,31 @@ def test_refused_images(keras):
             view(pooled())(CHANNELS_FIRST[0])
         with pytest.raises(ValueError, match="must be finite, got 1440 NaN"):
             view(pooled())(CHANNELS_FIRST[:1] * np.nan)
-        with pytest.raises(ValueError, match="has its channels first"):
+        with pytest.raises(ValueError, match=r"images \(N, H, W, C\), cannot take .* \(1, 3, 24, 24\)"):
             view(pooled_keras(keras))(np.zeros((1, 3, 24, 24), np.float32))
 
 
-@pytest.mark.parametrize("y", [[0, 1], [0.0] * 5, [[0]] * 5, [0, 1, 2, 3, -1]])
-def test_refused_classes(y):
-    with pytest.raises(ValueError, match=r"`y` must hold one class index for each of the 5 images"):
+def test_any_number_of_channels():
+    model = nn.Sequential(nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    assert CAM(model)(RNG.random((2, 8, 8, 3), dtype=np.float32)).shape == (2, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([0, 1], r"one class index for each of the 5 images, shape \(5,\), got shape \(2,\)"),
+        ([[0]] * 5, r"one class index for each of the 5 images, shape \(5,\), got shape \(5, 1\)"),
+        ([0.0] * 5, "class indices as integers, got dtype float64"),
+        ([0, 1, 2, 3, -1], "class indices from 0 on, got -1"),
+    ],
+)
+def test_refused_classes(y, message):
+    with pytest.raises(ValueError, match=f"`y` must hold {message}"):
         CAM(pooled())(CHANNELS_FIRST, y)
+
+
+def test_no_classes_for_no_images():
+    assert CAM(pooled())(CHANNELS_FIRST[:0], []).shape == (0, 24, 20)
 
 
 def test_refused_class_that_the_model_has_not():

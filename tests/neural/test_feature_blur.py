@@ -206,6 +206,15 @@ def test_keras_a_convolution_called_twice(keras):
     np.testing.assert_allclose(new({"a": X, "b": X})["sum"], expected, atol=1e-5)
 
 
+def test_keras_a_filter_after_a_filter(keras, keras_model):
+    twice = BlurNet.insert(BlurNet.insert(keras_model, kernel_size=3), kernel_size=3)
+    assert [layer.name for layer in twice.layers if "blur" in layer.name] == ["first_blur_blur", "first_blur"]
+    first, second, head = map(keras_model.get_layer, ("first", "second", "head"))
+    maps = np.maximum(blurred(blurred(np.asarray(first(X)), 3, "box"), 3, "box"), 0)
+    maps = maps + np.asarray(second(maps))
+    np.testing.assert_allclose(twice(X), head(maps.mean(axis=(1, 2))), atol=1e-5)
+
+
 def test_keras_a_loss_without_a_name(keras_model):
     keras_model.compile("sgd", lambda y, outputs: outputs)
     assert not BlurNet.insert(keras_model).compiled
@@ -451,12 +460,40 @@ def test_refused_keras_models(keras, keras_model):
             ValueError, match=r"functional or a Sequential.*got an instance of Own.*keras_layer"
         ):
             BlurNet.insert(model)
+
+    class Doubled(keras.Sequential):
+        def call(self, x, **kwargs):
+            return 2 * super().call(x, **kwargs)
+
+    class Trains(keras.Model):
+        def train_step(self, data):
+            return {}
+
+    conv = keras.layers.Conv2D(3, 3, padding="same", name="conv")
+    doubled = Doubled([keras.Input((8, 9, 3)), conv])
+    trains = Trains(keras_model.inputs, keras_model.outputs)
+    for model in (doubled, keras.Sequential([keras.Input((8, 9, 3)), doubled]), trains):
+        with pytest.raises(
+            ValueError, match=r"functional or a Sequential.*instance of (Doubled|Trains), whose"
+        ):
+            BlurNet.insert(model)
+    first = keras.layers.Conv2D(3, 3, padding="same", name="first")
+    assert BlurNet.insert(keras.Sequential([keras.Input((8, 9, 3)), first, doubled]))
+    with pytest.raises(ValueError, match=r"`model` must be built, got the Sequential 'new' .*model.build"):
+        BlurNet.insert(keras.Sequential([keras.layers.Conv2D(3, 3)], name="new"))
     with pytest.raises(TypeError, match=r"`model` must be a torch module, got a Keras model.*`model.losses`"):
         BlurNet.penalty(keras_model)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`torch.nn.utils:FutureWarning")
 def test_refused_torch_models(torch, torch_model):
+    normed = torch.nn.Sequential(torch.nn.utils.weight_norm(torch.nn.Conv2d(3, 2, 3)))
+    with pytest.raises(
+        ValueError, match=r"copy.deepcopy .* in the place of torch.nn.utils.weight_norm, take"
+    ):
+        BlurNet.insert(normed)
+    new = torch.nn.Sequential(torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv2d(3, 2, 3)))
+    assert BlurNet.insert(new)(torch.tensor(FIRST)).shape == (6, 2, 6, 7)
     with pytest.raises(ValueError, match=r"one of the convolutions 'first', 'parts.second', got 'second'"):
         BlurNet.insert(torch_model, "second")
     with pytest.raises(ValueError, match="must have a two-dimensional convolution, got a Linear without one"):

@@ -57,6 +57,25 @@ def test_samples_are_images_of_standard_normal_latents():
 
 
 @files
+@pytest.mark.parametrize("setting", ["mixed_float16", "float64", "channels_first"])
+@both
+def test_settings_of_keras_make_no_difference(kind, setting, tmp_path):
+    model, x = made(kind), np.random.default_rng(0).random((6, *SHAPE), np.float32)
+    model.save(tmp_path / "model.keras")
+    name = "image_data_format" if setting == "channels_first" else "dtype_policy"
+    before = getattr(keras.config, name)()
+    try:
+        getattr(keras.config, f"set_{name}")(setting)
+        loaded = kind.load(tmp_path / "model.keras")
+        trained = kind(2, 4).fit(x, epochs=1) if keras.config.backend() == "tensorflow" else loaded
+    finally:
+        getattr(keras.config, f"set_{name}")(before)
+    np.testing.assert_array_equal(loaded.sample(4), model.sample(4))
+    np.testing.assert_array_equal(loaded.encoder.predict_on_batch(x), model.encoder.predict_on_batch(x))
+    assert trained.sample(4).dtype == trained.encoder.predict_on_batch(x).dtype == np.float32
+
+
+@files
 @both
 def test_a_file_and_a_copy_hold_the_model(kind, tmp_path):
     model = made(kind, seed=3)

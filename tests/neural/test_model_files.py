@@ -237,11 +237,39 @@ def test_torchscript_that_writes_files(tmp_path, touched):
             torch.save(torch.ones(1), self.path)
 
     file = saved(Writer(path), tmp_path / "model.pt")
-    refused(file, "its code names `save`, which reaches files")
+    refused(file, "its code names `save`, which may reach files")
     upper = rezipped(
         file, tmp_path / "upper.pt", lambda entries: {n.replace(".py", ".PY"): c for n, c in entries.items()}
     )
     refused(upper, "its code names `save`")
+
+
+@pytest.mark.parametrize("name", ["ops.image.read_file", "ops.debugprims.load_tensor", "ops.aten.from_file"])
+def test_torchscript_with_operators_of_others(tmp_path, name):
+    torch_module()
+    import torch
+
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.ops = torch.nn.Linear(4, 2)  # and `profile_weight` is no file either
+            self.profile_weight = torch.nn.Parameter(torch.ones(2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ops.prim.NumToTensor(2) * self.ops(x) * self.profile_weight
+
+    def with_operator(entries):
+        return {
+            entry: content.replace(b"ops.prim.NumToTensor", name.encode())
+            for entry, content in entries.items()
+        }
+
+    path = saved(Plain(), tmp_path / "model.pt")
+    assert load_model(path)(torch.ones(1, 4)).shape == (1, 2)
+    found = "from_file" if name.startswith("ops.aten") else re.escape(name)
+    refused(
+        rezipped(path, tmp_path / "other.pt", with_operator), f"its code names `{found}`, which may reach"
+    )
 
 
 def test_torchscript_truncated_or_damaged(tmp_path):

@@ -1,5 +1,6 @@
 """PixelCNN: what it depends on, that its fast pass is the network, its training, its files."""
 
+import contextlib
 import itertools
 import os
 import pickle
@@ -9,6 +10,7 @@ import pytest
 
 from preshield import PixelCNN
 from preshield.neural import pixel_cnn
+from preshield.neural.pixel_levels import to_images
 
 keras = pytest.importorskip("keras")
 pytest.importorskip("tensorflow")
@@ -17,6 +19,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 files = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras
+
+
+@contextlib.contextmanager
+def keras_setting(value):
+    kind = "image_data_format" if value == "channels_first" else "dtype_policy"
+    before = getattr(keras.config, kind)()
+    getattr(keras.config, f"set_{kind}")(value)
+    yield
+    getattr(keras.config, f"set_{kind}")(before)
 
 
 def noise(*shape, seed=0):
@@ -248,6 +259,28 @@ def test_other_files_are_refused(tmp_path, coloured):
         keras.Sequential(layers).save(path)
         with pytest.raises(ValueError, match=r"cannot load .*: (it does|its layers are) not .* PixelCNN"):
             PixelCNN.load(path)
+
+
+def test_any_number_of_channels():
+    assert random_weights(PixelCNN(2, 0, 3), (3, 8, 8)).log_likelihood(noise(2, 3, 8, 8)).shape == (2,)
+
+
+# Settings of Keras
+
+
+@files
+@pytest.mark.parametrize("setting", ["mixed_float16", "float64", "channels_first"])
+def test_settings_of_keras_make_no_difference(tmp_path, coloured, digits, setting):
+    images = noise(3, 4, 5, 3)
+    coloured.save(tmp_path / "model.keras")
+    with keras_setting(setting):
+        loaded = PixelCNN.load(tmp_path / "model.keras")
+        np.testing.assert_array_equal(loaded.decode(images, 100), coloured.decode(images, 100))
+        found = loaded.model.predict_on_batch(to_images(images))
+        small = PixelCNN(2, 1, 3).fit(digits[:8], epochs=1)
+    np.testing.assert_allclose(found, coloured.model.predict_on_batch(to_images(images)), atol=1e-5)
+    assert found.dtype == np.float32
+    assert {array.dtype for arrays in small._weights.values() for array in arrays} == {np.dtype(np.float32)}
 
 
 # What is refused

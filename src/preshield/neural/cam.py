@@ -115,9 +115,13 @@ class CAM:
 
 def _checked(y: Any, length: int) -> Array:
     labels = np.asarray(y)
-    if labels.dtype.kind not in "iu" or labels.shape != (length,) or labels.min(initial=0) < 0:
+    if labels.shape != (length,):
         raise ValueError(
-            f"`y` must hold one class index for each of the {length} images, shape ({length},), got dtype "
-            f"{labels.dtype} and shape {labels.shape}."
+            f"`y` must hold one class index for each of the {length} images, shape ({length},), got shape "
+            f"{labels.shape}."
         )
+    if length and labels.dtype.kind not in "iu":
+        raise ValueError(f"`y` must hold class indices as integers, got dtype {labels.dtype}.")
+    if labels.min(initial=0) < 0:
+        raise ValueError(f"`y` must hold class indices from 0 on, got {labels.min()}.")
     return labels

@@ -12,7 +12,7 @@ from .._core.blurring import check_kernel, check_kernel_size, filter_taps
 from .._core.checks import check_bool, check_number
 from .._core.optional import require
 from .._core.typing import Array
-from .layers import convolution, convolutions, framework_of
+from .layers import convolution, convolutions, framework_of, is_from_keras, is_of_layers, keras_layers
 
 __all__ = ["insert_blur", "keras_layer", "penalty", "torch_module"]
 
@@ -51,9 +51,13 @@ def insert_blur(
         weight = conv.weight
         blur = torch_module()(conv.out_channels, **parameters).to(weight.device, weight.dtype)
         return _torch_copy(model, name, blur)
-    blur = keras_layer()(
-        **parameters, data_format=conv.data_format, dtype=conv.dtype_policy, name=f"{conv.name}_blur"
-    )
+    if not is_from_keras(model, "train_step"):
+        raise _code_of_its_own(model)
+    taken = {part.name for _, part in keras_layers(model)}
+    blur_name = f"{conv.name}_blur"
+    while blur_name in taken:  # by an earlier filter
+        blur_name += "_blur"
+    blur = keras_layer()(**parameters, data_format=conv.data_format, dtype=conv.dtype_policy, name=blur_name)
     new = _keras_copy(model, conv, blur)
     if model.compiled:
         # A loss or a metric that Keras does not know by name cannot be made anew.
@@ -267,6 +271,8 @@ def _square(kernel: str, size: int) -> Array:
 def _keras_copy(model: Any, conv: Any, blur: Any) -> Any:
     """The same layers in a new model, and `blur` after each call of `conv`."""
     keras = require("keras", extra="tensorflow")
+    if not is_of_layers(model):
+        raise _code_of_its_own(model)
 
     def copied(layer: Any) -> Any:
         """A layer itself; a model in the model anew, if it holds the convolution."""
@@ -279,13 +285,20 @@ def _keras_copy(model: Any, conv: Any, blur: Any) -> Any:
         return blur(out) if layer is conv else out
 
     if isinstance(model, keras.Sequential):
+        if getattr(model, "inputs", None) is None:
+            raise ValueError(
+                f"`model` must be built, got the Sequential {model.name!r} whose input is not known; call "
+                "model.build(shape), or begin it with keras.Input(shape)."
+            )
         inputs = [keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name) for t in model.inputs]
         layers = [part for layer in model.layers for part in ([layer, blur] if layer is conv else [layer])]
         return keras.Sequential([*inputs, *map(copied, layers)], name=model.name)
-    if isinstance(model, keras.Function):
-        graph = keras.Model(model.input, model.output, name=model.name)  # not compiled: clones compile
-        return keras.models.clone_model(graph, clone_function=copied, call_function=call)
-    raise ValueError(
+    graph = keras.Model(model.input, model.output, name=model.name)  # not compiled: clones compile
+    return keras.models.clone_model(graph, clone_function=copied, call_function=call)
+
+
+def _code_of_its_own(model: Any) -> ValueError:
+    return ValueError(
         "`model` must be a functional or a Sequential Keras model, down to its convolution, got an "
         f"instance of {type(model).__name__}, whose code cannot be changed; call a layer "
         "preshield.neural.feature_blur.keras_layer()() in that code."
@@ -296,7 +309,14 @@ def _torch_copy(model: Any, name: str, blur: Any) -> Any:
     """The same tensors in a copy of the modules, and `blur` after the convolution of this name."""
     torch = require("torch", extra="torch")
     shared = [*model.parameters(), *model.buffers()]
-    new = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    try:
+        new = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
+    except RuntimeError as error:
+        raise ValueError(
+            f"`model` must be one that copy.deepcopy can copy, got a {type(model).__name__} that it cannot "
+            f"({error}); in the place of torch.nn.utils.weight_norm, take that of "
+            "torch.nn.utils.parametrizations."
+        ) from error
     conv = new.get_submodule(name)
     filtered = torch.nn.Sequential(conv, blur)
     filtered.train(conv.training)

@@ -1,18 +1,19 @@
 """The feature maps of a convolution, and what the scores of a model owe to them."""
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from threading import get_ident
+from threading import RLock, get_ident
 from typing import Any
 
 import numpy as np
 
 from .._core.tensors import to_numpy
 from .._core.typing import Array
-from .layers import convolution, convolutions, framework_of
+from .layers import convolution, convolutions, framework_of, is_of_layers
 
 __all__ = ["FeatureMaps", "FeatureView"]
 
@@ -75,7 +76,14 @@ class FeatureView:
         torch = sys.modules.get("torch")
         with torch.inference_mode(False) if torch else nullcontext():  # which has no gradients to the end
             # By its name, since a copy of a Keras model has layers of its own.
-            scores, path = run(self.model, convolution(self.model, self.name)[1], x)
+            conv = convolution(self.model, self.name)[1]
+            try:
+                scores, path = run(self.model, conv, x)
+            except Exception as error:
+                layout = "(N, C, H, W)" if self.channels_first else "(N, H, W, C)"
+                raise ValueError(
+                    f"`model`, which takes images {layout}, cannot take those of shape {x.shape}: {error}"
+                ) from error
         if path.maps is None:
             raise ValueError(f"`model` does not use its convolution {self.name!r}; name another `layer`.")
         if len(getattr(scores, "shape", ())) != 2:
@@ -161,6 +169,24 @@ class _TensorFlowPath(_Path):
         return self.tape.gradient(scores, self.maps, output_gradients=rows)
 
 
+class _Locks:
+    """Renewed in a forked process, where whoever held them does not live on.
+
+    Not those of `latent_maps`, and reentrant: a model may hold a defence that asks a generator or makes maps.
+    """
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self.flags = RLock()  # one forward pass at a time turns the flags of a torch module
+
+
+_LOCKS = _Locks()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_LOCKS.renew)
+
+
 def _run_torch(model: Any, conv: Any, x: Array) -> tuple[Any, _TorchPath]:
     torch = sys.modules["torch"]
     from torch.overrides import TorchFunctionMode
@@ -184,23 +210,23 @@ def _run_torch(model: Any, conv: Any, x: Array) -> tuple[Any, _TorchPath]:
     def begin(module: Any, args: Any, output: Any) -> Any:
         return path.begin(output) if get_ident() == thread else None  # others may use the model meanwhile
 
-    training = [module for module in model.modules() if module.training]
-    handle = conv.register_forward_hook(begin)
-    try:
-        for module in training:
-            module.training = False
-        with Watch():
-            output = model(torch.from_numpy(x).to(next(model.parameters())))
-    finally:
-        handle.remove()
-        for module in training:
-            module.training = True
+    with _LOCKS.flags:
+        training = [module for module in model.modules() if module.training]
+        handle = conv.register_forward_hook(begin)
+        try:
+            for module in training:
+                module.training = False
+            with Watch():
+                output = model(torch.from_numpy(x).to(next(model.parameters())))
+        finally:
+            handle.remove()
+            for module in training:
+                module.training = True
     return path.logits(output), path
 
 
 def _run_keras(model: Any, conv: Any, x: Array) -> tuple[Any, Any]:
     keras = sys.modules["keras"]
-    models = keras.Sequential | keras.Function
     convs = list(convolutions(model).values())
     path = _TorchPath() if keras.config.backend() == "torch" else _TensorFlowPath()
 
@@ -216,7 +242,7 @@ def _run_keras(model: Any, conv: Any, x: Array) -> tuple[Any, Any]:
         return outputs[0] if isinstance(outputs, list | tuple) and len(outputs) == 1 else outputs
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(layer, models):
+        if is_of_layers(layer):
             return run(layer, *args)
         with path.recording():
             output = layer(*args, **kwargs)
@@ -245,10 +271,11 @@ def _check_keras(model: Any) -> None:
     keras = sys.modules["keras"]
     parts = [model]
     for part in parts:
-        if not isinstance(part, keras.Sequential | keras.Function):
+        if not is_of_layers(part):
             raise ValueError(
-                f"`model` must be functional or sequential, so that its layers can be called one by one, got "
-                f"{part.name!r} of the class {type(part).__name__}; build it as keras.Model(inputs, outputs)."
+                "`model` must be functional or sequential, so that its layers can be called one by one, got "
+                f"{part.name!r} of the class {type(part).__name__} with a `call` of its own; build it as "
+                "keras.Model(inputs, outputs)."
             )
         parts += [layer for layer in part.layers if isinstance(layer, keras.Model)]
     backend = keras.config.backend()

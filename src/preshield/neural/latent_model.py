@@ -11,9 +11,12 @@ from .._core.optional import require
 from .._core.typing import Array, Shape
 from .model_files import check_keras_path, load_model
 
-__all__ = ["LatentModel", "seeded_weights"]
+__all__ = ["CHANNELS_LAST", "FLOAT32", "LatentModel", "seeded_weights"]
 
 BATCH = 1024  # images that `sample` makes at once
+# What layers are told, for otherwise they follow the global settings of Keras.
+FLOAT32 = {"dtype": "float32"}
+CHANNELS_LAST = {"data_format": "channels_last", **FLOAT32}
 
 
 class LatentModel:
@@ -149,16 +152,19 @@ class LatentModel:
         weights = seeded_weights(self.seed)
 
         def dense(x: Any, width: int, activation: str | None, name: str) -> Any:
-            layer = keras.layers.Dense(width, activation, kernel_initializer=next(weights), name=name)
+            layer = keras.layers.Dense(
+                width, activation, kernel_initializer=next(weights), name=name, **FLOAT32
+            )
             return layer(x)
 
         def hidden(x: Any) -> Any:
             return dense(dense(x, self.units, "relu", "hidden_1"), self.units, "relu", "hidden_2")
 
-        images, latents = keras.Input(shape), keras.Input((self.latent_dim,))
-        found = dense(hidden(keras.layers.Flatten()(images)), self.latent_dim, None, "latents")
+        images, latents = keras.Input(shape, **FLOAT32), keras.Input((self.latent_dim,), **FLOAT32)
+        flat = keras.layers.Flatten(**CHANNELS_LAST)(images)
+        found = dense(hidden(flat), self.latent_dim, None, "latents")
         made = dense(hidden(latents), int(np.prod(shape)), "sigmoid", "images")
-        made = keras.layers.Reshape(shape)(made)
+        made = keras.layers.Reshape(shape, **FLOAT32)(made)
         return keras.Model(images, found, name="encoder"), keras.Model(latents, made, name="generator")
 
 

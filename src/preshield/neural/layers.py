@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Literal
 
-__all__ = ["convolution", "convolutions", "framework_of"]
+__all__ = ["convolution", "convolutions", "framework_of", "is_from_keras", "is_of_layers", "keras_layers"]
 
 _OF_KERAS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
 
@@ -63,7 +63,7 @@ def convolutions(model: Any) -> dict[str, Any]:
         conv = sys.modules["torch"].nn.Conv2d
         return {name: module for name, module in model.named_modules() if isinstance(module, conv)}
     classes = tuple(getattr(sys.modules["keras"].layers, name) for name in _OF_KERAS)
-    return {name: layer for name, layer in _keras_layers(model, "") if isinstance(layer, classes)}
+    return {name: layer for name, layer in keras_layers(model) if isinstance(layer, classes)}
 
 
 def convolution(
@@ -107,8 +107,21 @@ def convolution(
     return name, found[name]
 
 
-def _keras_layers(model: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def is_of_layers(model: Any) -> bool:
+    """Whether a layer of Keras is a functional or sequential model, whose layers are all that it computes."""
+    keras = sys.modules["keras"]
+    return isinstance(model, keras.Sequential | keras.Function) and is_from_keras(model, "call")
+
+
+def is_from_keras(model: Any, method: str) -> bool:
+    """Whether a Keras model has a method from Keras itself, not from a subclass."""
+    owner = next(base for base in type(model).__mro__ if method in vars(base))
+    return owner.__module__.partition(".")[0] == "keras"
+
+
+def keras_layers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Layers of a Keras model and of the models within it, by name."""
     for layer in model.layers:
         yield prefix + layer.name, layer
         if isinstance(layer, sys.modules["keras"].Model):
-            yield from _keras_layers(layer, f"{prefix}{layer.name}/")
+            yield from keras_layers(layer, f"{prefix}{layer.name}/")

@@ -29,8 +29,14 @@ _PICKLED = (
     "it is a pickled PyTorch file, and unpickling may run any code; save the module as TorchScript, "
     "with `torch.jit.script(module).save(path)` or `torch.jit.trace(module, example).save(path)`"
 )
-# The only operators by which the code of a TorchScript module, some of which runs on loading, reaches files.
-_FILE_OPERATORS = re.compile(rb"\b(?:from_file|save)\b")
+# The code of a TorchScript module, some of which runs on loading, may call any registered operator. Of those
+# of `aten`, there called `torch`, two reach files. What those of an extension do is not known here, and some
+# that torch has for debugging reach files too; the namespaces below only compute. `ops` is a reserved word
+# and the only way to a namespace, unless it names an attribute.
+_FILE_OPERATORS = re.compile(
+    rb"""\b(?:from_file|save)\b|(?<![."'])\bops\b(?!\s*:)(?!\.(?:_quantized|aten|mkl|mkldnn|"""
+    rb"""mkldnn_prepacked|onednn|prepacked|prim|prims|profiler|quantized|sparse|torchvision)\.)[\w.]*"""
+)
 
 
 def check_keras_path(path: str | Path) -> None:
@@ -105,7 +111,8 @@ def load_model(path: str | Path) -> Any:
     Keras files are loaded in safe mode, on whichever backend Keras runs. Of the pickles in a TorchScript file
     torch makes nothing but tensors, numbers and instances of the classes that the file itself defines, in its
     own restricted language. Some of that code runs on loading; a file that names an operator which reads or
-    writes files is refused. What remains: a model may ask for any amount of time and memory.
+    writes files, or one of an extension other than torchvision, is refused. What remains: a model may ask for
+    any amount of time and memory, and for the classes of an extension that has been imported.
     """
     load = _load_keras if model_format(path) == "keras" else _load_torchscript
     try:
@@ -170,5 +177,5 @@ def _problem_of_torchscript(path: Path) -> str:
         for entry in code:
             if found := _FILE_OPERATORS.search(archive.read(entry)):
                 name = found[0].decode()
-                return f"its code names `{name}`, which reaches files; save a module that only computes"
+                return f"its code names `{name}`, which may reach files; save a module that only computes"
     return ""

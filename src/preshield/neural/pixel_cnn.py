@@ -11,6 +11,7 @@ from .._core.checks import check_integer
 from .._core.optional import require
 from .._core.threads import map_blocks
 from .._core.typing import Array, Shape
+from .latent_model import CHANNELS_LAST, FLOAT32
 from .model_files import check_keras_path, load_model
 from .pixel_levels import check_images, to_images, to_levels
 from .training import check_training, shuffled, split, train
@@ -308,34 +309,34 @@ class PixelCNN:
 
         def convolve(x: Any, name: str, outputs: int, size: Any = 1, activation: str | None = None) -> Any:
             weights = keras.initializers.GlorotUniform(seed=seeds.pop())
-            return layers.Conv2D(outputs, size, activation=activation, kernel_initializer=weights, name=name)(
-                x
-            )
+            return layers.Conv2D(
+                outputs, size, activation=activation, kernel_initializer=weights, name=name, **CHANNELS_LAST
+            )(x)
 
         def pad(x: Any, top: int, left: int, right: int) -> Any:
-            return layers.ZeroPadding2D(((top, 0), (left, right)))(x)
+            return layers.ZeroPadding2D(((top, 0), (left, right)), **CHANNELS_LAST)(x)
 
         def gate(x: Any) -> Any:
             signal, sigmoid = ops.split(x, 2, axis=-1)
             return ops.multiply(ops.tanh(signal), ops.sigmoid(sigmoid))
 
-        image = keras.Input(shape)
-        centred = layers.Rescaling(2.0, -1.0)(image)
+        image = keras.Input(shape, **FLOAT32)
+        centred = layers.Rescaling(2.0, -1.0, **FLOAT32)(image)
         # The first kernels end before the pixel itself, the others with it; no mask is needed then.
         above = convolve(pad(centred, reach, reach, reach), "above_0", 2 * filters, (reach, 2 * reach + 1))
-        above = layers.Cropping2D(((0, 1), (0, 0)))(above)
+        above = layers.Cropping2D(((0, 1), (0, 0)), **CHANNELS_LAST)(above)
         left = convolve(pad(centred, 0, reach, 0), "left_0", 2 * filters, (1, reach))
-        left = layers.Cropping2D(((0, 0), (0, 1)))(left)
-        features = gate(layers.Add()([left, convolve(above, "link_0", 2 * filters)]))
+        left = layers.Cropping2D(((0, 0), (0, 1)), **CHANNELS_LAST)(left)
+        features = gate(layers.Add(**FLOAT32)([left, convolve(above, "link_0", 2 * filters)]))
         for b in range(1, self.blocks + 1):
             above = convolve(pad(gate(above), 1, 1, 1), f"above_{b}", 2 * filters, (2, 3))
             left = convolve(pad(features, 0, 1, 0), f"left_{b}", 2 * filters, (1, 2))
-            gated = gate(layers.Add()([left, convolve(above, f"link_{b}", 2 * filters)]))
-            features = layers.Add()([features, convolve(gated, f"residual_{b}", filters)])
-        features = layers.ReLU()(features)
+            gated = gate(layers.Add(**FLOAT32)([left, convolve(above, f"link_{b}", 2 * filters)]))
+            features = layers.Add(**FLOAT32)([features, convolve(gated, f"residual_{b}", filters)])
+        features = layers.ReLU(**FLOAT32)(features)
         logits = []
         for c in range(shape[2]):
-            known = layers.Concatenate()([features, centred[..., :c]]) if c else features
+            known = layers.Concatenate(**FLOAT32)([features, centred[..., :c]]) if c else features
             hidden = convolve(known, f"hidden_{c}", 2 * filters, activation="relu")
             logits.append(convolve(hidden, f"logits_{c}", 256))
         return keras.Model(image, ops.stack(logits, axis=3))

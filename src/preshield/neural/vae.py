@@ -7,7 +7,7 @@ import numpy as np
 
 from .._core.optional import require
 from .._core.typing import Array
-from .latent_model import LatentModel, seeded_weights
+from .latent_model import FLOAT32, LatentModel, seeded_weights
 from .pixel_levels import to_images
 from .training import check_training, shuffled, split, train
 
@@ -170,12 +170,12 @@ class VariationalAutoencoder(LatentModel):
         """A Keras model of images and noise, whose loss is the negative evidence lower bound."""
         keras = require("keras", extra="tensorflow")
         weights = seeded_weights([self.seed, 1])
-        log_variance = keras.layers.Dense(self.latent_dim, kernel_initializer=next(weights))(
+        log_variance = keras.layers.Dense(self.latent_dim, kernel_initializer=next(weights), **FLOAT32)(
             encoder.get_layer("hidden_2").output
         )
-        noise = keras.Input((self.latent_dim,))
+        noise = keras.Input((self.latent_dim,), **FLOAT32)
         made = generator(encoder.output + keras.ops.exp(log_variance / 2) * noise)
-        posterior = keras.layers.Concatenate()([encoder.output, log_variance])
+        posterior = keras.layers.Concatenate(**FLOAT32)([encoder.output, log_variance])
         model = keras.Model([encoder.input, noise], {"images": made, "latents": posterior})
         schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
         model.compile(
