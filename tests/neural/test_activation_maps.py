@@ -436,6 +436,7 @@ def test_a_model_may_make_maps_of_its_own():
     np.testing.assert_allclose(CAM(Masked())(CHANNELS_FIRST), CAM(pooled())(masked), atol=1e-6)
 
 
+@pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")  # of JAX
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot fork")
 def test_a_forked_process_does_not_wait_for_a_lock_of_its_parent():
     with feature_maps._LOCKS.flags:
