@@ -159,6 +159,14 @@ def test_feature_squeezing_half_way_between_levels(dtype, kind, bit_depth):
         assert_allclose(ours.transform(x), theirs(x)[0], rtol=1e-6, atol=1e-6 * span)
 
 
+def test_deviation_feature_squeezing_limits_are_those_of_a_sample():
+    x = np.array([0.2, 0.6, 7.9])
+    ours, theirs = both("FeatureSqueezing", (np.zeros(3), np.array([1, 1, 10.0])), 1)
+    assert_allclose(theirs(x)[0], [0, 1, 10])
+    with pytest.raises(ValueError, match="broadcast against one sample"):
+        ours.transform(x)
+
+
 def test_deviation_feature_squeezing_keeps_single_precision():
     torch = pytest.importorskip("torch")
     ours, theirs = both("FeatureSqueezing", (0, 1), 3)
