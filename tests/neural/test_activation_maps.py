@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preshield import CAM, RobustActivationMap
-from preshield.neural import feature_maps
 from preshield.neural.activation_maps import normalised, resized
 from preshield.neural.layers import convolution, convolutions, framework_of
+from preshield.neural.locks import LOCKS
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -439,10 +439,10 @@ def test_a_model_may_make_maps_of_its_own():
 @pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")  # of JAX
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot fork")
 def test_a_forked_process_does_not_wait_for_a_lock_of_its_parent():
-    with feature_maps._LOCKS.flags:
+    with LOCKS.flags:
         child = os.fork()
         if not child:
-            thread = threading.Thread(target=feature_maps._LOCKS.flags.acquire, daemon=True)
+            thread = threading.Thread(target=LOCKS.flags.acquire, daemon=True)
             thread.start()
             thread.join(5)
             os._exit(thread.is_alive())

@@ -186,7 +186,6 @@ class PixelDeflection(Preprocessor):
         of_sample = planes.shape[1] * planes.shape[2]
         step = max(1, DEFLECTIONS_AT_ONCE // max(1, count))
         worth_a_thread = DEFLECTIONS_WORTH_A_THREAD // max(1, of_sample * count)
-
         seed = np.random.SeedSequence(draw)
 
         def work(samples: slice) -> None:

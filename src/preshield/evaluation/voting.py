@@ -10,14 +10,13 @@ from art.estimators.estimator import BaseEstimator, LossGradientsMixin
 from .._core.typing import Array, Shape
 from ..preprocessor import Preprocessor
 from .attacks import gradient_variants
-from .classifiers import are_probabilities
+from .classifiers import TINY, are_probabilities
 from .estimator import DefendedClassifier
 from .metrics import REJECTED
 from .vote_report import elect
 
 __all__ = ["VotingClassifier"]
 
-TINY = 1e-30  # in place of a probability of 0
 STEP = 1e-6  # of a margin that only has to have a sign
 
 Pass = tuple[Array, Callable[[Array], Array]]

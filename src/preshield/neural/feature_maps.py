@@ -1,12 +1,11 @@
 """The feature maps of a convolution, and what the scores of a model owe to them."""
 
-import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from threading import RLock, get_ident
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from .._core.tensors import to_numpy
 from .._core.typing import Array
 from .layers import convolution, convolutions, framework_of, is_of_layers
+from .locks import LOCKS
 
 __all__ = ["FeatureMaps", "FeatureView"]
 
@@ -169,24 +169,6 @@ class _TensorFlowPath(_Path):
         return self.tape.gradient(scores, self.maps, output_gradients=rows)
 
 
-class _Locks:
-    """Renewed in a forked process, where whoever held them does not live on.
-
-    Not those of `latent_maps`, and reentrant: a model may hold a defence that asks a generator or makes maps.
-    """
-
-    def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        self.flags = RLock()  # one forward pass at a time turns the flags of a torch module
-
-
-_LOCKS = _Locks()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_LOCKS.renew)
-
-
 def _run_torch(model: Any, conv: Any, x: Array) -> tuple[Any, _TorchPath]:
     torch = sys.modules["torch"]
     from torch.overrides import TorchFunctionMode
@@ -210,7 +192,7 @@ def _run_torch(model: Any, conv: Any, x: Array) -> tuple[Any, _TorchPath]:
     def begin(module: Any, args: Any, output: Any) -> Any:
         return path.begin(output) if get_ident() == thread else None  # others may use the model meanwhile
 
-    with _LOCKS.flags:
+    with LOCKS.flags:
         training = [module for module in model.modules() if module.training]
         handle = conv.register_forward_hook(begin)
         try:

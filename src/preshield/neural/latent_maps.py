@@ -1,8 +1,6 @@
 """Any generator and any encoder, as functions of NumPy arrays."""
 
-import os
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -12,6 +10,7 @@ import numpy as np
 from .._core.tensors import to_numpy
 from .._core.typing import Array, Shape
 from .layers import framework_of
+from .locks import LOCKS
 
 __all__ = ["Encoder", "Errors", "Generator", "TorchModule"]
 
@@ -217,22 +216,6 @@ def _one_for_each(name: str, output: str, of: str, outputs: Array, inputs: Array
     return outputs
 
 
-class _Locks:
-    """Renewed in a forked process, where whoever held them does not live on."""
-
-    def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        self.flags = threading.Lock()  # one evaluation at a time turns the flags of a torch module
-        self.compiling = threading.Lock()
-
-
-_LOCKS = _Locks()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_LOCKS.renew)
-
-
 # torch
 
 
@@ -270,7 +253,7 @@ class TorchModule:
         return self.torch.tensor(x, dtype=self.like.dtype, device=self.like.device)
 
     def _evaluate(self, x: Any) -> Any:
-        with _LOCKS.flags:
+        with LOCKS.flags:
             flags = [(module, module.training) for module in self.model.modules()]
             try:
                 return self.model.eval()(x)
@@ -306,7 +289,7 @@ class _TensorFlow:
         return errors
 
     def _compiled(self, shape: Shape) -> tuple[Any, Any]:
-        with _LOCKS.compiling:
+        with LOCKS.compiling:
             known = _COMPILED.setdefault(self.model, {})
             if shape not in known:
                 known[shape] = _compile(self.tf, ref(self.model), shape)
