@@ -5,7 +5,8 @@ JAX. Every name is loaded when it is first used.
 """
 
 import lazy_loader
-import wrapt
+
+from .interop.art import register_on_import
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
@@ -20,8 +21,4 @@ def __getattr__(name: str) -> object:
     return _lazy(name)
 
 
-@wrapt.when_imported("art.defences.preprocessor.preprocessor")
-def _register_with_art(module: object) -> None:
-    from .interop.art import register
-
-    register(module)
+register_on_import()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ._core.checks import check_bool
+from ._core.errors import ArgumentError
 from ._core.typing import Array, Dtype, Seed, Shape
 from .preprocessor import Preprocessor
 
@@ -65,12 +66,12 @@ class Chain(Preprocessor):
         apply_predict: bool = True,
     ) -> None:
         if not isinstance(defences, list | tuple):
-            raise TypeError(f"`defences` must be a list of defences, got {type(defences).__name__}.")
+            raise ArgumentError(f"`defences` must be a list of defences, got {type(defences).__name__}.")
         if not defences:
-            raise ValueError("`defences` must hold at least one defence, got an empty list.")
+            raise ArgumentError("`defences` must hold at least one defence, got an empty list.")
         for i, stage in enumerate(defences):
             if not isinstance(stage, Preprocessor):
-                raise TypeError(
+                raise ArgumentError(
                     f"`defences[{i}]` must be a preshield defence, got {stage!r} of type "
                     f"{type(stage).__module__}.{type(stage).__name__}."
                 )
@@ -80,7 +81,7 @@ class Chain(Preprocessor):
         self.apply_predict = apply_predict
         if not self.domains:
             of_each = ", ".join(f"{type(d).__name__}: {'/'.join(d.domains)}" for d in defences)
-            raise ValueError(f"`defences` must have a domain in common, got {of_each}.")
+            raise ArgumentError(f"`defences` must have a domain in common, got {of_each}.")
 
     # Facts, from the stages
 

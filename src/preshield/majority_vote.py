@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ._core.checks import check_bool, check_integer, check_values
+from ._core.errors import ArgumentError
 from ._core.tensors import to_numpy
 from ._core.typing import Array
 from .chain import Chain
@@ -96,20 +97,20 @@ class MajorityVote:
         if views is None:
             views = _blurred(channels_first)
         elif channels_first:
-            raise ValueError(
+            raise ArgumentError(
                 "`channels_first` must be left out with `views`, which have layouts of their own, got True."
             )
         _check_views(views)
         check_integer("min_votes", min_votes)
         if not 1 <= min_votes <= len(views):
-            raise ValueError(
+            raise ArgumentError(
                 f"`min_votes` must be between 1 and the number of views, which is {len(views)}, "
                 f"got {min_votes!r}."
             )
         try:
             predictor(predict)
         except TypeError as error:
-            raise TypeError(str(error).replace("`classifier`", "`predict`")) from None
+            raise ArgumentError(str(error).replace("`classifier`", "`predict`")) from None
         _check_classes(predict)
         self.classifier = predict
         self.views = tuple(views)
@@ -192,7 +193,7 @@ class MajorityVote:
         """
         x, y = to_numpy(x), as_labels(y)
         if len(x) != len(y):
-            raise ValueError(
+            raise ArgumentError(
                 f"`y` must hold one label for each of the {len(x)} samples of `x`, got {len(y)}."
             )
         return VoteReport(tuple(self._names()), self.votes(x), y, self.min_votes)
@@ -267,7 +268,7 @@ class MajorityVote:
     def _check_sizes(self, x: Array) -> None:
         for i, view in enumerate(self.views):
             if view is not None and view._output_shape(x.shape)[:1] != x.shape[:1]:
-                raise ValueError(
+                raise ArgumentError(
                     f"`views[{i}]` must keep the number of samples, got {view!r}, which turns {len(x)} into "
                     f"{view._output_shape(x.shape)[0]}; pass augmentation=False to add noise to a view."
                 )
@@ -290,19 +291,19 @@ def _blurred(channels_first: bool) -> list[Preprocessor | None]:
 
 def _check_views(views: Any) -> None:
     if not isinstance(views, list | tuple):
-        raise TypeError(f"`views` must be a list of defences and None, got {type(views).__name__}.")
+        raise ArgumentError(f"`views` must be a list of defences and None, got {type(views).__name__}.")
     if not views:
-        raise ValueError("`views` must hold at least one view, got none.")
+        raise ArgumentError("`views` must hold at least one view, got none.")
     for i, view in enumerate(views):
         if view is None:
             continue
         if not isinstance(view, Preprocessor):
-            raise TypeError(
+            raise ArgumentError(
                 f"`views[{i}]` must be a preshield defence, or None for the input itself, got {view!r} of "
                 f"type {type(view).__module__}.{type(view).__name__}."
             )
         if view.domains == ("labels",):
-            raise ValueError(
+            raise ArgumentError(
                 f"`views[{i}]` must change samples, got {view!r}, which is about labels; leave it out."
             )
 
@@ -313,7 +314,7 @@ def _check_classes(predict: Any) -> None:
     if classes is None or not hasattr(predict, "predict_proba"):
         return
     if not np.array_equal(classes, np.arange(len(classes))):
-        raise ValueError(
+        raise ArgumentError(
             "`predict` must have the classes 0, ..., K - 1, the columns of its `predict_proba`, got "
             f"`classes_` {classes!r}; train it on such labels, for example with scikit-learn's LabelEncoder."
         )
@@ -329,19 +330,19 @@ def _labels(outputs: Array, count: int) -> Array:
     """Labels `(N,)` from labels or scores `(N, K)`."""
     fits = outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] >= 2)
     if not fits or len(outputs) != count:
-        raise ValueError(
+        raise ArgumentError(
             f"`predict` must return one label for each of the {count} samples, shape ({count},), or one row "
             f"of scores, shape ({count}, K) with K >= 2, got shape {outputs.shape}."
         )
     if outputs.ndim == 2:
         if np.isnan(outputs).any():
-            raise ValueError(
+            raise ArgumentError(
                 f"`predict` must return scores that are numbers, got {int(np.isnan(outputs).sum())} NaN."
             )
         outputs = outputs.argmax(axis=1)
     numeric = outputs.dtype.kind in "biuf" and bool(np.isfinite(outputs).all())
     if not numeric or (outputs != np.floor(outputs)).any() or (outputs < REJECTED).any():
-        raise ValueError(
+        raise ArgumentError(
             f"`predict` must return class indices from 0 on, or {REJECTED} to reject, got {outputs!r}."
         )
     labels: Array = outputs.astype(np.int64)

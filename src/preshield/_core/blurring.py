@@ -3,6 +3,7 @@
 import numpy as np
 
 from .checks import check_integer, check_option
+from .errors import ArgumentError
 from .layout import kept_dtype, planes, working_dtype
 from .threads import block_length, map_blocks
 from .typing import Array
@@ -16,7 +17,7 @@ def check_kernel_size(kernel_size: int) -> None:
     """Refuse what is not a positive odd integer."""
     check_integer("kernel_size", kernel_size, 1)
     if kernel_size % 2 == 0:
-        raise ValueError(
+        raise ArgumentError(
             f"`kernel_size` must be odd, so that the filter has a middle, got {kernel_size!r}; take "
             f"{kernel_size - 1} or {kernel_size + 1}."
         )

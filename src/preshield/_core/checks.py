@@ -5,9 +5,11 @@ Every message states the name, the rule, the value received and, where it is not
 
 import warnings
 from numbers import Integral, Real
+from typing import Any, TypeGuard
 
 import numpy as np
 
+from .errors import ArgumentError
 from .layout import as_array, kept_dtype, object_array
 from .threads import WORTH_A_THREAD, block_length, map_blocks
 from .typing import Array, ClipValues, Shape
@@ -37,14 +39,25 @@ def check_bool(**values: object) -> None:
     """Refuse values that are not `True` or `False`."""
     for name, value in values.items():
         if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"`{name}` must be True or False, got {value!r}.")
+            raise ArgumentError(f"`{name}` must be True or False, got {value!r}.")
 
 
-def check_integer(name: str, value: object, minimum: int | None = None, maximum: int | None = None) -> None:
-    """Refuse what is not an integer between `minimum` and `maximum`, both included."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
-        raise TypeError(f"`{name}` must be an integer, got {value!r} of type {type(value).__name__}.")
-    _check_range(name, int(value), minimum, maximum, value)
+def check_integer(name: str, value: object, minimum: int | None = None, maximum: int | None = None) -> int:
+    """Return `value` as an integer; refuse what is none between `minimum` and `maximum`, both included.
+
+    Whole numbers of a floating type pass: YAML files and arithmetic with sizes yield `50.0`.
+    """
+    if not _is_integer(value):
+        raise ArgumentError(f"`{name}` must be an integer, got {value!r} of type {type(value).__name__}.")
+    number = int(value)
+    _check_range(name, number, minimum, maximum, value)
+    return number
+
+
+def _is_integer(value: Any) -> TypeGuard[int]:
+    if isinstance(value, bool | np.bool_):
+        return False
+    return isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
 
 
 def check_number(
@@ -52,9 +65,9 @@ def check_number(
 ) -> None:
     """Refuse what is not a finite real number between `minimum` and `maximum`, both included."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError(f"`{name}` must be a number, got {value!r} of type {type(value).__name__}.")
+        raise ArgumentError(f"`{name}` must be a number, got {value!r} of type {type(value).__name__}.")
     if not np.isfinite(float(value)):
-        raise ValueError(f"`{name}` must be finite, got {value!r}.")
+        raise ArgumentError(f"`{name}` must be finite, got {value!r}.")
     _check_range(name, float(value), minimum, maximum, value)
 
 
@@ -69,27 +82,26 @@ def _check_range(
         rule = f"at most {maximum}"
     else:
         rule = f"between {minimum} and {maximum}"
-    raise ValueError(f"`{name}` must be {rule}, got {value!r}.")
+    raise ArgumentError(f"`{name}` must be {rule}, got {value!r}.")
 
 
 def check_option(name: str, value: object, options: tuple[str, ...]) -> None:
     """Refuse what is not one of `options`."""
     if not isinstance(value, str) or value not in options:
         legal = ", ".join(repr(option) for option in options)
-        raise ValueError(f"`{name}` must be one of {legal}, got {value!r}.")
+        raise ArgumentError(f"`{name}` must be one of {legal}, got {value!r}.")
 
 
 def check_rng(rng: object) -> None:
     """Refuse what is not `None`, a seed or a generator."""
     if rng is None or isinstance(rng, np.random.Generator):
         return
-    try:
-        check_integer("rng", rng, minimum=0)
-    except TypeError:
-        raise TypeError(
+    if not _is_integer(rng):
+        raise ArgumentError(
             "`rng` must be None, an integer seed or a numpy.random.Generator, got "
             f"{rng!r} of type {type(rng).__name__}."
-        ) from None
+        )
+    check_integer("rng", rng, minimum=0)
 
 
 def check_clip_values(clip_values: object, *, optional: bool = False) -> None:
@@ -98,23 +110,23 @@ def check_clip_values(clip_values: object, *, optional: bool = False) -> None:
     if clip_values is None and optional:
         return
     if not isinstance(clip_values, tuple | list | np.ndarray) or len(clip_values) != 2:
-        raise ValueError(f"{name} must be a pair (minimum, maximum), got {clip_values!r}.")
+        raise ArgumentError(f"{name} must be a pair (minimum, maximum), got {clip_values!r}.")
     try:
         if any(np.asarray(value).dtype.kind in "SU" for value in clip_values):  # NumPy would read "1" as 1
             raise TypeError
         low, high = (np.asarray(value, dtype=float) for value in clip_values)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must hold numbers or arrays, got {clip_values!r}.") from None
+        raise ArgumentError(f"{name} must hold numbers or arrays, got {clip_values!r}.") from None
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise ValueError(f"{name} must be finite, got {clip_values!r}.")
+        raise ArgumentError(f"{name} must be finite, got {clip_values!r}.")
     try:
         ordered = np.all(low < high)
     except ValueError:
-        raise ValueError(
+        raise ArgumentError(
             f"{name} must hold arrays that fit each other, got shapes {low.shape} and {high.shape}."
         ) from None
     if not ordered:
-        raise ValueError(f"{name} must have minimum < maximum everywhere, got {clip_values!r}.")
+        raise ArgumentError(f"{name} must have minimum < maximum everywhere, got {clip_values!r}.")
 
 
 def check_limits(clip_values: ClipValues, shape: Shape) -> None:
@@ -125,7 +137,7 @@ def check_limits(clip_values: ClipValues, shape: Shape) -> None:
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError(
+        raise ArgumentError(
             "`clip_values` must be numbers or arrays that broadcast against one sample of `x`, of shape "
             f"{shape[1:]}, got shapes {shapes[0]} and {shapes[1]}; one entry for each channel has the shape "
             "(C,), or (C, 1, 1) where the channels come first."
@@ -136,7 +148,7 @@ def check_labels(y: Array, x: object) -> None:
     """Refuse labels that are not one for each sample; what has no shape does not count its samples."""
     samples = tuple(getattr(x, "shape", ()))[:1]
     if samples and y.shape[:1] != samples:
-        raise ValueError(
+        raise ArgumentError(
             f"`y` must have one label for each of the {samples[0]} samples, got shape {y.shape}."
         )
 
@@ -145,7 +157,7 @@ def check_unknown(names: set[str], legal: tuple[str, ...], owner: str) -> None:
     """Refuse parameter names that `owner` does not have."""
     unknown = sorted(names - set(legal))
     if unknown:
-        raise TypeError(
+        raise ArgumentError(
             f"{owner} has no parameter {', '.join(map(repr, unknown))}; it has {', '.join(legal) or 'none'}."
         )
 
@@ -157,7 +169,7 @@ def resolve_channels_first(channels_first: bool, channel_index: int | None) -> b
         return channels_first
     check_integer("channel_index", channel_index)
     if channel_index not in (1, 3, 4, -1):
-        raise ValueError(
+        raise ArgumentError(
             "`channel_index` must be 1 (channels first) or 3, 4 or -1 (channels last), "
             f"got {channel_index!r}; better: use `channels_first`."
         )
@@ -203,7 +215,7 @@ def check_batch(
     array = as_array(x)
     if array.dtype == object:
         if not ragged:
-            raise TypeError(
+            raise ArgumentError(
                 "`x` must be a numeric array, got an object array (samples of different shapes?); "
                 "bring the samples to one shape first."
             )
@@ -223,12 +235,12 @@ def check_batch(
         if array.ndim not in layouts:
             wanted = " or a ".join(f"{n}-D {layouts[n]}" for n in sorted(layouts))
             hint = "; add the batch axis with x[None]" if array.ndim + 1 in layouts else ""
-            raise ValueError(f"`x` must be a {wanted}, got shape {array.shape}{hint}.")
+            raise ArgumentError(f"`x` must be a {wanted}, got shape {array.shape}{hint}.")
     elif array.ndim < 1:
-        raise ValueError(f"`x` must have a batch axis, got a scalar of type {array.dtype}.")
+        raise ArgumentError(f"`x` must have a batch axis, got a scalar of type {array.dtype}.")
     elif set(domains) == {"audio"} and array.ndim not in (2, 3):
         hint = "; add the batch axis with x[None]" if array.ndim == 1 else ""
-        raise ValueError(
+        raise ArgumentError(
             f"`x` must be an audio batch (N, length) or {_audio_layout(channels_first, 'N, ')}, got shape "
             f"{array.shape}{hint}."
         )
@@ -244,14 +256,14 @@ def _checked_samples(batch: Array, domains: tuple[str, ...], channels_first: boo
         array = np.asarray(sample)
         check_values(f"x[{i}]", array)
         if set(domains) == {"audio"} and array.ndim not in (1, 2):
-            raise ValueError(
+            raise ArgumentError(
                 f"`x[{i}]` must be a sample (length,) or {_audio_layout(channels_first)}, got shape "
                 f"{array.shape}."
             )
         if set(domains) == {"video"}:
             if array.ndim != 4:
                 layout = {True: " (CFHW)", False: " (FHWC)", None: " with four axes"}[channels_first]
-                raise ValueError(f"`x[{i}]` must be a video{layout}, got shape {array.shape}.")
+                raise ArgumentError(f"`x[{i}]` must be a video{layout}, got shape {array.shape}.")
             if channels_first is not None:
                 _check_layout((1, *array.shape), channels_first)
         samples.append(_read_only(array))
@@ -281,7 +293,7 @@ def _check_layout(shape: Shape, channels_first: bool) -> None:
         elsewhere = first in FEW_CHANNELS and shape[-2] == last > 4
     if elsewhere:
         found = "last" if channels_first else "first"
-        raise ValueError(
+        raise ArgumentError(
             f"`x` of shape {shape} has its channels {found}, but channels_first={channels_first}; "
             f"pass channels_first={not channels_first}."
         )
@@ -290,7 +302,7 @@ def _check_layout(shape: Shape, channels_first: bool) -> None:
 def check_values(name: str, x: Array) -> None:
     """Refuse what is not made of finite real numbers."""
     if x.dtype.kind not in "buif":
-        raise TypeError(f"`{name}` must hold real numbers, got dtype {x.dtype}.")
+        raise ArgumentError(f"`{name}` must hold real numbers, got dtype {x.dtype}.")
     if x.dtype.kind != "f":
         return
     rows = x.reshape(-1) if x.flags.c_contiguous else x
@@ -302,7 +314,7 @@ def check_values(name: str, x: Array) -> None:
     map_blocks(look, len(rows), block_length(rows, WORTH_A_THREAD))
     if not all(finite):
         nan, infinite = int(np.isnan(x).sum()), int(np.isinf(x).sum())
-        raise ValueError(
+        raise ArgumentError(
             f"`{name}` must be finite, got {nan} NaN and {infinite} infinite among {x.size} values; "
             "replace them first, for example with numpy.nan_to_num."
         )
@@ -345,7 +357,7 @@ def _checked_copy(name: str, x: Array) -> Array:
 def check_channels(name: str, value: Array, shape: Shape, axis: int) -> None:
     """Refuse a parameter array that has neither one entry nor one for each channel."""
     if value.size not in (1, shape[axis]):
-        raise ValueError(
+        raise ArgumentError(
             f"`{name}` must be a number or hold one entry for each of the {shape[axis]} channels of "
             f"`x` (axis {axis} of shape {shape}), got shape {value.shape}."
         )
@@ -355,16 +367,16 @@ def check_ragged_gradient(grad: object, shapes: list[Shape]) -> Array:
     """Return `grad` as an object array if its samples are shaped like those of the output."""
     batch = as_array(grad)
     if batch.ndim < 1 or len(batch) != len(shapes):
-        raise ValueError(
+        raise ArgumentError(
             f"`grad` must hold one gradient for each of the {len(shapes)} samples, got shape {batch.shape}."
         )
     samples = []
     for i, (sample, shape) in enumerate(zip(batch, shapes, strict=True)):
         array = np.asarray(sample)
         if array.dtype.kind not in "buif":
-            raise TypeError(f"`grad[{i}]` must hold real numbers, got dtype {array.dtype}.")
+            raise ArgumentError(f"`grad[{i}]` must hold real numbers, got dtype {array.dtype}.")
         if array.shape != shape:
-            raise ValueError(f"`grad[{i}]` must have the shape {shape} of the output, got {array.shape}.")
+            raise ArgumentError(f"`grad[{i}]` must have the shape {shape} of the output, got {array.shape}.")
         samples.append(_floating(array))
     return _read_only(object_array(samples))
 
@@ -373,10 +385,10 @@ def check_gradient(grad: object, shape: Shape) -> Array:
     """Return `grad` as a read-only array if it is shaped like the output, or has an axis for classes."""
     array = np.asarray(grad)
     if array.dtype.kind not in "buif":
-        raise TypeError(f"`grad` must hold real numbers, got dtype {array.dtype}.")
+        raise ArgumentError(f"`grad` must hold real numbers, got dtype {array.dtype}.")
     if array.shape == shape or (array.ndim == len(shape) + 1 and _without_classes(array.shape) == shape):
         return _floating(array)
-    raise ValueError(
+    raise ArgumentError(
         f"`grad` must have the shape {shape} of the output, or that with an axis of classes after the "
         f"first, got {array.shape}."
     )

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from .checks import check_bool, check_values
+from .errors import ArgumentError
 from .tensors import to_numpy
 from .typing import Array
 
@@ -35,7 +36,7 @@ def log_spectrum(name: str, x: Any, channels_first: bool) -> Array:
     if x.ndim != 4 or not x.size:
         layout = "N, C, H, W" if channels_first else "N, H, W, C"
         hint = "; add the batch axis with x[None]" if x.ndim == 3 else ""
-        raise ValueError(
+        raise ArgumentError(
             f"`{name}` must be images of shape ({layout}), at least one, got shape {x.shape}{hint}."
         )
     if channels_first:

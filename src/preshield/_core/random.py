@@ -25,7 +25,7 @@ class SeedStream:
     """
 
     def __init__(self, rng: Rng) -> None:
-        self._generator = None if rng is None else np.random.default_rng(rng)
+        self._generator = None if rng is None else np.random.default_rng(rng if isinstance(rng, np.random.Generator) else int(rng))
 
     def next(self) -> Seed:
         """The next seed."""

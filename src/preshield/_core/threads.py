@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
+from .errors import ArgumentError
 from .progress import progress_bar
 from .typing import Array
 
@@ -23,7 +24,7 @@ def thread_count() -> int:
     setting = os.environ.get("PRESHIELD_NUM_THREADS", "")
     if setting:
         if not setting.isdecimal() or int(setting) < 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"The environment variable PRESHIELD_NUM_THREADS must be a positive integer, got {setting!r}."
             )
         return int(setting)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_integer, check_option, check_rng, check_values
+from .._core.errors import ArgumentError
 from .._core.random import block_generator, draw_seed
 from .._core.tensors import like, to_numpy
 from .._core.typing import Array, ClipValues, Rng, Seed
@@ -114,7 +115,7 @@ class _Projection(Preprocessor):
         targets = self._as_made(x, generator)
         check_values("z_encoding", latents)
         if latents.shape != (len(x), *(generator.latent_shape or ())):
-            raise ValueError(
+            raise ArgumentError(
                 f"`z_encoding` must hold one latent of shape {generator.latent_shape} for each of the "
                 f"{len(x)} images, got shape {latents.shape}."
             )
@@ -157,7 +158,7 @@ class _Projection(Preprocessor):
         model = self.gan
         if self._learns:
             if self.clip_values is None and (x.min(initial=0) < 0 or x.max(initial=1) > 1):
-                raise ValueError(
+                raise ArgumentError(
                     f"`x` must lie in [0, 1] where `clip_values` is None, got values from {x.min()} to "
                     f"{x.max()}; pass their range as `clip_values`."
                 )
@@ -165,7 +166,7 @@ class _Projection(Preprocessor):
             images = to_unit_range(x, self._limits, self.channels_first)
             model.fit(images, **{"verbose": self.verbose, **options})
         elif options:
-            raise TypeError(
+            raise ArgumentError(
                 f"fit() got an unexpected keyword argument {next(iter(options))!r}: `gan` is trained already."
             )
         else:
@@ -179,7 +180,7 @@ class _Projection(Preprocessor):
     def _model(self) -> Any:
         model = self.gan_ if self._learns else self.gan
         if model is None:
-            raise ValueError(
+            raise ArgumentError(
                 f"This {type(self).__name__} has no trained model yet: call fit(x) with clean training "
                 "images first, or pass a trained `gan`."
             )
@@ -204,7 +205,7 @@ class _Projection(Preprocessor):
         """Latents of images, in the shape that the generator takes."""
         latents, shape = encoder.latents(images), generator.latent_shape or ()
         if latents[0].size != np.prod(shape):
-            raise ValueError(
+            raise ArgumentError(
                 f"`inverse_gan` must give latents as `gan` takes them, of shape {shape}, got "
                 f"{latents.shape[1:]}."
             )
@@ -224,7 +225,7 @@ class _Projection(Preprocessor):
         for images in layouts:
             if images.shape[1:] == shape:
                 return np.ascontiguousarray(images, np.float32)
-        raise ValueError(
+        raise ArgumentError(
             f"`gan` makes images of shape {shape}, which are not those of `x`, of shape {x.shape[1:]} with "
             f"channels_first={self.channels_first}."
         )
@@ -353,7 +354,7 @@ class InverseGAN(_Projection):
         known = inverse_gan is None or isinstance(inverse_gan, LatentModel)
         maps = callable(inverse_gan) or hasattr(inverse_gan, "predict")
         if not known and (isinstance(inverse_gan, type) or not maps):
-            raise TypeError(
+            raise ArgumentError(
                 "`inverse_gan` must be None, a Keras model, a torch module, an encoder of ART's or a "
                 f"callable, got {inverse_gan!r} of type {type(inverse_gan).__name__}."
             )

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_limits, check_number, check_rng
+from .._core.errors import ArgumentError
 from .._core.random import block_generator, draw_seed
 from .._core.threads import map_blocks
 from .._core.typing import Array, ClipValues, Rng, Seed, Shape
@@ -97,10 +98,10 @@ class GaussianAugmentation(Preprocessor):
         check_bool(augmentation=augmentation, apply_fit=apply_fit, apply_predict=apply_predict)
         check_number("ratio", ratio)
         if augmentation and ratio <= 0:
-            raise ValueError(f"`ratio` must be above 0 with augmentation=True, got {ratio!r}.")
+            raise ArgumentError(f"`ratio` must be above 0 with augmentation=True, got {ratio!r}.")
         for name, value, only in (("apply_fit", apply_fit, True), ("apply_predict", apply_predict, False)):
             if augmentation and value != only:
-                raise ValueError(
+                raise ArgumentError(
                     f"`{name}` must be {only} with augmentation=True, got {value}: samples are appended in "
                     "training only. Pass augmentation=False to add noise in prediction."
                 )

@@ -2,6 +2,7 @@
 
 from .._core.blurring import blur, check_kernel_size, filter_taps
 from .._core.checks import check_bool, check_number
+from .._core.errors import ArgumentError
 from .._core.typing import Array
 from ..preprocessor import Preprocessor
 
@@ -74,7 +75,7 @@ class GaussianBlur(Preprocessor):
         check_kernel_size(kernel_size)
         check_number("sigma", sigma)
         if not sigma > 0:
-            raise ValueError(f"`sigma` must be positive, in pixels, got {sigma!r}.")
+            raise ArgumentError(f"`sigma` must be positive, in pixels, got {sigma!r}.")
         check_bool(channels_first=channels_first, apply_fit=apply_fit, apply_predict=apply_predict)
         self.kernel_size = kernel_size
         self.sigma = sigma

@@ -3,6 +3,7 @@
 import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_integer, resolve_channels_first
+from .._core.errors import ArgumentError
 from .._core.layout import from_frames, to_frames, working_dtype
 from .._core.threads import block_length, map_blocks
 from .._core.typing import Array, ClipValues
@@ -85,7 +86,7 @@ class JpegCompression(Preprocessor):
         check_clip_values(clip_values)
         low, high = (np.asarray(value) for value in clip_values)
         if np.any(low != 0) or high.size != 1 or high.item() not in (1, 255):
-            raise ValueError(f"`clip_values` must be (0, 1) or (0, 255), got {clip_values!r}.")
+            raise ArgumentError(f"`clip_values` must be (0, 1) or (0, 255), got {clip_values!r}.")
         check_integer("quality", quality, 1, 100)
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict, verbose=verbose)
         self.clip_values = clip_values
@@ -133,11 +134,11 @@ class JpegCompression(Preprocessor):
     def _check_frames(self, frames: Array) -> None:
         height, width = frames.shape[2:4]
         if not (1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE):
-            raise ValueError(
+            raise ArgumentError(
                 f"`x` must have frames of 1 to {LARGEST_SIDE} pixels a side, got {height} x {width}."
             )
         if frames.size and frames.min() < 0:
-            raise ValueError(
+            raise ArgumentError(
                 f"`x` must not be negative, got a minimum of {frames.min()}; undo any normalisation and pass "
                 f"values in {self.clip_values}."
             )

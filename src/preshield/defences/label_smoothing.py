@@ -3,6 +3,7 @@
 import numpy as np
 
 from .._core.checks import check_bool, check_integer, check_number, check_values
+from .._core.errors import ArgumentError
 from .._core.layout import kept_dtype, working_dtype
 from .._core.threads import block_length, map_blocks
 from .._core.typing import Array
@@ -74,7 +75,7 @@ class LabelSmoothing(Preprocessor):
     ) -> None:
         check_number("max_value", max_value, 0, 1)
         if max_value == 0:
-            raise ValueError("`max_value` must be above 0, got 0.")
+            raise ArgumentError("`max_value` must be above 0, got 0.")
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict)
         if num_classes is not None:
             check_integer("num_classes", num_classes, 2)
@@ -87,19 +88,19 @@ class LabelSmoothing(Preprocessor):
         from .._core.kernels.labels import smooth_labels
 
         if y is None:
-            raise ValueError("`y` must be given: LabelSmoothing changes labels.")
+            raise ArgumentError("`y` must be given: LabelSmoothing changes labels.")
         check_values("y", y)
         if y.ndim == 1 and self.num_classes is not None:
             y = _one_hot(y, self.num_classes)
         if y.ndim != 2 or y.shape[1] != (self.num_classes or y.shape[1]):
             classes = self.num_classes or "classes"
             hint = "" if self.num_classes else "; class indices (N,) need `num_classes`"
-            raise ValueError(f"`y` must have shape (N, {classes}), got {y.shape}{hint}.")
+            raise ArgumentError(f"`y` must have shape (N, {classes}), got {y.shape}{hint}.")
         if y.shape[1] < 2:
-            raise ValueError(f"`y` must have at least two classes, got shape {y.shape}.")
+            raise ArgumentError(f"`y` must have at least two classes, got shape {y.shape}.")
         rest = (1 - self.max_value) / (y.shape[1] - 1)
         if self.max_value < rest:
-            raise ValueError(
+            raise ArgumentError(
                 f"`max_value` must be at least 1 / classes = {1 / y.shape[1]:.3g}, got {self.max_value!r}: "
                 "the wrong classes would receive more."
             )
@@ -118,7 +119,7 @@ def _one_hot(y: Array, classes: int) -> Array:
     """Class indices `(N,)` as `(N, classes)`."""
     indices = y.astype(np.int64)
     if (indices != y).any() or (indices < 0).any() or (indices >= classes).any():
-        raise ValueError(
+        raise ArgumentError(
             f"`y` must hold class indices from 0 to {classes - 1}, got values from {y.min()} to {y.max()}."
         )
     return np.equal(indices[:, None], np.arange(classes)).astype(kept_dtype(y.dtype))

@@ -9,6 +9,7 @@ from .._core.checks import (
     check_option,
     resolve_channels_first,
 )
+from .._core.errors import ArgumentError
 from .._core.layout import working_dtype
 from .._core.threads import map_blocks
 from .._core.typing import Array, Shape
@@ -111,7 +112,7 @@ class Mp3Compression(Preprocessor):
         if full_scale is not None:
             check_number("full_scale", full_scale)
             if full_scale <= 0:
-                raise ValueError(
+                raise ArgumentError(
                     f"`full_scale` must be positive, got {full_scale!r}; usual are 1.0 and 32768."
                 )
         check_option("engine", engine, tuple(ENGINES))
@@ -169,7 +170,7 @@ class Mp3Compression(Preprocessor):
         remedy = "pass each channel as a sample of its own, or mix them"
         if others in (1, 2):
             remedy = f"pass channels_first={not self.channels_first}"
-        raise ValueError(
+        raise ArgumentError(
             f"`{name}` must have one or two channels, as MP3 has, got {channels} in a sample of shape "
             f"{shape} with channels_first={self.channels_first}; {remedy}."
         )
@@ -178,7 +179,7 @@ class Mp3Compression(Preprocessor):
 def _check_rates(sample_rate: int, bit_rate: int | None) -> None:
     check_integer("sample_rate", sample_rate)
     if sample_rate not in mp3.SAMPLE_RATES:
-        raise ValueError(
+        raise ArgumentError(
             f"`sample_rate` must be one that MP3 has, {_listed(mp3.SAMPLE_RATES)} Hz, got {sample_rate!r}; "
             "Resample brings audio to one of them."
         )
@@ -187,7 +188,7 @@ def _check_rates(sample_rate: int, bit_rate: int | None) -> None:
     check_integer("bit_rate", bit_rate)
     legal = mp3.BIT_RATES[int(sample_rate)]
     if bit_rate not in legal:
-        raise ValueError(
+        raise ArgumentError(
             f"`bit_rate` must be None or one that MP3 has at {sample_rate} Hz, {_listed(legal)} bit/s, "
             f"got {bit_rate!r}."
         )

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_integer, check_option
+from .._core.errors import ArgumentError
 from .._core.tensors import to_numpy
 from .._core.typing import Array, ClipValues
 from .._core.unit_range import from_unit_range, to_unit_range
@@ -104,7 +105,7 @@ class PixelDefend(Preprocessor):
         check_integer("eps", eps, 0, 255)
         known = pixel_cnn is None or isinstance(pixel_cnn, PixelCNN) or callable(pixel_cnn)
         if not (known or hasattr(pixel_cnn, "get_activations")):
-            raise TypeError(
+            raise ArgumentError(
                 "`pixel_cnn` must be None, a PixelCNN, a Keras model, a torch module, a callable or a "
                 f"classifier of ART's, got {pixel_cnn!r} of type {type(pixel_cnn).__name__}."
             )
@@ -165,7 +166,7 @@ class PixelDefend(Preprocessor):
         """
         model = self._model()
         if self._reference is None or model is not self.pixel_cnn_:
-            raise ValueError("p-values need training images to compare with: call fit(x) first.")
+            raise ArgumentError("p-values need training images to compare with: call fit(x) first.")
         ranks = np.searchsorted(self._reference, self.log_likelihood(x), side="right")
         return (1 + ranks) / (1 + len(self._reference))
 
@@ -179,14 +180,14 @@ class PixelDefend(Preprocessor):
 
     def _fit(self, x: Array, y: Array | None, **options: Any) -> None:
         if not x.size:
-            raise ValueError(f"`x` must hold at least one image, got shape {x.shape}.")
+            raise ArgumentError(f"`x` must hold at least one image, got shape {x.shape}.")
         images, model = self._in_unit_range(x), self.pixel_cnn
         if self._learns:
             model = copy.deepcopy(model) or PixelCNN()
             model.fit(images, **{"verbose": self.verbose, **options})
         elif options:
             name = next(iter(options))
-            raise TypeError(
+            raise ArgumentError(
                 f"fit() got an unexpected keyword argument {name!r}: `pixel_cnn` is trained already."
             )
         self._reference = np.sort(self._scorer(model).log_likelihood(images))
@@ -202,7 +203,7 @@ class PixelDefend(Preprocessor):
         if not self._learns:
             return self.pixel_cnn
         if self.pixel_cnn_ is None:
-            raise ValueError(
+            raise ArgumentError(
                 "This PixelDefend has no trained model yet: call fit(x) with clean training images first, or "
                 "pass a trained `pixel_cnn`."
             )

@@ -15,6 +15,7 @@ from .._core.checks import (
     check_values,
 )
 from .._core.denoising import DENOISERS, denoise
+from .._core.errors import ArgumentError
 from .._core.layout import to_frames, working_dtype
 from .._core.random import draw_seed
 from .._core.tensors import to_numpy
@@ -234,7 +235,7 @@ class PixelDeflection(Preprocessor):
         grid = to_frames(x, self.channels_first).shape[:4]
         batch = grid if x.ndim == 5 else (grid[0], *grid[2:])
         if maps.shape not in (batch, grid[2:]):
-            raise ValueError(
+            raise ArgumentError(
                 f"`activation_map` must be of shape {grid[2:]} or {batch} for `x` of shape {x.shape}, got "
                 f"{maps.shape}; pass a function of `x` where batches differ in size."
             )
@@ -250,7 +251,7 @@ def _check_deflections(deflections: float) -> None:
     if not _is_fraction(deflections):
         check_integer("deflections", deflections, 0)
     elif not 0 < deflections <= 1:
-        raise ValueError(
+        raise ArgumentError(
             "`deflections` must be a number of pixels, as an integer, or a fraction of them, above 0 and at "
             f"most 1, got {deflections!r}."
         )
@@ -260,18 +261,18 @@ def _checked_map(given: object) -> Array:
     """An activation map as an array, if it can be one."""
     maps = to_numpy(given)
     if maps.dtype.kind not in "biuf":
-        raise TypeError(
+        raise ArgumentError(
             "`activation_map` must be an array of numbers, or a function of `x` that returns one, got "
             f"{type(given).__name__} of dtype {maps.dtype}; pass for example RobustActivationMap(model)."
         )
     check_values("activation_map", maps)
     if not 2 <= maps.ndim <= 4:
-        raise ValueError(
+        raise ArgumentError(
             "`activation_map` must be of shape (H, W), (N, H, W) or (N, F, H, W), got "
             f"{maps.shape}; drop the axis of channels."
         )
     if maps.size and not (maps.min() >= 0 and maps.max() <= 1):
-        raise ValueError(
+        raise ArgumentError(
             f"`activation_map` must lie in [0, 1], got values from {maps.min()} to {maps.max()}; scale it, "
             "for example with (m - m.min()) / np.ptp(m)."
         )

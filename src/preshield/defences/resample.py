@@ -6,6 +6,7 @@ from typing import TypeAlias
 import numpy as np
 
 from .._core.checks import check_bool, check_integer, check_option, resolve_channels_first
+from .._core.errors import ArgumentError
 from .._core.layout import kept_dtype, object_array, working_dtype
 from .._core.resampling import FILTERS, Resampler, resampler
 from .._core.threads import map_blocks
@@ -101,7 +102,7 @@ class Resample(Preprocessor):
         check_option("filter", filter, tuple(FILTERS))
         most = FILTERS[filter]
         if max(sr_original, sr_new) > most * int(min(sr_original, sr_new)):
-            raise ValueError(
+            raise ArgumentError(
                 f"`sr_new` must be {most} times `sr_original` at most, and 1/{most} of it at least, with "
                 f"filter={filter!r}; got {sr_new!r} for {sr_original!r}."
             )
@@ -191,7 +192,7 @@ class Resample(Preprocessor):
         axis = self._time_axis(shape)
         if not self._new_length(shape[axis]):
             least = -(-int(self.sr_original) // int(self.sr_new))
-            raise ValueError(
+            raise ArgumentError(
                 f"`{name}` must have at least {least} along time, axis {axis} of {shape}, to be resampled "
                 f"from {self.sr_original} to {self.sr_new} Hz, got {shape[axis]}; pad it, or pass the "
                 "`channels_first` that fits."

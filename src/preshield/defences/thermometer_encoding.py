@@ -10,6 +10,7 @@ from .._core.checks import (
     check_option,
     resolve_channels_first,
 )
+from .._core.errors import ArgumentError
 from .._core.layout import channel_axis, per_channel, range_dtype
 from .._core.threads import block_length, map_blocks
 from .._core.typing import Array, ClipValues, Dtype, Shape
@@ -137,7 +138,7 @@ class ThermometerEncoding(Preprocessor):
 
     def _output_shape(self, shape: Shape) -> Shape:
         if len(shape) < 2:
-            raise ValueError(
+            raise ArgumentError(
                 f"`x` must have an axis of channels, got shape {shape}; add one with x[..., None]."
             )
         axis = channel_axis(len(shape), self.channels_first)

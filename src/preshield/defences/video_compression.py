@@ -3,6 +3,7 @@
 import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_integer, check_option
+from .._core.errors import ArgumentError
 from .._core.layout import working_dtype
 from .._core.threads import map_blocks
 from .._core.typing import Array, ClipValues, Dtype
@@ -159,19 +160,19 @@ class VideoCompression(Preprocessor):
             remedy = "stack copies of a single channel, and take no more than three of several"
             if channels > 1 and elsewhere == 3:
                 remedy = f"pass channels_first={not self.channels_first}"
-            raise ValueError(
+            raise ArgumentError(
                 f"`{name}` must have 3 channels, RGB, got {channels} in shape {x.shape} with "
                 f"channels_first={self.channels_first}; {remedy}."
             )
         frames, height, width = x.shape[-3:] if self.channels_first else x.shape[-4:-1]
         if frames < 1:
-            raise ValueError(f"`{name}` must have one frame or more in each video, got shape {x.shape}.")
+            raise ArgumentError(f"`{name}` must have one frame or more in each video, got shape {x.shape}.")
         if not (1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE):
-            raise ValueError(
+            raise ArgumentError(
                 f"`{name}` must have frames of 1 to {LARGEST_SIDE} pixels a side, got {height} x {width}."
             )
         if x.size and x.min() < 0:
-            raise ValueError(
+            raise ArgumentError(
                 f"`{name}` must not be negative, got a minimum of {x.min()}; undo any normalisation and pass "
                 f"values in {self.clip_values or '(0, 1) or (0, 255)'}."
             )
@@ -183,7 +184,7 @@ def _check_range(clip_values: ClipValues | None) -> None:
         return
     low, high = clip_values
     if np.any(np.asarray(low) != 0) or np.size(high) != 1 or high not in (1, 255):
-        raise ValueError(f"`clip_values` must be None, (0, 1) or (0, 255), got {clip_values!r}.")
+        raise ArgumentError(f"`clip_values` must be None, (0, 1) or (0, 255), got {clip_values!r}.")
 
 
 def _to_pixels(video: Array, scale: int) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._core.errors import ArgumentError
 from .._core.optional import require
 from .._core.typing import Array, Shape
 
@@ -110,7 +111,7 @@ def predictor(model: Any) -> Callable[[Array], Array]:
         return lambda x: _in_batches(lambda batch: _torch_outputs(model, batch), x)
     predict = next((getattr(model, n) for n in ("predict_proba", "predict") if hasattr(model, n)), model)
     if not callable(predict):
-        raise TypeError(
+        raise ArgumentError(
             "`classifier` must be an ART classifier, a Keras model, a torch module, or something with "
             f"`predict`, got {type(model).__module__}.{type(model).__name__}."
         )
@@ -152,7 +153,7 @@ def _is_a(value: Any, module: str, name: str) -> bool:
 def _from_keras(model: Any, x: Array, clip_values: tuple[float, float]) -> Any:
     backend = sys.modules["keras"].config.backend()
     if backend != "tensorflow":
-        raise ValueError(
+        raise ArgumentError(
             f"`classifier` is a Keras model on the {backend!r} backend; attacks need TensorFlow or torch: "
             "set the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
         )
@@ -217,13 +218,13 @@ def _outputs(
         outputs = predict()
     except Exception as error:
         wanted = "" if expected is None else f", which expects {tuple(expected)},"
-        raise ValueError(
+        raise ArgumentError(
             f"`classifier`{wanted} cannot take samples of shape {x.shape[1:]}: {error}"
         ) from error
     if labels and outputs.shape == x.shape[:1]:
         return outputs
     if outputs.ndim != 2 or outputs.shape[1] < 2:
-        raise ValueError(
+        raise ArgumentError(
             f"`classifier` must return one score per class, shape (N, K) with K >= 2, got {outputs.shape}; "
             "give a binary model two logits."
         )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._core.checks import check_bool, check_number, check_option
+from .._core.errors import ArgumentError
 from .evaluate import evaluate, prepared
 from .report import Curve, RobustnessRow
 
@@ -64,7 +65,7 @@ def curve(
     check_option("parameter", parameter, PARAMETERS)
     values = tuple(values)
     if not values:
-        raise ValueError("`values` must hold at least one value, got none.")
+        raise ArgumentError("`values` must hold at least one value, got none.")
     options.setdefault("columns", ("oblivious", "adaptive"))
     if parameter == "eps":
         options.setdefault("threat", "linf")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from art.estimators.classification.classifier import ClassifierNeuralNetwork
 
+from .._core.errors import ArgumentError
 from .._core.random import SeedStream, expand_seed
 from .._core.typing import Array
 from ..preprocessor import Preprocessor
@@ -127,7 +128,7 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
 
     def fit(self, x: Array, y: Array, **kwargs: Any) -> None:
         """Refuse: this class is for attacks."""
-        raise TypeError("A DefendedClassifier is for attacks; train the classifier itself.")
+        raise ArgumentError("A DefendedClassifier is for attacks; train the classifier itself.")
 
     def save(self, filename: str, path: str | None = None) -> None:
         """Save the classifier, without the defence."""
@@ -191,7 +192,7 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         outputs: Array = self._ask("decide", seen) if decides else self._predicted(seen)
         spoilt = np.isnan(outputs).reshape(len(outputs), -1).any(axis=1)
         if spoilt.any():  # whatever the label, the largest would be the first class
-            raise ValueError(
+            raise ArgumentError(
                 f"`classifier` must return numbers, got NaN for {spoilt.sum()} of {len(outputs)} samples; "
                 "look for an overflow in the model."
             )
@@ -207,7 +208,7 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
 
     def _averaged(self, x: Array, gradient: Callable[[Array], Array]) -> Array:
         if not has_gradients(self.classifier):
-            raise TypeError(
+            raise ArgumentError(
                 f"{type(self.classifier).__name__} has no gradients; choose `attacks` that need none."
             )
         total: Any = 0

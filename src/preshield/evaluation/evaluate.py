@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._core.checks import check_bool, check_integer, check_number, check_option
+from .._core.errors import ArgumentError
 from .._core.optional import require
 from .report import RobustnessReport, Threat
 from .subjects import (
@@ -171,13 +172,13 @@ def prepared(
     if eps is not None:
         check_number("eps", eps, 0)
     elif threat != "l2-minimum":
-        raise ValueError(
+        raise ArgumentError(
             f"`eps` must be given with threat={threat!r}: the bound of the perturbation, got None."
         )
     names = check_columns(columns, surrogate)
     x, y = as_samples(x), as_labels(y)
     if len(x) != len(y):
-        raise ValueError(f"`y` must hold one label for each of the {len(x)} samples of `x`, got {len(y)}.")
+        raise ArgumentError(f"`y` must hold one label for each of the {len(x)} samples of `x`, got {len(y)}.")
     low, high = range_of(clip_values, classifier, x)
     return Run(
         x,

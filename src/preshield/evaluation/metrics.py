@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._core.checks import check_number, check_option, check_values
+from .._core.errors import ArgumentError
 from .._core.fourier import log_spectrum
 from .._core.typing import Array
 
@@ -209,7 +210,7 @@ def attack_success_rate(
     else:
         target = _labels("target", target, 0)
         if target.shape not in ((), y.shape):
-            raise ValueError(
+            raise ArgumentError(
                 f"`target` must be one class or hold one for each of the {len(y)} samples, shape {y.shape}, "
                 f"got shape {target.shape}."
             )
@@ -250,17 +251,17 @@ def worst_case(correct: Sequence[ArrayLike]) -> float:
     """
     columns = [np.asarray(column) for column in correct]
     if not columns:
-        raise ValueError("`correct` must hold at least one column, got none.")
+        raise ArgumentError("`correct` must hold at least one column, got none.")
     for index, column in enumerate(columns):
         name = f"correct[{index}]"
         if column.ndim != 1 or column.shape != columns[0].shape:
-            raise ValueError(
+            raise ArgumentError(
                 f"`{name}` must have the shape (N,) of one entry for each sample, as the first column, "
                 f"got {column.shape} beside {columns[0].shape}; average over draws first."
             )
         check_values(name, column)
         if column.size and not (column.min() >= 0 and column.max() <= 1):
-            raise ValueError(
+            raise ArgumentError(
                 f"`{name}` must hold booleans or shares between 0 and 1, got values from {column.min()} to "
                 f"{column.max()}; compare predictions with labels first."
             )
@@ -390,20 +391,20 @@ def _norm(values: Array, p: float) -> float:
 def _labels(name: str, labels: ArrayLike, least: int) -> Array:
     array = np.asarray(labels)
     if array.size and array.dtype.kind not in "iu":
-        raise TypeError(
+        raise ArgumentError(
             f"`{name}` must hold integer class labels, got dtype {array.dtype}; take the argmax of "
             "one-hot labels, logits or probabilities."
         )
     if array.size and array.min() < least:
         rule = "class indices from 0 up" + (f", or {REJECTED} for a rejected sample" if least < 0 else "")
-        raise ValueError(f"`{name}` must hold {rule}, got {array.min()}.")
+        raise ArgumentError(f"`{name}` must hold {rule}, got {array.min()}.")
     return array
 
 
 def _predicted(name: str, predicted: ArrayLike) -> Array:
     array = _labels(name, predicted, REJECTED)
     if array.ndim not in (1, 2):
-        raise ValueError(f"`{name}` must have the shape (N,) or (draws, N), got {array.shape}.")
+        raise ArgumentError(f"`{name}` must have the shape (N,) or (draws, N), got {array.shape}.")
     return array
 
 
@@ -411,11 +412,11 @@ def _predictions(name: str, predicted: ArrayLike, y: ArrayLike) -> tuple[Array, 
     """Return predictions and true labels as arrays that fit each other."""
     predicted, y = _predicted(name, predicted), _labels("y", y, 0)
     if y.ndim != 1:
-        raise ValueError(
+        raise ArgumentError(
             f"`y` must have the shape (N,), got {y.shape}; take the argmax(axis=1) of one-hot labels."
         )
     if predicted.shape[-1] != len(y):
-        raise ValueError(
+        raise ArgumentError(
             f"`{name}` must hold one label for each of the {len(y)} samples, shape (N,) or (draws, N), "
             f"got shape {predicted.shape}."
         )
@@ -425,14 +426,14 @@ def _predictions(name: str, predicted: ArrayLike, y: ArrayLike) -> tuple[Array, 
 def _pairs(x: Sequence[Array] | Array, x_adv: Sequence[Array] | Array) -> Iterator[tuple[Array, Array]]:
     """Each sample before and after the attack, in float64: one pair in memory at a time."""
     if len(x) != len(x_adv):
-        raise ValueError(
+        raise ArgumentError(
             f"`x_adv` must hold one sample for each of the {len(x)} samples of `x`, got {len(x_adv)}."
         )
     for index, (clean, adversarial) in enumerate(
         zip(map(np.asarray, x), map(np.asarray, x_adv), strict=True)
     ):
         if clean.shape != adversarial.shape:
-            raise ValueError(
+            raise ArgumentError(
                 f"`x_adv[{index}]` must have the shape {clean.shape} of `x[{index}]`, "
                 f"got {adversarial.shape}."
             )

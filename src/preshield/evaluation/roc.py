@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._core.checks import check_values
+from .._core.errors import ArgumentError
 from .._core.typing import Array
 
 __all__ = ["RocCurve", "roc"]
@@ -70,6 +71,6 @@ def roc(clean: ArrayLike, attacked: ArrayLike) -> RocCurve:
 def _scores(name: str, values: ArrayLike) -> Array:
     scores = np.asarray(values)
     if scores.ndim != 1 or not len(scores):
-        raise ValueError(f"`{name}` must hold one score for each sample, shape (N,), got {scores.shape}.")
+        raise ArgumentError(f"`{name}` must hold one score for each sample, shape (N,), got {scores.shape}.")
     check_values(name, scores)
     return scores

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .._core.checks import check_bool, check_clip_values, check_integer, check_option, check_values
+from .._core.errors import ArgumentError
 from .._core.typing import Array, ClipValues, Shape
 
 __all__ = ["square_attack"]
@@ -247,11 +248,11 @@ def _channels_last(batch: Array, channels_first: bool) -> Array:
 def _asked(margin: Callable[[Array, Array], Array], points: Array, rows: Array) -> Array:
     margins = np.asarray(margin(points, rows), dtype=np.float64)
     if margins.shape != rows.shape:
-        raise ValueError(
+        raise ArgumentError(
             f"`margin` must return one number for each row, shape {rows.shape}, got shape {margins.shape}."
         )
     if np.isnan(margins).any():
-        raise ValueError(
+        raise ArgumentError(
             f"`margin` must return numbers, got {np.isnan(margins).sum()} NaN among {margins.size} values; "
             "look for an overflow in the model."
         )
@@ -274,29 +275,29 @@ def _checked(
     check_integer("seed", seed, 0)
     check_clip_values(clip_values)
     if x.ndim < 2 or x.dtype.kind != "f":
-        raise TypeError(
+        raise ArgumentError(
             f"`x` must be a floating array of shape (N, ...), got shape {x.shape} and dtype {x.dtype}; "
             "convert it with x.astype(numpy.float32)."
         )
     check_values("x", x)
     radius = np.asarray(eps)
     if radius.dtype.kind not in "iuf" or radius.shape not in ((), x.shape[:1]):
-        raise ValueError(
+        raise ArgumentError(
             f"`eps` must be a number or hold one for each of the {len(x)} samples, got shape {radius.shape} "
             f"and dtype {radius.dtype}."
         )
     if not (np.isfinite(radius).all() and (radius >= 0).all()):
-        raise ValueError(f"`eps` must be finite and at least 0, got {eps!r}.")
+        raise ArgumentError(f"`eps` must be finite and at least 0, got {eps!r}.")
     try:
         low, high = (np.broadcast_to(np.asarray(v, dtype=x.dtype), x.shape[1:]) for v in clip_values)
     except ValueError:
-        raise ValueError(
+        raise ArgumentError(
             f"`clip_values` must broadcast against a sample of shape {x.shape[1:]}, got shapes "
             f"{np.shape(clip_values[0])} and {np.shape(clip_values[1])}."
         ) from None
     outside = np.count_nonzero((x < low) | (x > high))
     if outside:
-        raise ValueError(
+        raise ArgumentError(
             f"`x` must lie within `clip_values`, got {outside} of {x.size} values outside; clip them "
             "first with numpy.clip."
         )

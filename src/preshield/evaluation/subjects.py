@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._core.checks import check_clip_values, check_option, check_values
+from .._core.errors import ArgumentError
 from .._core.tensors import to_numpy
 from .._core.typing import Array, Shape
 from ..preprocessor import Preprocessor
@@ -43,13 +44,13 @@ def check_columns(columns: Sequence[str] | None, surrogate: Any) -> tuple[str, .
         return tuple(name for name in COLUMNS if name != "transfer" or surrogate is not None)
     # A generator would be empty when it is read again.
     if isinstance(columns, str) or not isinstance(columns, Collection):
-        raise TypeError(
+        raise ArgumentError(
             f'`columns` must be a list of names, such as ["oblivious", "adaptive"], got {columns!r}.'
         )
     for name in columns:
         check_option("columns", name, tuple(COLUMNS))
     if "transfer" in columns and surrogate is None:
-        raise ValueError('`surrogate` must be given for the column "transfer": a classifier, got None.')
+        raise ArgumentError('`surrogate` must be given for the column "transfer": a classifier, got None.')
     return tuple(name for name in COLUMNS if name == "clean" or name in columns)
 
 
@@ -57,11 +58,11 @@ def as_samples(samples: Any) -> Array:
     """Samples as an array, which stays on disk if it is memory-mapped."""
     x = _array(samples)
     if x.dtype == object:
-        raise TypeError(
+        raise ArgumentError(
             "`x` must be a numeric array, got an object array; bring the samples to one shape first."
         )
     if x.ndim < 2 or not x.size:
-        raise ValueError(f"`x` must hold at least one sample and have a batch axis, got shape {x.shape}.")
+        raise ArgumentError(f"`x` must hold at least one sample and have a batch axis, got shape {x.shape}.")
     check_values("x", x)
     return x
 
@@ -73,7 +74,7 @@ def as_labels(labels: Any) -> Array:
         y = np.asarray(y[:, 0] if y.shape[1] == 1 else y.argmax(axis=1) if y.size else y)
     numeric = y.ndim == 1 and y.dtype.kind in "biuf" and bool(np.isfinite(y).all())
     if not numeric or (y != np.floor(y)).any() or (y < 0).any():
-        raise ValueError(
+        raise ArgumentError(
             "`y` must hold class indices from 0 on, shape (N,), or one-hot rows or probabilities, shape "
             f"(N, K); got shape {y.shape} of {y.dtype}."
         )
@@ -96,7 +97,7 @@ def range_of(clip_values: Any, classifier: Any, x: Array) -> tuple[float, float]
     given = (float(np.min(given[0])), float(np.max(given[1])))
     bounds = np.asarray(given, x.dtype if x.dtype.kind == "f" else None)  # as exact as the samples
     if low < bounds[0] or high > bounds[1]:
-        raise ValueError(
+        raise ArgumentError(
             f"`x` must lie within the clip values {given}, got values from {low:g} to {high:g}; "
             "scale the samples, or pass `clip_values`."
         )
@@ -112,12 +113,12 @@ def as_factories(attacks: Any) -> dict[str, Callable[[Any], Any]] | None:
         attacks = _numbered([(getattr(attack, "__name__", repr(attack)), attack) for attack in attacks])
     for name, attack in attacks.items():
         if not callable(attack) or (hasattr(attack, "generate") and not isinstance(attack, type)):
-            raise TypeError(
+            raise ArgumentError(
                 f"`attacks` must make an attack for a classifier: pass the class or a function, such as "
                 f"lambda classifier: DeepFool(classifier), got {attack!r} as {name!r}."
             )
     if not attacks:
-        raise ValueError(
+        raise ArgumentError(
             "`attacks` must name at least one attack, got none; leave it out for the default one."
         )
     return dict(attacks)
@@ -136,10 +137,10 @@ def named_classifier(model: Any, x: Array, y: Array, clip_values: tuple[float, f
         raise type(error)(str(error).replace("`classifier`", f"`{name}`")) from error
     takes = _input_shape(classifier, x)
     if not _fits(x.shape[1:], takes):
-        raise ValueError(f"`{name}` takes samples of shape {takes}, got {x.shape[1:]}.")
+        raise ArgumentError(f"`{name}` takes samples of shape {takes}, got {x.shape[1:]}.")
     classes = nb_classes(classifier, x)
     if classes is not None and y.max() >= classes:
-        raise ValueError(f"`y` must hold classes below {classes}, the outputs of `{name}`, got {y.max()}.")
+        raise ArgumentError(f"`y` must hold classes below {classes}, the outputs of `{name}`, got {y.max()}.")
     return classifier
 
 
@@ -163,41 +164,43 @@ def as_subjects(
     for name, value in _named(defences).items():
         defence, own = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
         if name == "none":
-            raise ValueError('`defences` must not use the name "none": it is the undefended classifier\'s.')
+            raise ArgumentError(
+                '`defences` must not use the name "none": it is the undefended classifier\'s.'
+            )
         if own is None and hasattr(defence, "for_attacks"):
             behind = named_classifier(defence, head, y, clip_values, f"defences[{name!r}]")
             subjects.append(Subject(name, None, behind, defence))
             continue
         if not isinstance(defence, Preprocessor):
-            raise TypeError(
+            raise ArgumentError(
                 f"`defences[{name!r}]` must be a preshield defence or a pair of a defence and a classifier, "
                 f"got {defence!r} of type {type(defence).__module__}.{type(defence).__name__}."
             )
         if isinstance(own, Preprocessor):
-            raise TypeError(
+            raise ArgumentError(
                 f"`defences[{name!r}]` must be a defence or a pair of a defence and a classifier, got two "
                 "defences; put them into a Chain."
             )
         if defence.domains == ("labels",):
-            raise ValueError(
+            raise ArgumentError(
                 f"`defences[{name!r}]` is about labels, and changes nothing that can be attacked."
             )
         try:
             with defence.frozen(0):
                 seen = np.asarray(defence.transform(head), dtype=np.float32)
         except (TypeError, ValueError) as error:
-            raise ValueError(
+            raise ArgumentError(
                 f"`defences[{name!r}]` cannot take samples of shape {x.shape[1:]}: {error}"
             ) from error
         count = defence._output_shape(x.shape)[0]
         if count != len(x):
-            raise ValueError(
+            raise ArgumentError(
                 f"`defences[{name!r}]` must keep the number of samples, got {defence!r}, which turns "
                 f"{len(x)} into {count}; pass augmentation=False to add noise to each sample."
             )
         takes = _input_shape(classifier, x)
         if own is None and not _fits(seen.shape[1:], takes):
-            raise ValueError(
+            raise ArgumentError(
                 f"`defences[{name!r}]` turns samples of shape {x.shape[1:]} into {seen.shape[1:]}, and the "
                 f"classifier takes {takes}; pass one of its own: {{{name!r}: (defence, classifier)}}."
             )

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from .._core.errors import ArgumentError
 from ..chain import Chain
 from ..preprocessor import Preprocessor
 
@@ -62,17 +63,17 @@ def sweep(defence_class: type[Preprocessor], parameter: str, values: Iterable[An
     """
     values = tuple(value.item() if isinstance(value, np.generic) else value for value in values)
     if not isinstance(defence_class, type):
-        raise TypeError(f"`defence_class` must be a class of defences, got {defence_class!r}.")
+        raise ArgumentError(f"`defence_class` must be a class of defences, got {defence_class!r}.")
     if parameter not in defence_class.params:
-        raise ValueError(
+        raise ArgumentError(
             f"`parameter` must be one of {', '.join(defence_class.params)}, the parameters of "
             f"{defence_class.__name__}, got {parameter!r}."
         )
     if not values:
-        raise ValueError("`values` must hold at least one value, got none.")
+        raise ArgumentError("`values` must hold at least one value, got none.")
     defences = {f"{parameter}={value!r}": defence_class(**{**fixed, parameter: value}) for value in values}
     if len(defences) < len(values):
-        raise ValueError(f"`values` must differ from each other, got {list(values)!r}.")
+        raise ArgumentError(f"`values` must differ from each other, got {list(values)!r}.")
     return Sweep(defences, parameter, values)
 
 
@@ -103,10 +104,10 @@ def ablate(chain: Chain) -> dict[str, Preprocessor]:
     ['all stages', 'without SpatialSmoothing', 'without FeatureSqueezing']
     """
     if not isinstance(chain, Chain):
-        raise TypeError(f"`chain` must be a Chain, got {chain!r}.")
+        raise ArgumentError(f"`chain` must be a Chain, got {chain!r}.")
     stages = list(chain.defences)
     if len(stages) < 2:
-        raise ValueError(f"`chain` must have two stages or more, got {chain!r}.")
+        raise ArgumentError(f"`chain` must have two stages or more, got {chain!r}.")
     names = [type(stage).__name__ for stage in stages]
     chains: dict[str, Preprocessor] = {"all stages": chain}
     for k, name in enumerate(names):

@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 
+from .._core.errors import ArgumentError
 from .._core.typing import Array
 from . import metrics
 from .documents import document, saved
@@ -221,7 +222,7 @@ class VoteReport:
             votes = np.array(record["votes"], dtype=np.int64).reshape(len(y), len(views))
             min_votes = int(record["min_votes"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"`source` must be the JSON of a VoteReport: {error!r}.") from error
+            raise ArgumentError(f"`source` must be the JSON of a VoteReport: {error!r}.") from error
         return cls(views, votes, y, min_votes)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from art.estimators.classification.classifier import ClassGradientsMixin, ClassifierMixin
 from art.estimators.estimator import BaseEstimator, LossGradientsMixin
 
+from .._core.errors import ArgumentError
 from .._core.typing import Array, Shape
 from ..preprocessor import Preprocessor
 from .attacks import gradient_variants
@@ -131,7 +132,7 @@ class VotingClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin,
 
     def fit(self, x: Array, y: Array, **kwargs: Any) -> None:
         """Refuse: this class is for attacks."""
-        raise TypeError("A VotingClassifier is for attacks; train the classifier itself.")
+        raise ArgumentError("A VotingClassifier is for attacks; train the classifier itself.")
 
     # What a DefendedClassifier calls
 

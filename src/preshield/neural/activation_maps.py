@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .._core.checks import check_batch
+from .._core.errors import ArgumentError
 from .._core.layout import as_array
 from .._core.tensors import to_numpy
 from .._core.typing import Array
@@ -41,7 +42,7 @@ def activation_maps(
     if x.ndim != 4:
         layout = "(NCHW)" if view.channels_first else "(NHWC)"
         hint = "; add the batch axis with x[None]" if x.ndim == 3 else ""
-        raise ValueError(f"`x` must be a 4-D image batch {layout}, got shape {x.shape}{hint}.")
+        raise ArgumentError(f"`x` must be a 4-D image batch {layout}, got shape {x.shape}{hint}.")
     x = check_batch(x, ("image",), channels_first=None)
     size = x.shape[2:] if view.channels_first else x.shape[1:3]
     maps = np.empty((len(x), *size), np.float32)

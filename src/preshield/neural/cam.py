@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from .._core.checks import check_integer
+from .._core.errors import ArgumentError
 from .._core.typing import Array
 from .activation_maps import activation_maps
 from .feature_maps import FeatureView
@@ -101,7 +102,7 @@ class CAM:
                 predicted: Array = scores.argmax(axis=1, keepdims=True)
                 return predicted
             if given.size and given.max() >= scores.shape[1]:
-                raise ValueError(
+                raise ArgumentError(
                     f"`y` must hold classes below {scores.shape[1]}, the number of scores of `model`, got "
                     f"{given.max()}."
                 )
@@ -116,12 +117,12 @@ class CAM:
 def _checked(y: Any, length: int) -> Array:
     labels = np.asarray(y)
     if labels.shape != (length,):
-        raise ValueError(
+        raise ArgumentError(
             f"`y` must hold one class index for each of the {length} images, shape ({length},), got shape "
             f"{labels.shape}."
         )
     if length and labels.dtype.kind not in "iu":
-        raise ValueError(f"`y` must hold class indices as integers, got dtype {labels.dtype}.")
+        raise ArgumentError(f"`y` must hold class indices as integers, got dtype {labels.dtype}.")
     if labels.min(initial=0) < 0:
-        raise ValueError(f"`y` must hold class indices from 0 on, got {labels.min()}.")
+        raise ArgumentError(f"`y` must hold class indices from 0 on, got {labels.min()}.")
     return labels

@@ -10,6 +10,7 @@ import numpy as np
 
 from .._core.blurring import check_kernel, check_kernel_size, filter_taps
 from .._core.checks import check_bool, check_number
+from .._core.errors import ArgumentError
 from .._core.optional import require
 from .._core.typing import Array
 from .layers import convolution, convolutions, framework_of, is_from_keras, is_of_layers, keras_layers
@@ -33,12 +34,14 @@ def insert_blur(
     check_number("linf", linf, 0)
     check_number("tv", tv, 0)
     if linf and not trainable:
-        raise ValueError(
+        raise ArgumentError(
             f"`linf` must be 0 for filters that are not trained, got {linf!r}; pass trainable=True."
         )
     framework = framework_of(model)
     if framework == "torch" and isinstance(model, require("torch.jit", extra="torch").ScriptModule):
-        raise ValueError("`model` must not be scripted or traced yet, got a ScriptModule; do it afterwards.")
+        raise ArgumentError(
+            "`model` must not be scripted or traced yet, got a ScriptModule; do it afterwards."
+        )
     name, conv = convolution(model, layer, "first")
     parameters = {
         "kernel_size": int(kernel_size),
@@ -100,13 +103,13 @@ def penalty(model: Any) -> Any:
     0.4
     """
     if framework_of(model) != "torch":
-        raise TypeError(
+        raise ArgumentError(
             "`model` must be a torch module, got a Keras model: `model.fit` adds the penalty, and a loop of "
             "your own finds it in `model.losses`."
         )
     found = [module.penalty() for module in model.modules() if isinstance(module, torch_module())]
     if not found:
-        raise ValueError(
+        raise ArgumentError(
             f"`model` must hold a filter, got a {type(model).__name__} without one; insert it with "
             "BlurNet.insert."
         )
@@ -286,7 +289,7 @@ def _keras_copy(model: Any, conv: Any, blur: Any) -> Any:
 
     if isinstance(model, keras.Sequential):
         if getattr(model, "inputs", None) is None:
-            raise ValueError(
+            raise ArgumentError(
                 f"`model` must be built, got the Sequential {model.name!r} whose input is not known; call "
                 "model.build(shape), or begin it with keras.Input(shape)."
             )
@@ -312,7 +315,7 @@ def _torch_copy(model: Any, name: str, blur: Any) -> Any:
     try:
         new = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
     except RuntimeError as error:
-        raise ValueError(
+        raise ArgumentError(
             f"`model` must be one that copy.deepcopy can copy, got a {type(model).__name__} that it cannot "
             f"({error}); in the place of torch.nn.utils.weight_norm, take that of "
             "torch.nn.utils.parametrizations."

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .._core.errors import ArgumentError
 from .._core.tensors import to_numpy
 from .._core.typing import Array
 from .layers import convolution, convolutions, framework_of, is_of_layers
@@ -81,19 +82,19 @@ class FeatureView:
                 scores, path = run(self.model, conv, x)
             except Exception as error:
                 layout = "(N, C, H, W)" if self.channels_first else "(N, H, W, C)"
-                raise ValueError(
+                raise ArgumentError(
                     f"`model`, which takes images {layout}, cannot take those of shape {x.shape}: {error}"
                 ) from error
         if path.maps is None:
-            raise ValueError(f"`model` does not use its convolution {self.name!r}; name another `layer`.")
+            raise ArgumentError(f"`model` does not use its convolution {self.name!r}; name another `layer`.")
         if len(getattr(scores, "shape", ())) != 2:
             found = tuple(scores.shape) if hasattr(scores, "shape") else type(scores).__name__
-            raise ValueError(f"`model` must return one score per class, shape (N, K), got {found}.")
+            raise ArgumentError(f"`model` must return one score per class, shape (N, K), got {found}.")
 
         def gradient(weights: Array) -> Array:
             found = path.gradient(scores, weights)
             if found is None:
-                raise ValueError(
+                raise ArgumentError(
                     f"`model` has scores that do not depend on its convolution {self.name!r}; "
                     "name another `layer`."
                 )
@@ -254,7 +255,7 @@ def _check_keras(model: Any) -> None:
     parts = [model]
     for part in parts:
         if not is_of_layers(part):
-            raise ValueError(
+            raise ArgumentError(
                 "`model` must be functional or sequential, so that its layers can be called one by one, got "
                 f"{part.name!r} of the class {type(part).__name__} with a `call` of its own; build it as "
                 "keras.Model(inputs, outputs)."
@@ -262,7 +263,7 @@ def _check_keras(model: Any) -> None:
         parts += [layer for layer in part.layers if isinstance(layer, keras.Model)]
     backend = keras.config.backend()
     if backend not in ("tensorflow", "torch"):
-        raise ValueError(
+        raise ArgumentError(
             f"`model` runs on the Keras backend {backend!r}; activation maps need TensorFlow or torch: set "
             "the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
         )

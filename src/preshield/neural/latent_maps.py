@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
+from .._core.errors import ArgumentError
 from .._core.tensors import to_numpy
 from .._core.typing import Array, Shape
 from .layers import framework_of
@@ -55,7 +56,7 @@ class Generator:
     def image_shape(self) -> Shape:
         """Shape of one image, found by making one."""
         if self.latent_shape is None:
-            raise ValueError(
+            raise ArgumentError(
                 "`gan` does not tell the shape of its latents: set its attribute `encoding_length` to the "
                 "number of their entries, or to their shape."
             )
@@ -82,7 +83,7 @@ class Generator:
         try:
             images = np.asarray(self._backend.outputs(np.asarray(latents, np.float32)), np.float32)
         except Exception as error:
-            raise ValueError(
+            raise ArgumentError(
                 f"`gan` cannot make images of latents of shape {latents.shape[1:]}: {error}"
             ) from error
         return _one_for_each("gan", "image", "latent", images, latents)
@@ -138,7 +139,7 @@ class Encoder:
         try:
             latents = np.asarray(self._outputs(np.asarray(images, np.float32)), np.float32)
         except Exception as error:
-            raise ValueError(
+            raise ArgumentError(
                 f"`inverse_gan` cannot take images of shape {images.shape[1:]}: {error}"
             ) from error
         return _one_for_each("inverse_gan", "latent", "image", latents, images)
@@ -165,7 +166,7 @@ def _network(model: Any) -> Any:
 
 def _backend(network: Any, name: str) -> "_TensorFlow | TorchModule":
     if not _is_network(network):
-        raise TypeError(
+        raise ArgumentError(
             f"`{name}` must be a Keras model, a torch module, an estimator of ART's that holds one, or a "
             f"model of preshield's, such as VariationalAutoencoder(), got {network!r} of type "
             f"{type(network).__name__}."
@@ -177,7 +178,7 @@ def _backend(network: Any, name: str) -> "_TensorFlow | TorchModule":
         return _TensorFlow(network)
     if backend == "torch":
         return TorchModule(network)
-    raise ValueError(
+    raise ArgumentError(
         f"`{name}` runs on the Keras backend {backend!r}, which is not supported: set the environment "
         "variable KERAS_BACKEND=tensorflow, or torch, before Keras is imported."
     )
@@ -206,13 +207,13 @@ def _latent_shape(model: Any, network: Any) -> Shape | None:
 def _one_for_each(name: str, output: str, of: str, outputs: Array, inputs: Array) -> Array:
     """Refuse outputs that are not one for each input, and those that are not finite."""
     if outputs.ndim < 2 or len(outputs) != len(inputs):
-        raise ValueError(
+        raise ArgumentError(
             f"`{name}` must give one {output} for each {of}, for {len(inputs)} of them a shape "
             f"{(len(inputs), '...')}, got {outputs.shape}."
         )
     if not np.isfinite(outputs).all():
         count = int((~np.isfinite(outputs)).sum())
-        raise ValueError(f"`{name}` must give finite {output}s, got {count} values that are not.")
+        raise ArgumentError(f"`{name}` must give finite {output}s, got {count} values that are not.")
     return outputs
 
 

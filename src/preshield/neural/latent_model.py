@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from .._core.checks import check_integer
+from .._core.errors import ArgumentError
 from .._core.optional import require
 from .._core.typing import Array, Shape
 from .model_files import check_keras_path, load_model
@@ -135,15 +136,15 @@ class LatentModel:
             for network, source in zip(loaded._networks, (encoder, generator), strict=True):
                 network.set_weights(source.get_weights())
         except (AttributeError, IndexError, TypeError, ValueError) as error:
-            raise ValueError(f"cannot load {str(path)!r}: it does not hold a {cls.__name__}") from error
+            raise ArgumentError(f"cannot load {str(path)!r}: it does not hold a {cls.__name__}") from error
         if model.name != cls.__name__:
-            raise ValueError(f"cannot load {str(path)!r}: it holds a {model.name}, not a {cls.__name__}")
+            raise ArgumentError(f"cannot load {str(path)!r}: it holds a {model.name}, not a {cls.__name__}")
         return loaded
 
     def _fitted(self) -> tuple[Any, Any]:
         if self._networks is None:
             name = type(self).__name__
-            raise ValueError(f"This {name} is not trained yet: call fit(x) first, or {name}.load(path).")
+            raise ArgumentError(f"This {name} is not trained yet: call fit(x) first, or {name}.load(path).")
         return self._networks
 
     def _new_networks(self, shape: Shape) -> tuple[Any, Any]:

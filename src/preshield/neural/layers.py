@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from .._core.errors import ArgumentError
+
 __all__ = ["convolution", "convolutions", "framework_of", "is_from_keras", "is_of_layers", "keras_layers"]
 
 _OF_KERAS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D")
@@ -34,7 +36,7 @@ def framework_of(model: object, name: str = "model") -> Literal["keras", "torch"
         return "keras"
     if isinstance(model, getattr(getattr(torch, "nn", None), "Module", ())):
         return "torch"
-    raise TypeError(
+    raise ArgumentError(
         f"`{name}` must be a Keras model or a torch module, got {type(model).__module__}."
         f"{type(model).__name__}; of an ART classifier, give its `.model`."
     )
@@ -94,14 +96,14 @@ def convolution(
     """
     found = convolutions(model)
     if not found:
-        raise ValueError(
+        raise ArgumentError(
             f"`model` must have a two-dimensional convolution, got a {type(model).__name__} without one; "
             "pass the network that holds it."
         )
     if name is None:
         name = list(found)[0 if which == "first" else -1]
     if name not in found:
-        raise ValueError(
+        raise ArgumentError(
             f"`layer` must be one of the convolutions {', '.join(map(repr, found))}, got {name!r}."
         )
     return name, found[name]

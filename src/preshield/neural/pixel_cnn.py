@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from .._core.checks import check_integer
+from .._core.errors import ArgumentError
 from .._core.optional import require
 from .._core.threads import map_blocks
 from .._core.typing import Array, Shape
@@ -80,7 +81,7 @@ class PixelCNN:
         check_integer("blocks", blocks, 0)
         check_integer("kernel_size", kernel_size, 3)
         if kernel_size % 2 == 0:
-            raise ValueError(f"`kernel_size` must be odd, got {kernel_size!r}.")
+            raise ArgumentError(f"`kernel_size` must be odd, got {kernel_size!r}.")
         check_integer("seed", seed, 0)
         self.filters = int(filters)
         self.blocks = int(blocks)
@@ -295,9 +296,9 @@ class PixelCNN:
             cnn.input_shape, cnn._weights = tuple(model.input_shape[1:]), _weights_of(model)
             fits = _shapes(cnn._weights) == _shapes(_weights_of(cnn._network(cnn.input_shape)))
         except (AttributeError, IndexError, TypeError, ValueError) as error:
-            raise ValueError(f"cannot load {str(path)!r}: it does not hold a PixelCNN") from error
+            raise ArgumentError(f"cannot load {str(path)!r}: it does not hold a PixelCNN") from error
         if not fits:
-            raise ValueError(f"cannot load {str(path)!r}: its layers are not those of a PixelCNN")
+            raise ArgumentError(f"cannot load {str(path)!r}: its layers are not those of a PixelCNN")
         return cnn
 
     def _network(self, shape: Shape) -> Any:
@@ -343,14 +344,16 @@ class PixelCNN:
 
     def _fitted_shape(self) -> Shape:
         if self.input_shape is None:
-            raise ValueError("This PixelCNN is not trained yet: call fit(x) first, or PixelCNN.load(path).")
+            raise ArgumentError(
+                "This PixelCNN is not trained yet: call fit(x) first, or PixelCNN.load(path)."
+            )
         return self.input_shape
 
     def _checked(self, x: Any) -> Array:
         """Levels of images of the size that the model knows."""
         shape, levels = self._fitted_shape(), to_levels(check_images(x))
         if levels.shape[1:] != shape:
-            raise ValueError(
+            raise ArgumentError(
                 f"`x` must hold images of the shape {shape} that the PixelCNN was trained on, got "
                 f"{levels.shape[1:]}."
             )

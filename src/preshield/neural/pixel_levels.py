@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from .._core.checks import check_batch
+from .._core.errors import ArgumentError
 from .._core.typing import Array
 
 __all__ = ["check_images", "to_images", "to_levels"]
@@ -17,7 +18,9 @@ def check_images(x: Any) -> Array:
         images.dtype.kind not in "bf" or images.min(initial=0) < 0 or images.max(initial=0) > 1
     ):
         values = f" from {images.min()} to {images.max()}" if images.size else ""
-        raise ValueError(f"`x` must hold images as uint8 or as floats in [0, 1], got {images.dtype}{values}.")
+        raise ArgumentError(
+            f"`x` must hold images as uint8 or as floats in [0, 1], got {images.dtype}{values}."
+        )
     return images
 
 

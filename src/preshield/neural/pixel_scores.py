@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .._core.checks import check_integer
+from .._core.errors import ArgumentError
 from .._core.progress import progress_bar
 from .._core.tensors import to_numpy
 from .._core.threads import map_blocks
@@ -124,11 +125,13 @@ class PixelScores:
         try:
             scores = to_numpy(self._evaluate(images))
         except Exception as error:
-            raise ValueError(
+            raise ArgumentError(
                 f"`pixel_cnn` cannot take images of shape {images.shape[1:]}: {error}"
             ) from error
         if scores.dtype.kind not in "buif":
-            raise TypeError(f"`pixel_cnn` must give scores that are real numbers, got dtype {scores.dtype}.")
+            raise ArgumentError(
+                f"`pixel_cnn` must give scores that are real numbers, got dtype {scores.dtype}."
+            )
         if scores.dtype not in (np.float32, np.float64):  # what most_probable is compiled for
             scores = scores.astype(np.float32 if scores.dtype == np.float16 else np.float64)
         size = int(np.prod(images.shape[1:]))
@@ -138,7 +141,7 @@ class PixelScores:
             return np.moveaxis(scores, 1, 3) if self.channels_first else scores
         if scores.shape == (*x.shape, 256):
             return scores
-        raise ValueError(
+        raise ArgumentError(
             f"`pixel_cnn` must give 256 scores for each value, shape {wanted} or {(len(x), size * 256)}, for "
             f"images of shape {images.shape}, got {scores.shape}."
         )
@@ -185,4 +188,6 @@ def _choose(levels: Array, scores: Array, eps: int) -> None:
 def _check_decided(got: str, undecided: int) -> None:
     """Refuse scores that do not tell which level is the most probable one."""
     if undecided:
-        raise ValueError(f"`pixel_cnn` must give scores that are numbers, got {got} for {undecided} values.")
+        raise ArgumentError(
+            f"`pixel_cnn` must give scores that are numbers, got {got} for {undecided} values."
+        )

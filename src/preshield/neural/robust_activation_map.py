@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from .._core.checks import check_integer
+from .._core.errors import ArgumentError
 from .._core.typing import Array
 from .activation_maps import activation_maps
 from .feature_maps import FeatureView
@@ -94,7 +95,7 @@ class RobustActivationMap:
 
         def classes(scores: Array, batch: slice) -> Array:
             if self.k > scores.shape[1]:
-                raise ValueError(
+                raise ArgumentError(
                     f"`k` must be at most {scores.shape[1]}, the number of scores of `model`, got {self.k}; "
                     "make the map with fewer classes."
                 )

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .._core.checks import check_bool, check_integer, check_number
+from .._core.errors import ArgumentError
 from .._core.progress import progress_bar
 from .._core.typing import Array
 from .pixel_levels import check_images
@@ -33,7 +34,7 @@ def check_training(
     check_bool(verbose=verbose)
     images = check_images(x)
     if not images.size:
-        raise ValueError(f"`x` must hold at least one image to train on, got shape {images.shape}.")
+        raise ArgumentError(f"`x` must hold at least one image to train on, got shape {images.shape}.")
     return images
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.errors import ArgumentError
 from .._core.typing import Array
 from .figures import COLOURS, WRONG, legend_beside, one_axes, wrapped
 
@@ -44,7 +45,7 @@ def accuracies(report: "RobustnessReport", *, ax: "Axes | None" = None) -> "Axes
     """
     rows = report.rows
     if not rows:
-        raise ValueError("`report` must have at least one row, got none.")
+        raise ArgumentError("`report` must have at least one row, got none.")
     ax = one_axes(ax, 6.4, chart_height(len(rows)))
     y = np.arange(len(rows))
     worst = np.array([row.worst_case for row in rows])
@@ -116,7 +117,7 @@ def curve(curve: "Curve", *, ax: "Axes | None" = None) -> "Axes":
     'Accuracy (adaptive)'
     """
     if not curve.values or not curve.accuracy:
-        raise ValueError(
+        raise ArgumentError(
             f"`curve` must hold values and rows, got {len(curve.values)} and {len(curve.accuracy)}."
         )
     ax = one_axes(ax)
@@ -173,7 +174,7 @@ def roc(curves: "RocCurve | Mapping[str, RocCurve]", *, ax: "Axes | None" = None
     """
     named = curves if isinstance(curves, Mapping) else {"": curves}
     if not named:
-        raise ValueError("`curves` must hold at least one curve, got none.")
+        raise ArgumentError("`curves` must hold at least one curve, got none.")
     ax = one_axes(ax, 5.4)
     ax.plot([0, 1], [0, 1], ":", color="0.6")
     looks = zip(cycle(COLOURS), cycle(_DASHES), strict=False)

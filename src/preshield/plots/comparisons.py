@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .._core.checks import check_number, check_option
+from .._core.errors import ArgumentError
 from .._core.tensors import to_numpy
 from .._core.typing import Array, ClipValues
 from .images import SheetColumn, contact_sheet, scaled_images
@@ -57,7 +58,9 @@ def difference_column(
     before = scaled_images("clean", clean, clip_values)
     after = scaled_images("attacked", attacked, clip_values)
     if before.shape != after.shape:
-        raise ValueError(f"`clean` and `attacked` must have one shape, got {before.shape} and {after.shape}.")
+        raise ArgumentError(
+            f"`clean` and `attacked` must have one shape, got {before.shape} and {after.shape}."
+        )
     factor = amplification(after - before) if amplify is None else float(amplify)
     added = np.subtract(to_numpy(attacked), to_numpy(clean), dtype=float).reshape(len(before), -1)
     order, name = {"l2": (2, "L2"), "linf": (np.inf, "L∞")}[norm]
@@ -128,7 +131,7 @@ def before_after(
     batches |= {name: _mean_of_codes(to_numpy(x), channels) for name, x in named.items()}
     predictions = predictions or {}
     if unknown := set(predictions) - set(batches):
-        raise ValueError(
+        raise ArgumentError(
             f"`predictions` must have titles of columns as keys ({', '.join(batches)}), "
             f"got {', '.join(map(repr, sorted(unknown)))}."
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.checks import check_number
+from .._core.errors import ArgumentError
 from .._core.optional import require
 from .._core.typing import Array
 
@@ -55,7 +56,7 @@ def fitting_axes(axes: Any, rows: int, columns: int) -> Array:
     """Return the caller's Axes as rows and columns; a single row or column may have one axis."""
     grid = np.asarray(axes, dtype=object)
     if grid.shape != (rows, columns) and not (1 in (rows, columns) and grid.shape == (rows * columns,)):
-        raise ValueError(
+        raise ArgumentError(
             f"`axes` must be an array of {rows} x {columns} Axes, got shape {grid.shape}; "
             f"make it with figure.subplots({rows}, {columns}, squeeze=False)."
         )
@@ -67,7 +68,7 @@ def fitting_axes(axes: Any, rows: int, columns: int) -> Array:
 def _check_axes(name: str, ax: Any) -> None:
     if not isinstance(ax, require("matplotlib.axes", extra="plots").Axes):
         rule = "be one Matplotlib Axes" if name == "ax" else "hold Matplotlib Axes"
-        raise TypeError(f"`{name}` must {rule}, got {type(ax).__name__}; make it with figure.subplots().")
+        raise ArgumentError(f"`{name}` must {rule}, got {type(ax).__name__}; make it with figure.subplots().")
 
 
 def png(axes: "Axes | Array") -> bytes:
@@ -103,11 +104,11 @@ def check_limits(limits: Any) -> None:
     if limits is None:
         return
     if not isinstance(limits, tuple | list) or len(limits) != 2:
-        raise ValueError(f"`limits` must be a pair (darkest, brightest), got {limits!r}.")
+        raise ArgumentError(f"`limits` must be a pair (darkest, brightest), got {limits!r}.")
     for limit in limits:
         check_number("limits", limit)
     if limits[0] >= limits[1]:
-        raise ValueError(f"`limits` must have darkest < brightest, got {limits!r}.")
+        raise ArgumentError(f"`limits` must have darkest < brightest, got {limits!r}.")
 
 
 def legend_beside(ax: "Axes") -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.checks import check_bool
+from .._core.errors import ArgumentError
 from .._core.fourier import log_spectrum
 from .._core.typing import Array
 from .figures import check_limits, fitting_axes, new_figure, one_axes
@@ -105,7 +106,7 @@ def spectra(
     ['clean', 'squared']
     """
     if not batches:
-        raise ValueError("`batches` must hold at least one batch of images, got none.")
+        raise ArgumentError("`batches` must hold at least one batch of images, got none.")
     found = {name: log_spectrum(f"batches[{name!r}]", x, channels_first) for name, x in batches.items()}
     limits = _decades(list(found.values()), limits)
     if axes is None:

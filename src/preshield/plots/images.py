@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.checks import check_clip_values, check_values
+from .._core.errors import ArgumentError
 from .._core.tensors import to_numpy
 from .._core.typing import Array, ClipValues, Shape
 from .figures import RIGHT, WRONG, fitting_axes, new_figure, wrapped
@@ -78,13 +79,13 @@ def contact_sheet(columns: Sequence[SheetColumn], *, title: str = "", axes: Arra
     (2, 2)
     """
     if not columns:
-        raise ValueError("`columns` must hold at least one SheetColumn, got none.")
+        raise ArgumentError("`columns` must hold at least one SheetColumn, got none.")
     shown = [scaled_images(f"images of column {c.title!r}", c.images, c.clip_values) for c in columns]
     rows = len(shown[0])
     for column, images in zip(columns, shown, strict=True):
         for name, entries in {"images": images, "labels": column.labels, "right": column.right}.items():
             if entries is not None and len(entries) != rows:
-                raise ValueError(
+                raise ArgumentError(
                     f"`columns` must have one entry for each of the {rows} rows, but `{name}` of column "
                     f"{column.title!r} has {len(entries)}."
                 )
@@ -113,12 +114,12 @@ def scaled_images(name: str, x: Any, clip_values: ClipValues, layout: str = "(N,
             hint = "; add the first axis with x[None]"
         elif x.ndim == 4 and x.size and x.shape[1] in (1, 3):
             hint = "; put the channels last with numpy.moveaxis(x, 1, -1)"
-        raise ValueError(
+        raise ArgumentError(
             f"`{name}` must have the shape {layout}, not empty, with 1 or 3 channels, got {x.shape}{hint}."
         )
     low, high = (np.asarray(value, dtype=float) for value in clip_values)
     if x.dtype.kind in "iu" and (x > high).any():  # would all be white
-        raise ValueError(
+        raise ArgumentError(
             f"`{name}` must lie within `clip_values` if it holds integers, got values up to {x.max()} "
             f"for clip_values={clip_values!r}; pass for example clip_values=(0, 255)."
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.checks import check_bool, check_integer, check_number, check_values
+from .._core.errors import ArgumentError
 from .._core.tensors import to_numpy
 from .._core.typing import Array
 from .figures import COLOURS, check_limits, legend_beside, one_axes, wrapped
@@ -97,9 +98,11 @@ def _signals(x: Any, labels: Sequence[str] | None) -> tuple[list[Array], list[st
         x = [x]
     signals = [_signal(signal) for signal in x]
     if not signals:
-        raise ValueError("`x` must hold at least one signal, got none.")
+        raise ArgumentError("`x` must hold at least one signal, got none.")
     if labels is not None and len(labels) != len(signals):
-        raise ValueError(f"`labels` must name each of the {len(signals)} signals, got {len(labels)} names.")
+        raise ArgumentError(
+            f"`labels` must name each of the {len(signals)} signals, got {len(labels)} names."
+        )
     return signals, [""] * len(signals) if labels is None else list(map(str, labels))
 
 
@@ -108,7 +111,9 @@ def _signal(x: Any) -> Array:
     x = to_numpy(x)
     if x.ndim != 1 or len(x) < 2:
         hint = f"; draw one of the {len(x)} signals" if x.ndim == 2 and len(x) else ""
-        raise ValueError(f"`x` must be a signal of shape (T,), with two values or more, got {x.shape}{hint}.")
+        raise ArgumentError(
+            f"`x` must be a signal of shape (T,), with two values or more, got {x.shape}{hint}."
+        )
     check_values("x", x)
     return np.asarray(x, dtype=float)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .._core.checks import check_integer, check_number
+from .._core.errors import ArgumentError
 from .._core.typing import Array, ClipValues
 from .figures import wrapped
 from .images import heading, scaled_images, sheet_axes, show_image
@@ -57,7 +58,7 @@ def frame_strip(
     shown = {name: scaled_images("clips", clip, clip_values, "(F, H, W, C)") for name, clip in named.items()}
     lengths = {len(clip) for clip in shown.values()}
     if len(lengths) != 1:
-        raise ValueError(
+        raise ArgumentError(
             "`clips` must hold at least one video, all of one number of frames, got "
             f"{', '.join(map(str, sorted(lengths))) or 'none'}."
         )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._core.errors import ArgumentError
 from .._core.typing import Array
 from .figures import COLOURS, legend_beside, one_axes, wrapped
 
@@ -48,7 +49,7 @@ def votes(report: "VoteReport", *, ax: "Axes | None" = None) -> "Axes":
     'Coverage'
     """
     if not len(report.y):
-        raise ValueError("`report` must have at least one sample, got none.")
+        raise ArgumentError("`report` must have at least one sample, got none.")
     from matplotlib.patheffects import withStroke
 
     ax = one_axes(ax)
