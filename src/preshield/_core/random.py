@@ -25,7 +25,9 @@ class SeedStream:
     """
 
     def __init__(self, rng: Rng) -> None:
-        self._generator = None if rng is None else np.random.default_rng(rng if isinstance(rng, np.random.Generator) else int(rng))
+        if rng is not None and not isinstance(rng, np.random.Generator):
+            rng = np.random.default_rng(int(rng))
+        self._generator = rng
 
     def next(self) -> Seed:
         """The next seed."""
