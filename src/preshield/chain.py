@@ -203,6 +203,10 @@ class Chain(Preprocessor):
     def _fresh_seed(self) -> Seed:
         return np.concatenate([d._next_seed() for d in self.defences])
 
+    @property
+    def _draws_afresh(self) -> bool:
+        return super()._draws_afresh and any(d._draws_afresh for d in self.defences)
+
     def _begin(self, x: Array, seed: Seed) -> _Pass:
         ends = np.cumsum([d._seed_words for d in self.defences])
         return _Pass(x, np.split(seed, ends[:-1]))

@@ -42,12 +42,15 @@ class Preprocessor:
     optimises_at_test_time : bool
         Whether a call runs an optimiser.
     output_dtype : str or None
-        The dtype of every output; None keeps floating types and makes integers `float32`.
+        The dtype of every output, but that smaller floating types stay; None keeps all floating types and
+        makes integers `float32`.
     keeps_integers : bool
         With `output_dtype=None`: integers stay as they are.
     in_place : bool
         Whether `_transform` writes to a batch that may be written to, and returns it. Where nobody else needs
         the batch it then gets a copy, which is made in the pass that checks the values.
+    mixes_samples : bool
+        Whether a result is made of several samples of the batch.
     ragged : bool
         Whether samples may differ in length: `x` is a list or object array of them, and hooks see a
         one-dimensional object array of checked, read-only samples.
@@ -102,6 +105,7 @@ class Preprocessor:
     output_dtype: ClassVar[str | None] = None
     keeps_integers: ClassVar[bool] = False
     in_place: ClassVar[bool] = False
+    mixes_samples: ClassVar[bool] = False
     ragged: ClassVar[bool] = False
     paper: ClassVar[str] = ""
     known_attacks: ClassVar[tuple[str, ...]] = ()
@@ -110,7 +114,6 @@ class Preprocessor:
     apply_fit: bool = False
     apply_predict: bool = True
 
-    _frozen: int | None = None
     _stream: random.SeedStream | None = None
     _fitted: bool = False
 
@@ -259,7 +262,9 @@ class Preprocessor:
 
     @contextmanager
     def frozen(self, seed: int = 0) -> Iterator[Self]:
-        """Repeat the same draw at every call inside a `with` block.
+        """Repeat the same draw at every call of this thread inside a `with` block.
+
+        Inside a compiled graph, whose threads are those of its framework, it holds for all callers.
 
         Parameters
         ----------
@@ -281,12 +286,8 @@ class Preprocessor:
         >>> bool(same)
         True
         """
-        check_integer("seed", seed, minimum=0)
-        previous, self._frozen = self._frozen, int(seed)
-        try:
+        with random.FROZEN.held(self, check_integer("seed", seed, minimum=0)):
             yield self
-        finally:
-            self._frozen = previous
 
     def __repr__(self) -> str:
         """Constructor call with the parameters that differ from the defaults."""
@@ -394,9 +395,18 @@ class Preprocessor:
 
     def _next_seed(self) -> Seed:
         """The seed of the next pass."""
-        if self._frozen is not None:
-            return random.expand_seed(self._frozen, self._seed_words)
-        return self._fresh_seed()
+        frozen = random.FROZEN.seed(self)
+        return self._fresh_seed() if frozen is None else random.expand_seed(frozen, self._seed_words)
+
+    def _seed_of_callback(self) -> Seed:
+        """The seed of the next pass, asked for by a thread of a framework on behalf of another."""
+        with random.FROZEN.borrowed():
+            return self._next_seed()
+
+    @property
+    def _draws_afresh(self) -> bool:
+        """Whether the next pass has another draw than the last one."""
+        return self.stochastic and random.FROZEN.seed(self) is None
 
     def _checked(self, x: Any, *, writable: bool = False) -> Array:
         """`x` as an array that this defence can take: a read-only view, or a copy to write to."""
@@ -407,7 +417,9 @@ class Preprocessor:
 
     def _output_dtype(self, dtype: Dtype) -> Dtype:
         if self.output_dtype is not None:
-            return np.dtype(self.output_dtype)
+            largest = np.dtype(self.output_dtype)
+            half = dtype.kind == largest.kind == "f" and dtype.itemsize < largest.itemsize
+            return dtype.newbyteorder("=") if half else largest
         if dtype.kind == "O" or (self.keeps_integers and dtype.kind in "bui"):
             return dtype.newbyteorder("=")
         return kept_dtype(dtype)
@@ -427,23 +439,23 @@ class Preprocessor:
         return out.astype(self._output_dtype(x.dtype), copy=shared)
 
     def _pull_back(self, x: Array, grad: Array, draw: Any) -> Array:
-        """Vector-Jacobian product at a checked batch."""
+        """Vector-Jacobian product at a checked batch; `grad` itself, in its memory, if it is passed on."""
         if x.dtype == object:
             grad = check_ragged_gradient(grad, [self._output_shape((1, *s.shape))[1:] for s in x])
             pairs = zip(self._gradient(x, grad, draw), grad, strict=True)
-            return object_array([_own(pulled, given) for pulled, given in pairs])
+            return object_array([_in_type_of(given, pulled) for pulled, given in pairs])
         grad = check_gradient(grad, self._output_shape(x.shape))
         if grad.ndim == x.ndim:
             pulled = self._gradient(x, grad, draw)
         else:
             classes = [self._gradient(x, grad[:, k], draw) for k in range(grad.shape[1])]
             pulled = np.stack(classes, axis=1) if classes else np.empty((*x.shape[:1], 0, *x.shape[1:]))
-        return _own(pulled, grad)
+        return _in_type_of(grad, pulled)
 
 
-def _own(pulled: Array, grad: Array) -> Array:
-    """A gradient in the floating type of the one that was given, in memory of its own."""
-    return pulled.astype(kept_dtype(grad.dtype), copy=np.may_share_memory(pulled, grad))
+def _in_type_of(grad: Array, pulled: Array) -> Array:
+    """A gradient in the floating type of the one that was given."""
+    return pulled.astype(kept_dtype(grad.dtype), copy=False)
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -349,11 +349,12 @@ def _check_read_only(s: Subject) -> None:
 
 def _check_non_contiguous(s: Subject) -> None:
     """The layout of memory makes no difference."""
-    expected, grad = s.run(s.x), s.gradient()
-    expected_grad = s.pull_back(s.x, grad)
-    for x, g in zip(_layouts(s.x), _layouts(grad), strict=True):
-        _require_equal(s.run(x), expected, "result", 1e-6)
-        _require_equal(s.pull_back(x, g), expected_grad, "gradient", 1e-6)
+    for dtype in (np.float32, np.float64):
+        s.x, grad = s.x.astype(dtype), s.gradient()
+        expected, expected_grad = s.run(s.x), s.pull_back(s.x, grad)
+        for x, g in zip(_layouts(s.x), _layouts(grad), strict=True):
+            _require_equal(s.run(x), expected, f"result for {np.dtype(dtype)}")
+            _require_equal(s.pull_back(x, g), expected_grad, f"gradient for {np.dtype(dtype)}")
 
 
 def _layouts(a: Array) -> Iterator[Array]:
@@ -387,7 +388,7 @@ def _check_single_sample(s: Subject) -> None:
 
 
 def _check_dtype_rule(s: Subject) -> None:
-    """The dtype of the result is `output_dtype`; else floating types stay and others become float32."""
+    """The dtype of the result is `output_dtype` or a smaller floating one; else floating types stay."""
     if s.of_labels:
         return
     for name in DTYPES:
@@ -407,7 +408,8 @@ def _expected_dtype(defence: Preprocessor, dtype: Dtype) -> Dtype:
     if defence.domains == ("labels",):
         return dtype
     if defence.output_dtype is not None:
-        return np.dtype(defence.output_dtype)
+        smaller = dtype.kind == "f" and dtype.itemsize < np.dtype(defence.output_dtype).itemsize
+        return dtype.newbyteorder("=") if smaller else np.dtype(defence.output_dtype)
     kept = defence.keeps_integers and dtype.kind in "bui"
     return dtype.newbyteorder("=") if kept else kept_dtype(dtype)
 
@@ -433,9 +435,20 @@ def _check_refuses_kinds(s: Subject) -> None:
     """What is not made of real numbers is refused with a TypeError."""
     if s.of_labels:
         return
-    for kind in (complex, str) if s.defence.ragged else (complex, str, object):
-        x = s.x.astype(kind)
+    text = s.x.astype(object)
+    text.flat[-1] = "1"
+    for x in (s.x.astype(complex), s.x.astype(str), text):
         _require_refusal(TypeError, f"An array of dtype {x.dtype}", s.run, x)
+
+
+def _check_numbers_of_python(s: Subject) -> None:
+    """An array of numbers of Python's, as a data frame of mixed columns yields it, is one of numbers."""
+    if s.of_labels:
+        return
+    out, grad = s.run(s.x.astype(float)), s.gradient()
+    _require_equal(s.run(s.x.astype(float).astype(object)).astype(out.dtype), out, "result")
+    pulled = s.pull_back(s.x, grad)
+    _require_equal(s.pull_back(s.x.astype(object), grad.astype(object)).astype(float), pulled, "gradient")
 
 
 def _check_refuses_dimensions(s: Subject) -> None:
@@ -451,12 +464,19 @@ def _check_refuses_dimensions(s: Subject) -> None:
 
 
 def _check_batch_independence(s: Subject) -> None:
-    """Without randomness a sample is defended alike, whatever else is in the batch."""
-    if s.defence.stochastic:
+    """A sample is defended alike, whatever else is in the batch; by the same draw, if there is one."""
+    if s.of_labels or s.defence.mixes_samples:
         return
-    out = s.run(s.x)
+    out, grad = s.run(s.x), s.gradient()
+    pulled = s.pull_back(s.x, grad)
     for i in range(len(s.x)):
-        _require_equal(s.run(s.x[i : i + 1]), out[i : i + 1], f"sample {i} alone", 1e-6)
+        if not s.defence.stochastic:
+            _require_equal(s.run(s.x[i : i + 1]), out[i : i + 1], f"sample {i} alone", 1e-6)
+        others = np.repeat(s.x[i : i + 1], len(s.x), axis=0)
+        among_others = s.run(others)[i]
+        _require_equal(among_others, out[i], f"sample {i} with copies of itself for the others", 1e-6)
+        back = s.pull_back(others, grad)[i]
+        _require_equal(back, pulled[i], f"gradient of sample {i} with copies of it for the others", 1e-6)
 
 
 def _check_ragged(s: Subject) -> None:
@@ -503,7 +523,7 @@ def _check_frozen(s: Subject) -> None:
         _require_equal(d.estimate_gradient(s.x, grad), pulled, "gradient in the block")
     _require_equal(again, first, "second call in the block")
     _require_equal(s.run(s.x, seed=1), first, "another block with the same seed")
-    _require(d._frozen is None, "It is still frozen after the block.")
+    _require(d.stochastic == d._draws_afresh, "It is still frozen after the block.")
 
 
 def _check_reproducible(s: Subject) -> None:
@@ -611,9 +631,17 @@ def _check_threads(s: Subject) -> None:
         os.environ.pop("PRESHIELD_NUM_THREADS", None)
         if before is not None:
             os.environ["PRESHIELD_NUM_THREADS"] = before
-    with s.defence.frozen(0), ThreadPoolExecutor(8) as pool:
-        for out, _ in pool.map(s.defence, [s.x] * 8, [s.y] * 8):
+    with ThreadPoolExecutor(8) as pool:
+        for out in pool.map(s.run, [s.x] * 8):
             _require_equal(out, expected, "eight calls at once")
+    if s.defence.stochastic:
+        _check_frozen_by_another(s)
+
+
+def _check_frozen_by_another(s: Subject) -> None:
+    """A draw that one thread has frozen is not that of another."""
+    with s.defence.frozen(0), ThreadPoolExecutor(1) as pool:
+        _require(pool.submit(lambda: s.defence._draws_afresh).result(), "Another thread is frozen as well.")
 
 
 # Tensors. JAX has no double precision by default, so all of them start from float32
@@ -710,6 +738,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     _check_byte_order,
     _check_refuses_nan,
     _check_refuses_kinds,
+    _check_numbers_of_python,
     _check_refuses_dimensions,
     _check_batch_independence,
     _check_ragged,

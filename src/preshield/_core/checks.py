@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from .errors import ArgumentError
-from .layout import as_array, kept_dtype, object_array
+from .layout import as_array, as_numbers, kept_dtype, object_array
 from .threads import WORTH_A_THREAD, block_length, map_blocks
 from .typing import Array, ClipValues, Shape
 
@@ -214,14 +214,11 @@ def check_batch(
     """
     array = as_array(x)
     if array.dtype == object:
-        if not ragged:
-            raise ArgumentError(
-                "`x` must be a numeric array, got an object array (samples of different shapes?); "
-                "bring the samples to one shape first."
-            )
-        if array.ndim == 1:
+        if ragged and array.ndim == 1:
             return _read_only(object_array(_checked_samples(array, domains, channels_first)))
-        array = np.array(array.tolist())  # NumPy took samples of one shape for an array of Python's numbers
+        array = as_numbers(array)
+        if array.dtype == object:
+            raise ArgumentError(f"`x` must be an array of numbers, got {_other_than_numbers(array)}.")
     if writable:
         array = _checked_copy("x", array)
     else:
@@ -249,11 +246,26 @@ def check_batch(
     return array if writable else _read_only(array)
 
 
+def _other_than_numbers(batch: Array) -> str:
+    """What an object array holds that is no number, and what to do about it."""
+    shapes = {np.shape(value) for value in batch.flat}
+    if len(shapes) > 1:
+        return f"samples of {len(shapes)} shapes; bring them to one shape first"
+    for value in batch.flat:
+        held = np.asarray(value)
+        if held.dtype.kind not in "buifc":
+            return (
+                f"an object array that holds {value!r} of type {type(value).__name__}; fill missing values "
+                "and encode text as numbers first"
+            )
+    return "an object array"
+
+
 def _checked_samples(batch: Array, domains: tuple[str, ...], channels_first: bool | None) -> list[Array]:
     """Samples of different lengths, each as a read-only view."""
     samples = []
     for i, sample in enumerate(batch):
-        array = np.asarray(sample)
+        array = as_numbers(np.asarray(sample))
         check_values(f"x[{i}]", array)
         if set(domains) == {"audio"} and array.ndim not in (1, 2):
             raise ArgumentError(
@@ -372,7 +384,7 @@ def check_ragged_gradient(grad: object, shapes: list[Shape]) -> Array:
         )
     samples = []
     for i, (sample, shape) in enumerate(zip(batch, shapes, strict=True)):
-        array = np.asarray(sample)
+        array = as_numbers(np.asarray(sample))
         if array.dtype.kind not in "buif":
             raise ArgumentError(f"`grad[{i}]` must hold real numbers, got dtype {array.dtype}.")
         if array.shape != shape:
@@ -383,7 +395,7 @@ def check_ragged_gradient(grad: object, shapes: list[Shape]) -> Array:
 
 def check_gradient(grad: object, shape: Shape) -> Array:
     """Return `grad` as a read-only array if it is shaped like the output, or has an axis for classes."""
-    array = np.asarray(grad)
+    array = as_numbers(np.asarray(grad))
     if array.dtype.kind not in "buif":
         raise ArgumentError(f"`grad` must hold real numbers, got dtype {array.dtype}.")
     if array.shape == shape or (array.ndim == len(shape) + 1 and _without_classes(array.shape) == shape):

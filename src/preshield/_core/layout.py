@@ -8,6 +8,7 @@ from .typing import Array, ClipValues, Dtype, Shape
 
 __all__ = [
     "as_array",
+    "as_numbers",
     "channel_axis",
     "from_frames",
     "kept_dtype",
@@ -28,6 +29,19 @@ def as_array(x: object) -> Array:
         if not isinstance(x, list | tuple):
             raise
         return object_array([np.asarray(sample) for sample in x])
+
+
+def as_numbers(array: Array) -> Array:
+    """An object array of numbers, as a data frame yields it, as an array of numbers; any other as it is."""
+    if array.dtype != object:
+        return array
+    try:
+        numbers = np.array(array.tolist())
+    except (TypeError, ValueError):  # samples of different shapes
+        return array
+    if numbers.dtype == object and all(hasattr(value, "__float__") for value in numbers.flat):
+        numbers = numbers.astype(float)  # fractions and decimals; a missing value has no such method
+    return numbers if numbers.dtype.kind in "buifc" else array
 
 
 def object_array(samples: Sequence[Array]) -> Array:

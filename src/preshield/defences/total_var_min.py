@@ -142,7 +142,7 @@ class TotalVarMin(Preprocessor):
 
         def work(rows: slice) -> None:
             where = np.unravel_index(np.arange(rows.start, rows.stop), grid)
-            planes = source[where].astype(np.float64)
+            planes = np.ascontiguousarray(source[where], np.float64)
             target[where] = self._smooth(planes, self._masks(planes.shape, rows.start, draw))
 
         if x.size:
