@@ -189,6 +189,32 @@ class LooksAround(Sound):
         return np.asarray(x, dtype=float) - x.max(axis=0, initial=0)
 
 
+class MixesByDraw(Sound):
+    stochastic = True
+
+    def _draw(self, x, rng):
+        return rng.permutation(len(x))
+
+    def _transform(self, x, draw):
+        return 0.5 * (x + x[draw])
+
+    def _gradient(self, x, grad, draw):
+        return 0.5 * (grad + grad[np.argsort(draw)])
+
+
+class MixesGradients(Sound):
+    stochastic = True
+
+    def _draw(self, x, rng):
+        return rng.standard_normal(x.shape)
+
+    def _transform(self, x, draw):
+        return x * draw
+
+    def _gradient(self, x, grad, draw):
+        return grad * (draw + x.max(initial=0))
+
+
 class ForgetsRagged(Sound):
     ragged = True
 
@@ -261,6 +287,8 @@ class CountsCalls(Sound):
         (Widens, r"The dtype of the result is .* float16 became float64 instead of float16"),
         (AcceptsNaN, r"NaN and infinity are refused.* was accepted"),
         (LooksAround, r"A sample is defended alike.* sample 0 alone: values differ"),
+        (MixesByDraw, r"by the same draw, if there is one.* sample 0 with copies of itself for the others"),
+        (MixesGradients, r"by the same draw, if there is one.* gradient of sample 0 with copies of it"),
         (ForgetsRagged, r"may differ in length.* sample 0: values differ"),
         (Irreproducible, r"values differ by up to"),
         (Nonlinear, r"linear in the vector.* gradient of 2a - 3b: values differ"),

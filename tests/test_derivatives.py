@@ -127,7 +127,7 @@ def test_torch_checkpoint(torch, reentrant):
     run(JpegCompression((0, 1)))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated:DeprecationWarning")
 def test_torch_refuses_to_be_recorded(torch):
     from torch.fx.experimental.proxy_tensor import make_fx
 

@@ -125,9 +125,11 @@ def _numpy(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
 
 def _is_waveform(defence: "Preprocessor", x: Any) -> bool:
     """Whether `x` is one waveform `(length,)`, as ART's speech recognisers pass it; no batch of audio is."""
-    if defence.domains != ("audio",) or len(getattr(x, "shape", ())) != 1:
+    if defence.domains != ("audio",):
         return False
-    return not _is_ragged(x)
+    shape = getattr(x, "shape", ())
+    rank = shape.rank if hasattr(shape, "rank") else len(shape)  # TensorFlow's may be unknown
+    return rank == 1 and not _is_ragged(x)
 
 
 def _is_ragged(x: Any) -> bool:
