@@ -20,6 +20,7 @@ pytest.importorskip("art")
 from art.attacks.evasion import DeepFool, FastGradientMethod, HopSkipJump
 from art.estimators.classification import BlackBoxClassifier
 
+from preshield._core.random import FROZEN
 from tests.evaluation.analytic import Gain, Identity, linear, threshold
 from tests.evaluation.conftest import channels_first
 
@@ -433,7 +434,7 @@ def test_samples_and_defences_are_left_alone():
     quick(x=x, defences=[squeeze, Chain([squeeze])], columns=None)
     np.testing.assert_array_equal(x, before)
     assert squeeze.get_params() == FeatureSqueezing((0, 1), 4).get_params()
-    assert squeeze._frozen is None
+    assert FROZEN.seed(squeeze) is None
 
 
 # What is refused
