@@ -109,8 +109,9 @@ def _defended(estimator: Any, x: Any, y: Any) -> tuple[Any, Any, Backward]:
 
     def back(grad: Any) -> Array:
         grad = tensors.to_numpy(grad)
-        if _ragged(seen):  # ART stacks samples of one length, and may have added an axis
-            grad = object_array([np.reshape(g, s.shape) for g, s in zip(grad, seen, strict=True)])
+        if _ragged(seen):  # ART may have stacked samples of one length, and added an axis to each
+            floats = (np.asarray(g, np.result_type(s, np.float32)) for g, s in zip(grad, seen, strict=True))
+            grad = object_array([g.reshape(s.shape) for g, s in zip(floats, seen, strict=True)])
         for step in reversed(steps):
             grad = step(grad)
         return np.asarray(grad)

@@ -1,0 +1,784 @@
+"""Every estimator of ART that takes `preprocessing_defences`, run with preshield's.
+
+The table of docs/migrating.md states what was found; a test walks ART and wants a row for each class. Models
+are linear or quadratic, so that what they see and their gradients have a closed form. Where a package that
+ART wraps is not at hand, a stand-in has the few names that ART uses.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from preshield import (
+    Chain,
+    FeatureSqueezing,
+    GaussianAugmentation,
+    JpegCompression,
+    LabelSmoothing,
+    Mp3Compression,
+    Resample,
+    SpatialSmoothing,
+    ThermometerEncoding,
+)
+from preshield._core.layout import object_array
+from tests.test_art import (
+    LABELS,
+    SOUNDS,
+    TWO,
+    Y,
+    black_box,
+    class_gradient,
+    close,
+    keras,
+    keras_model,
+    logits,
+    loss_gradient,
+    median,
+    model_shape,
+    one_step,
+    points,
+    pulled_back,
+    pytorch,
+    soft,
+    softmax,
+    tensorflow,
+    trained,
+    weights,
+)
+from tests.test_art import X as IMAGES
+
+art = pytest.importorskip("art")
+
+from art.defences.preprocessor import FeatureSqueezing as ArtSqueezing
+from art.defences.preprocessor import JpegCompression as ArtJpeg
+from art.defences.preprocessor import SpatialSmoothing as ArtSmoothing
+from art.defences.preprocessor.preprocessor import PreprocessorPyTorch
+
+ROOT = Path(__file__).parents[1]
+
+
+def noise(**kwargs):
+    return GaussianAugmentation(0.3, False, apply_predict=True, **kwargs)
+
+
+def same_noise():
+    """Two defences that draw the same: one for the estimator, one for the expectation."""
+    return noise(rng=3), noise(rng=3)
+
+
+# The table
+
+
+def rows():
+    """The table of docs/migrating.md: the words for each class of ART."""
+    text = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"<!-- estimators -->\n(.*?)\n<!-- /estimators -->", text, re.DOTALL)
+    found = {}
+    for line in table.splitlines()[2:]:
+        names, verdict, _ = (cell.strip() for cell in line.strip("|").split("|"))
+        for name in re.findall(r"`(\w+)`", names):
+            assert name not in found, f"{name} has two rows"
+            found[name] = verdict
+    return found
+
+
+def estimators():
+    """Classes of ART whose constructor takes `preprocessing_defences`."""
+    package = Path(art.__file__).parent
+    for folder in ("estimators", "experimental"):
+        for file in sorted((package / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef) and node.name != "BaseEstimator":
+                    inits = [n for n in node.body if getattr(n, "name", "") == "__init__"]
+                    named = [arg.arg for init in inits for arg in (*init.args.args, *init.args.kwonlyargs)]
+                    if "preprocessing_defences" in named:
+                        yield node.name
+
+
+def test_every_estimator_has_a_row():
+    names = set(estimators())
+    assert len(names) > 45
+    assert names <= set(rows())
+    assert set(rows().values()) <= {"works", "in part", "refused"}
+
+
+# What is corrected, whichever is imported first
+
+ORDERS = {
+    "art first": "import art.estimators.object_tracking, art.estimators.classification, preshield",
+    "preshield first": "import preshield, art.estimators.object_tracking, art.estimators.classification",
+    "art last": "from preshield import FeatureSqueezing; FeatureSqueezing((0, 1)); "
+    "import art.estimators.classification, art.estimators.object_tracking",
+}
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_the_order_of_imports_makes_no_difference(order):
+    """Each corrected method once, a tracker's on top of that of its base."""
+    code = f"""
+{order}
+from art.estimators.classification import KerasClassifier, PyTorchClassifier
+from art.estimators.estimator import BaseEstimator
+from art.estimators.object_tracking import PyTorchGoturn
+from art.estimators.pytorch import PyTorchEstimator
+
+def layers(method):
+    n = 0
+    while hasattr(method, "__wrapped__"):
+        n, method = n + 1, method.__wrapped__
+    return n
+
+assert layers(BaseEstimator._apply_preprocessing) == 1
+assert layers(PyTorchEstimator._apply_preprocessing) == 1
+assert layers(PyTorchGoturn._apply_preprocessing) == 2
+assert layers(KerasClassifier.loss_gradient) == 1
+assert layers(PyTorchClassifier.custom_loss_gradient) == 1
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_every_correction_finds_its_method():
+    """ART of today has each module, class and method that is corrected, and it is."""
+    import importlib
+
+    from preshield.interop.art_estimators import CORRECTIONS, REFUSALS
+
+    for module, owners in CORRECTIONS.items():
+        loaded = importlib.import_module(module)
+        for owner, methods in owners.items():
+            for name in methods:
+                method = getattr(loaded, owner).__dict__[name]
+                assert hasattr(method, "__wrapped__"), f"{module}.{owner}.{name}"
+    package = Path(art.__file__).parent
+    sources = "".join(file.read_text(encoding="utf-8") for file in package.glob("estimators/**/*.py"))
+    assert all(f"class {name}(" in sources for name in REFUSALS)
+
+
+def test_a_version_of_art_without_a_method_is_warned_about():
+    from preshield.interop.art_estimators import correct
+
+    module = ModuleType("art.estimators.pytorch")
+    with pytest.warns(UserWarning, match=r"no PyTorchEstimator\._apply_preprocessing.*finite differences"):
+        correct(module)
+
+
+@pytest.mark.parametrize("make", [keras, tensorflow, pytorch])
+def test_estimators_without_our_defences_are_arts(make):
+    """Its own defences, and none, go the way that they always went."""
+    close(make([ArtSmoothing(3)]).loss_gradient(IMAGES, Y), loss_gradient([SpatialSmoothing(3)], IMAGES, Y))
+    close(make([]).loss_gradient(IMAGES, Y), loss_gradient([], IMAGES, Y))
+
+
+# Detectors. The loss is a sum of squares and products, so its gradient at the model is 2x + w
+
+
+def vision(monkeypatch):
+    """What ART's detectors import of torchvision."""
+    names = ["", ".models", ".models.detection", ".ops", ".ops.boxes"]
+    modules = {f"torchvision{name}": ModuleType(f"torchvision{name}") for name in names}
+    modules["torchvision"].__version__ = "0.20.0"
+    modules["torchvision.models"].ResNet50_Weights = None
+    modules["torchvision.models.detection"].FasterRCNN_ResNet50_FPN_Weights = None
+    modules["torchvision.ops.boxes"].box_area = lambda boxes: (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def detection_model():
+    torch = pytest.importorskip("torch")
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x, y=None):
+            self.seen, self.labels = x, y
+            if self.training:
+                return {"loss_classifier": (x**2 + x * torch.tensor(slopes(x.shape))).sum() + self.bias.sum()}
+            one = {"boxes": torch.zeros(1, 4), "labels": torch.zeros(1, dtype=torch.int64)}
+            return [{**one, "scores": image.mean()[None]} for image in x]
+
+    return Model()
+
+
+def slopes(shape):
+    return np.random.default_rng(8).standard_normal(tuple(shape)[1:]).astype(np.float32)
+
+
+DETECTORS = ["PyTorchObjectDetector", "PyTorchYolo", "PyTorchFasterRCNN"]
+
+
+@pytest.fixture
+def detector(monkeypatch):
+    vision(monkeypatch)
+    import art.estimators.object_detection as module
+
+    def make(defences, name="PyTorchObjectDetector", *, channels_first=False, top=255, **kwargs):
+        model = detection_model()
+        return getattr(module, name)(
+            model,
+            input_shape=(3, 12, 10) if channels_first else (12, 10, 3),
+            optimizer=pytest.importorskip("torch").optim.SGD(model.parameters(), 0.1),
+            clip_values=None if top is None else (0, top),
+            channels_first=channels_first,
+            preprocessing_defences=defences,
+            device_type="cpu",
+            **kwargs,
+        )
+
+    return make
+
+
+def photographs(channels_first=False, top=255, seed=7):
+    """A mean of 0.448 of the range, in whole steps of 255."""
+    x = np.random.default_rng(seed).normal(0.448, 0.15, (2, 12, 10, 3))
+    x = np.clip(np.rint(x * 255), 0, 255) * (top or 1) / 255
+    return np.ascontiguousarray(np.moveaxis(x, -1, 1) if channels_first else x).astype(np.float32)
+
+
+def boxes():
+    return [{"boxes": np.array([[1, 2, 5, 6]], np.float32), "labels": np.ones(1, np.int64)} for _ in range(2)]
+
+
+def at_model(x, channels_first, top):
+    return (x if channels_first else np.moveaxis(x, -1, 1)) / (top or 1)
+
+
+def detector_gradient(defences, x, channels_first, top):
+    """By hand: the gradient at the model, in the user's layout and range, through the defences."""
+    seen = at_model(points(defences, x)[-1], channels_first, top)
+    grad = (2 * seen + slopes(seen.shape)) / (top or 1)
+    return pulled_back(defences, x, grad if channels_first else np.moveaxis(grad, 1, -1))
+
+
+def image_defences(channels_first, top):
+    top = top or 1
+    return {
+        "none": [],
+        "median": [SpatialSmoothing(3, channels_first=channels_first, gradient="exact")],
+        "squeezing": [FeatureSqueezing((0, top), 4, gradient="soft")],
+        "jpeg": [JpegCompression((0, top), 75, channels_first=channels_first)],
+        "two": [
+            SpatialSmoothing(3, channels_first=channels_first, gradient="exact"),
+            FeatureSqueezing((0, top), 2, gradient="soft"),
+        ],
+    }
+
+
+@pytest.mark.parametrize("channels_first", [False, True], ids=["NHWC", "NCHW"])
+@pytest.mark.parametrize("top", [255, 1, None])
+@pytest.mark.parametrize("which", ["median", "squeezing", "jpeg", "two", "chain"])
+@pytest.mark.parametrize("name", DETECTORS)
+def test_detectors(detector, name, which, top, channels_first):
+    sets = image_defences(channels_first, top)
+    defences = [Chain(sets["two"])] if which == "chain" else sets[which]
+    x = photographs(channels_first, top)
+    estimator = detector(defences, name, channels_first=channels_first, top=top)
+    expected = at_model(points(defences, x)[-1], channels_first, top)
+    scores = [image["scores"] for image in estimator.predict(x)]
+    close(estimator.model.seen, expected)
+    close(np.ravel(scores), expected.mean(axis=(1, 2, 3)))
+    grad = detector_gradient(defences, x, channels_first, top)
+    found = estimator.loss_gradient(x, boxes())
+    assert found.shape == x.shape
+    assert found.dtype == x.dtype
+    close(found, grad, atol=1e-6)
+    assert np.abs(grad).max() > 1e-3
+
+
+def test_jpeg_in_a_detector_leaves_the_grey_levels_that_arts_class_leaves(detector):
+    """At the range of [0, 1] there would be three."""
+    x = np.random.default_rng(0).normal(0.448, 0.2, (2, 48, 48, 3)).clip(0, 1)
+    x = np.rint(x * 255).astype(np.float32)
+    for channels_first in (False, True):
+        batch = np.ascontiguousarray(np.moveaxis(x, -1, 1)) if channels_first else x
+        levels = {}
+        for cls in (JpegCompression, ArtJpeg):
+            defence = cls((0, 255), 75, channels_first=channels_first)
+            estimator = detector([defence], channels_first=channels_first)
+            estimator.predict(batch)
+            levels[cls] = len(np.unique(np.rint(255 * estimator.model.seen.numpy())))
+        assert abs(levels[JpegCompression] - levels[ArtJpeg]) <= 2
+        assert levels[ArtJpeg] > 200
+
+
+@pytest.mark.parametrize("channels_first", [False, True], ids=["NHWC", "NCHW"])
+def test_a_detector_sees_what_arts_numpy_classes_make(detector, channels_first):
+    x = photographs(channels_first)
+    for ours, theirs in (
+        (FeatureSqueezing((0, 255), 4), ArtSqueezing((0, 255), bit_depth=4)),
+        (
+            SpatialSmoothing(3, channels_first=channels_first),
+            ArtSmoothing(3, channels_first=channels_first),
+        ),
+    ):
+        seen = []
+        for defence in (ours, theirs):
+            estimator = detector([defence], channels_first=channels_first)
+            estimator.predict(x)
+            seen.append(estimator.model.seen.numpy())
+        close(*seen)
+        assert seen[0].max() > 0.5
+        assert np.abs(seen[0] - at_model(x, channels_first, 255)).max() > 0.01
+
+
+@pytest.mark.parametrize("channels_first", [False, True], ids=["NHWC", "NCHW"])
+def test_the_gradient_of_a_detector_meets_finite_differences(detector, channels_first):
+    defences = image_defences(channels_first, 255)["median"]
+    estimator = detector(defences, channels_first=channels_first)
+    x = np.random.default_rng(2).permutation(720).reshape(photographs(channels_first).shape)
+    x = (x * 255 / 720).astype(np.float32)  # no ties, at which the median has no gradient
+    found = estimator.loss_gradient(x, boxes())
+    rng = np.random.default_rng(3)
+    for at in (tuple(rng.integers(0, n) for n in x.shape) for _ in range(12)):
+        step = np.zeros_like(x)
+        step[at] = 0.15  # less than half of what separates two values
+        ends = [estimator.compute_loss(x + sign * step, boxes()).astype(np.float64) for sign in (1, -1)]
+        assert found[at] == pytest.approx((ends[0] - ends[1]) / 0.3, abs=4e-4)
+
+
+def test_the_gradient_of_a_detector_is_that_of_its_own_draw(detector):
+    ours, again = same_noise()
+    x = photographs(top=1)
+    found = detector([ours, soft()], top=1).loss_gradient(x, boxes())
+    moved = again.transform(x)
+    close(found, detector_gradient([soft()], moved, False, 1))
+    assert np.abs(found - detector_gradient([soft()], noise(rng=4).transform(x), False, 1)).max() > 0.1
+
+
+def test_a_detector_takes_tensors_and_whole_numbers(detector):
+    torch = pytest.importorskip("torch")
+    defences = [median()]
+    x = photographs()
+    estimator, expected = detector(defences), detector_gradient(defences, x, False, 255)
+    close(estimator.loss_gradient(torch.tensor(x), boxes()), expected, atol=1e-6)
+    close(estimator.loss_gradient(x.astype(np.uint8), boxes()), expected, atol=1e-6)
+    leaf = torch.tensor(x / 2, requires_grad=True)  # as the patch attacks ask
+    estimator.compute_loss(leaf * 2, boxes()).backward()
+    close(leaf.grad, 2 * expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("fit", "predict"), [(True, False), (False, True), (False, False)])
+def test_a_detector_applies_what_is_meant_for_it(detector, fit, predict):
+    defence = median(apply_fit=fit, apply_predict=predict)
+    estimator = detector([defence])
+    x = photographs()
+    smooth = at_model(defence.transform(x), False, 255)
+    plain = at_model(x, False, 255)
+    estimator.predict(x)
+    close(estimator.model.seen, smooth if predict else plain)
+    estimator.fit(x, boxes(), nb_epochs=1)
+    in_order = np.argsort(estimator.model.seen.detach().numpy().mean(axis=(1, 2, 3)))  # ART shuffles
+    expected = smooth if fit else plain
+    close(
+        estimator.model.seen.detach().numpy()[in_order], expected[np.argsort(expected.mean(axis=(1, 2, 3)))]
+    )
+    close(
+        estimator.loss_gradient(x, boxes()),
+        detector_gradient([defence] if predict else [], x, False, 255),
+        atol=1e-6,
+    )
+
+
+def test_a_detector_is_trained_on_more_samples(detector):
+    """Boxes go with the copies."""
+    estimator = detector([GaussianAugmentation(0.1, ratio=1.5)])
+    given = boxes()
+    given[1]["labels"] = np.full(1, 7)
+    estimator.fit(photographs(), given, nb_epochs=1)
+    assert estimator.model.seen.shape[0] == 5
+    assert {int(one["labels"]) for one in estimator.model.labels} <= {1, 7}
+    assert len(estimator.model.labels) == 5
+
+
+def test_arts_standardisation_sees_in_a_detector_what_it_sees_without_defences(detector):
+    mean, std = np.array([0.2, 0.4, 0.6], np.float32), np.array([0.5, 1, 2], np.float32)
+    x = photographs()
+    plain = detector(None, preprocessing=(mean, std))
+    estimator = detector([median()], preprocessing=(mean, std))
+    smooth = median().transform(x)
+    plain.predict(smooth)
+    estimator.predict(x)
+    expected = (at_model(smooth, False, 255) - mean[:, None, None]) / std[:, None, None]
+    close(plain.model.seen, expected)
+    close(estimator.model.seen, expected)
+    grad = (2 * expected + slopes(expected.shape)) / std[:, None, None] / 255
+    close(
+        estimator.loss_gradient(x, boxes()), pulled_back([median()], x, np.moveaxis(grad, 1, -1)), atol=1e-6
+    )
+
+
+def test_arts_torch_defences_share_the_list_of_a_detector(detector):
+    """Each sees the layout and range that it was written for."""
+
+    class Shift(PreprocessorPyTorch):
+        def forward(self, x, y=None):
+            assert x.shape[1] == 3
+            assert x.max() < 1.5
+            return x + 0.25, y
+
+    x = photographs()
+    defences = [median(), Shift(device_type="cpu"), FeatureSqueezing((0, 400), 8)]
+    estimator = detector(defences)
+    estimator.predict(x)
+    shifted = (median().transform(x) + 0.25 * 255).astype(np.float32)
+    close(estimator.model.seen, at_model(FeatureSqueezing((0, 400), 8).transform(shifted), False, 255), 5e-3)
+
+
+@pytest.mark.parametrize(
+    "defences", [[LabelSmoothing()], [median(), Chain([LabelSmoothing()], apply_fit=True)]]
+)
+def test_smoothed_labels_are_refused_where_labels_are_boxes(detector, defences):
+    with pytest.raises(
+        ValueError, match=r"`preprocessing_defences` of PyTorchObjectDetector.*labels there are boxes"
+    ):
+        detector(defences)
+    estimator = detector([median()])
+    with pytest.raises(TypeError, match="leave the defence out"):
+        estimator.set_params(preprocessing_defences=defences)
+    detector([LabelSmoothing(apply_fit=False)])
+
+
+def test_detection_transformer(monkeypatch):
+    """Its own loss, by way of a model with DETR's parts; the oracle is ART without defences."""
+    vision(monkeypatch)
+    torch = pytest.importorskip("torch")
+    from art.estimators.object_detection import PyTorchDetectionTransformer
+    from art.estimators.object_detection.detr import NestedTensor
+
+    class Detr(torch.nn.Module):
+        aux_loss = False
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.input_proj = torch.nn.Conv2d(3, 4, 1)
+            self.query_embed = torch.nn.Embedding(2, 4)
+            self.class_embed, self.bbox_embed = torch.nn.Linear(4, 92), torch.nn.Linear(4, 4)
+
+        def backbone(self, samples):
+            x, mask = samples.decompose()
+            return [NestedTensor(x, mask)], [None]
+
+        def transformer(self, src, mask, queries, pos):
+            return [(src.mean(dim=(2, 3))[:, None] + queries)[None]]
+
+        def forward(self, x):
+            raise AssertionError("ART has one of its own")
+
+    def make(defences):
+        return PyTorchDetectionTransformer(
+            Detr(),
+            (3, 12, 10),
+            clip_values=(0, 255),
+            preprocessing_defences=defences,
+            device_type="cpu",
+        )
+
+    x, defences = photographs(True), image_defences(True, 255)["two"]
+    seen = points(defences, x)[-1]
+    found, expected = make(defences).predict(x), make(None).predict(seen)
+    close(found[1]["scores"], expected[1]["scores"])
+    at_seen = make(None).loss_gradient(seen, boxes())
+    close(make(defences).loss_gradient(x, boxes()), pulled_back(defences, x, at_seen), atol=1e-7)
+    assert np.abs(at_seen).max() > 1e-5
+
+
+@pytest.mark.parametrize("kind", ["Faster-RCNN", "YOLO", None])
+def test_object_seeker(monkeypatch, kind):
+    """Lines of the image are masked before the defences, so its certificate holds for the defended detector."""
+    vision(monkeypatch)
+    from art.estimators.certification.object_seeker import PyTorchObjectSeeker
+
+    defences = [median()]
+    x = photographs()
+    estimator = PyTorchObjectSeeker(
+        detection_model(),
+        input_shape=(12, 10, 3),
+        clip_values=(0, 255),
+        channels_first=False,
+        preprocessing_defences=defences,
+        detector_type=kind,
+        num_lines=1,
+        device_type="cpu",
+    )
+    close(estimator.loss_gradient(x, boxes()), detector_gradient(defences, x, False, 255), atol=1e-6)
+    estimator.predict(x[:1])
+    masked = np.repeat(x[:1], 5, axis=0)
+    masked[1, :, :5], masked[2, :, 5:], masked[3, :6], masked[4, 6:] = 0, 0, 0, 0
+    close(estimator.model.seen, at_model(median().transform(masked), False, 255))
+
+
+def test_the_tensorflow_detector_refuses_defences():
+    pytest.importorskip("tensorflow")
+    from art.estimators.object_detection import TensorFlowV2FasterRCNN
+
+    with pytest.raises(ValueError, match="does not support `preprocessing_defences`"):
+        TensorFlowV2FasterRCNN((6, 5, 3), model=object(), preprocessing_defences=[median()])
+
+
+def test_a_defence_in_place_of_the_standardisation_of_the_tensorflow_detector():
+    tf = pytest.importorskip("tensorflow")
+    from art.estimators.object_detection import TensorFlowV2FasterRCNN
+
+    class Model:
+        num_classes = 2
+
+        def provide_groundtruth(self, **kwargs):
+            pass
+
+        def preprocess(self, x):
+            return x, None
+
+        def predict(self, x, shapes):
+            return x
+
+        def loss(self, x, shapes):
+            return {"loss": tf.reduce_sum(x**2)}
+
+    ours, again = same_noise()
+    chain = Chain([ours, soft()])
+    estimator = TensorFlowV2FasterRCNN((6, 5, 3), Model(), preprocessing=chain, attack_losses=("loss",))
+    moved = again.transform(IMAGES)
+    labels = [{"boxes": np.zeros((1, 4), np.float32), "labels": np.zeros(1, np.int64)}] * 4
+    expected = soft().estimate_gradient(moved, 2 * soft().transform(moved))
+    close(estimator.loss_gradient(IMAGES, labels), expected)
+
+
+# The tracker. Videos with the channels last, in the range of the user, are what ART passes to the defences
+
+
+def tracker(defences, top=255):
+    torch = pytest.importorskip("torch")
+    from art.estimators.object_tracking import PyTorchGoturn
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def forward(self, target, search):
+            self.seen.append((target.detach().numpy(), search.detach().numpy()))
+            found = torch.stack([target.mean(), search.mean(), search.std(), target.amin()]) / top
+            return (found + torch.tensor([2.0, 2.0, 6.0, 6.0]))[None]
+
+    return PyTorchGoturn(
+        Model(),
+        (3, 6, 6),
+        (0, top),
+        preprocessing_defences=defences,
+        preprocessing=(np.zeros(3), np.ones(3)),
+        device_type="cpu",
+    )
+
+
+def video(top=255):
+    x = np.random.default_rng(5).random((2, 3, 16, 18, 3), dtype=np.float32)
+    return x * top
+
+
+TRACK = [{"boxes": np.array([[4, 4, 10, 12]] * 3, np.float32)}] * 2
+FIRST = np.array([[4, 4, 10, 12]] * 2, np.float32)
+
+
+def arts_warnings(test):
+    """What its tracker does to torch."""
+    for message in ("size_average and reduce args", "Converting a tensor with requires_grad=True"):
+        test = pytest.mark.filterwarnings(f"ignore:{message}:UserWarning")(test)
+    return test
+
+
+@pytest.mark.parametrize("top", [255, 1])
+@pytest.mark.parametrize("which", ["median", "squeezing", "jpeg", "two"])
+@arts_warnings
+def test_the_tracker(which, top):
+    """The oracle is the tracker without defences, on what is defended."""
+    defences = image_defences(False, top)[which]
+    x = video(top)
+    seen = points(defences, x)[-1]
+    plain, estimator = tracker(None, top), tracker(defences, top)
+    expected = plain.predict(seen, y_init=FIRST)
+    for one, other in zip(estimator.predict(x, y_init=FIRST), expected, strict=True):
+        close(one["boxes"], other["boxes"])
+    at_seen = plain.loss_gradient(seen, TRACK)
+    close(estimator.loss_gradient(x, TRACK) * top, pulled_back(defences, x, at_seen) * top, atol=1e-6)
+    assert np.abs(at_seen).max() * top > 1e-3
+
+
+@arts_warnings
+def test_the_gradient_of_the_tracker_is_that_of_its_own_draw():
+    ours, again = same_noise()
+    x = video(1)
+    moved = np.concatenate([again.transform(one[None]) for one in x])  # one video at a time
+    at_seen = tracker(None, 1).loss_gradient(soft().transform(moved), TRACK)
+    expected = soft().estimate_gradient(moved, at_seen)
+    close(tracker([ours, soft()], 1).loss_gradient(x, TRACK), expected, atol=1e-5)
+
+
+def test_the_tracker_defends_frame_by_frame():
+    """`init` and `update`, as the GOT-10k toolkit calls them: the first frame is defended, too."""
+    x = np.rint(video(255)[0]).astype(np.uint8)
+    box = np.array([4, 4, 6, 8])
+    smooth = median().transform(x[None].astype(np.float64))[0]
+    plain, estimator = tracker(None), tracker([median()])
+    for one, frames in ((plain, smooth), (estimator, x)):
+        one.init(frames[0], box)
+        one.boxes = [one.update(frame) for frame in frames[1:]]
+    close(estimator.boxes, plain.boxes)
+    for ours, theirs in zip(estimator.model.seen, plain.model.seen, strict=True):
+        close(ours, theirs, atol=1e-3)
+
+
+def test_smoothed_labels_are_refused_by_the_tracker():
+    with pytest.raises(ValueError, match="of PyTorchGoturn must not hold LabelSmoothing.*boxes"):
+        tracker([LabelSmoothing()])
+
+
+# Speech recognisers, with the model and the decoder left out
+
+
+def deep_speech(defences, **kwargs):
+    torch = pytest.importorskip("torch")
+    from art.estimators.pytorch import PyTorchEstimator
+    from art.estimators.speech_recognition import PyTorchDeepSpeech
+
+    class Model(torch.nn.Module):
+        def forward(self, inputs, sizes):
+            self.seen = inputs
+            return inputs[..., None], sizes, None
+
+    class Recogniser(PyTorchDeepSpeech):
+        def __init__(self):
+            PyTorchEstimator.__init__(
+                self,
+                device_type="cpu",
+                model=None,
+                clip_values=(-1, 1),
+                channels_first=None,
+                preprocessing_defences=defences,
+                **{"preprocessing": None, **kwargs},
+            )
+            self._version, self._model, self._use_amp = 2, Model(), False
+            self.criterion = lambda outputs, *args: (outputs**2).sum() / 2
+
+        def _transform_model_input(self, x, y=None, compute_gradient=False, **kwargs):
+            rows = [torch.tensor(row) if isinstance(row, np.ndarray) else row for row in x]
+            for i, row in enumerate(rows):
+                x[i] = row.requires_grad_() if compute_gradient else row
+            longest = max(len(row) for row in rows)
+            inputs = torch.stack([torch.nn.functional.pad(row, (0, longest - len(row))) for row in rows])
+            return inputs, None, torch.ones(len(rows)), None, np.arange(len(rows))
+
+    return Recogniser()
+
+
+WAVES = np.ascontiguousarray(SOUNDS[:2, ..., 0])
+SHIFTED = [Resample(16000, 8000, restore=True), FeatureSqueezing((-1, 1), 3, gradient="soft")]
+
+
+@pytest.mark.parametrize(
+    "defences",
+    [
+        [Mp3Compression(16000, full_scale=1.0)],
+        [Resample(16000, 8000, restore=True)],
+        SHIFTED,
+        [Chain([Resample(16000, 8000, restore=True), Mp3Compression(16000, full_scale=1.0)])],
+    ],
+    ids=["mp3", "resample", "two", "chain"],
+)
+def test_deep_speech(defences):
+    """The loss is half a sum of squares over two samples, so its gradient at the model is x / 2."""
+    estimator = deep_speech(defences)
+    probabilities, sizes = estimator.predict(WAVES, transcription_output=False)
+    seen = points(defences, WAVES)[-1]
+    close(probabilities[..., 0], seen)
+    np.testing.assert_array_equal(sizes, seen.shape[1])
+    found = estimator.loss_gradient(WAVES, np.array(["A", "B"]))
+    close(found, pulled_back(defences, WAVES, seen / 2))
+
+
+def test_deep_speech_with_recordings_of_different_lengths():
+    """And with a standardisation, and two defences."""
+    resample, mp3 = Resample(16000, 8000, restore=True), Mp3Compression(16000, full_scale=1.0)
+    batch = object_array([WAVES[0], WAVES[1, :500]])
+    estimator = deep_speech([resample, mp3], preprocessing=(0.1, 2.0))
+    probabilities, sizes = estimator.predict(batch, transcription_output=False)
+    for row, size, sample in zip(probabilities[..., 0], sizes, batch, strict=True):
+        defended = mp3.transform(resample.transform(sample[None]))[0]
+        close(row[: len(sample)], (defended - 0.1) / 2)
+        assert size == 900
+    equal = object_array([WAVES[0], WAVES[1]])  # NumPy stacks no others, nor does ART's loss_gradient
+    found = estimator.loss_gradient(equal, np.array(["A", "B"]))
+    at_seen = (mp3.transform(resample.transform(WAVES)) - 0.1) / 2 / 2 / 2
+    expected = resample.estimate_gradient(WAVES, mp3.estimate_gradient(WAVES, at_seen))
+    close(np.stack(list(found)), expected)
+
+
+def test_the_gradient_of_deep_speech_is_that_of_its_own_draw():
+    ours, again = same_noise()
+    squeeze = FeatureSqueezing((-1, 1), 3, gradient="soft")
+    moved = again.transform(WAVES)
+    expected = squeeze.estimate_gradient(moved, squeeze.transform(moved) / 2)
+    close(deep_speech([ours, squeeze]).loss_gradient(WAVES, np.array(["A", "B"])), expected)
+
+
+def espresso(defences):
+    torch = pytest.importorskip("torch")
+    from art.estimators.pytorch import PyTorchEstimator
+    from art.estimators.speech_recognition import PyTorchEspresso
+
+    class Recogniser(PyTorchEspresso):
+        def __init__(self):
+            PyTorchEstimator.__init__(
+                self,
+                device_type="cpu",
+                model=None,
+                clip_values=(-1, 1),
+                channels_first=None,
+                preprocessing_defences=defences,
+                preprocessing=None,
+            )
+            self._model = self._models = torch.nn.Module()
+            self.criterion = lambda model, batch: ((batch["net_input"]["src_tokens"] ** 2).sum() / 2, 0, 0)
+            self.task = SimpleNamespace(inference_step=lambda generator, models, batch: self.heard(batch))
+            self.esp_args = SimpleNamespace(nbest=1)
+            self.generator = SimpleNamespace(symbols_to_strip_from_output=())
+            self.dictionary = SimpleNamespace(string=lambda tokens, **kwargs: str(tokens.tolist()))
+            self.bpe = SimpleNamespace(decode=lambda text: text)
+
+        def heard(self, batch):
+            return [[{"tokens": row.sum() * 100}] for row in batch["net_input"]["src_tokens"]]
+
+        def _transform_model_input(self, x, y=None, compute_gradient=False):
+            rows = torch.stack([torch.tensor(row) for row in x])[..., None]
+            lengths = torch.full((len(x),), rows.shape[1])
+            net_input = {"src_tokens": rows.requires_grad_(compute_gradient), "src_lengths": lengths}
+            return {"net_input": net_input}, np.arange(len(x))
+
+    return Recogniser()
+
+
+@pytest.mark.parametrize("defences", [SHIFTED[:1], SHIFTED], ids=["one", "two"])
+def test_espresso(defences):
+    """It passes object arrays, and takes gradients with one axis more."""
+    if len(defences) > 1:
+        defences = [Resample(16000, 8000, restore=True), Mp3Compression(16000, full_scale=1.0)]
+    estimator, batch = espresso(defences), object_array(list(WAVES))
+    seen = points(defences, WAVES)[-1]
+    heard = [float(text) for text in estimator.predict(WAVES)]
+    np.testing.assert_allclose(heard, 100 * seen.sum(axis=1), atol=1)
+    found = estimator.loss_gradient(batch, np.array(["A", "B"]))
+    close(np.stack(list(found)).astype(np.float32), pulled_back(defences, WAVES, seen))
+
+
+def test_smoothed_labels_are_refused_by_speech_recognisers():
+    for make in (deep_speech, espresso):
+        with pytest.raises(ValueError, match="must not hold LabelSmoothing.*transcriptions"):
+            make([LabelSmoothing()])
