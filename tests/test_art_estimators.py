@@ -22,6 +22,7 @@ from preshield import (
     JpegCompression,
     LabelSmoothing,
     Mp3Compression,
+    Preprocessor,
     Resample,
     SpatialSmoothing,
     ThermometerEncoding,
@@ -782,3 +783,724 @@ def test_smoothed_labels_are_refused_by_speech_recognisers():
     for make in (deep_speech, espresso):
         with pytest.raises(ValueError, match="must not hold LabelSmoothing.*transcriptions"):
             make([LabelSmoothing()])
+
+
+# Classifiers of ART whose gradients have a way of their own, with the linear model of tests/test_art.py
+
+
+def hugging_face(defences, **kwargs):
+    torch = pytest.importorskip("torch")
+    from art.estimators.classification.hugging_face import HuggingFaceClassifierPyTorch
+
+    inner = pytorch(defences).model  # with the weights of the closed form
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return SimpleNamespace(logits=self.inner(x))
+
+    return HuggingFaceClassifierPyTorch(
+        Model(),
+        torch.nn.CrossEntropyLoss(reduction="sum"),
+        model_shape(defences, IMAGES),
+        3,
+        clip_values=(0, 1),
+        preprocessing_defences=defences,
+        device_type="cpu",
+        **kwargs,
+    )
+
+
+def jax_classifier(defences):
+    jax = pytest.importorskip("jax")
+    from art.experimental.estimators.classification import JaxClassifier
+
+    def scores(w, x):
+        return x.reshape(len(x), -1) @ w
+
+    def loss(w, x, y):
+        return -(y * jax.nn.log_softmax(scores(w, x))).sum()
+
+    return JaxClassifier(
+        weights(model_shape(defences, IMAGES)),
+        scores,
+        loss,
+        lambda w, x, y: w - 0.1 * jax.grad(loss)(w, x, y),
+        IMAGES.shape[1:],
+        3,
+        preprocessing_defences=defences,
+    )
+
+
+CLASSIFIERS = pytest.mark.parametrize("make", [pytorch, tensorflow, keras, hugging_face, jax_classifier])
+LISTS = {"one": [median()], "two": TWO, "shape": [ThermometerEncoding((0, 1), 4), soft()]}
+EACH_LIST = pytest.mark.parametrize("defences", LISTS.values(), ids=LISTS)
+
+
+@CLASSIFIERS
+@EACH_LIST
+def test_classifiers(make, defences):
+    """The chain rule, in every list; JAX has no gradient of classes in ART."""
+    classifier = make(defences)
+    close(classifier.predict(IMAGES), logits(defences, IMAGES))
+    close(classifier.loss_gradient(IMAGES, Y), loss_gradient(defences, IMAGES, Y))
+    if make is jax_classifier:
+        with pytest.raises(NotImplementedError):
+            classifier.class_gradient(IMAGES)
+        return
+    expected = class_gradient(defences, IMAGES)
+    close(classifier.class_gradient(IMAGES), expected)
+    close(classifier.class_gradient(IMAGES, 1), expected[:, 1:2])
+    close(classifier.class_gradient(IMAGES, LABELS), expected[np.arange(4), LABELS][:, None])
+    assert np.abs(expected).max() > 0.1
+
+
+@CLASSIFIERS
+def test_the_gradient_of_a_classifier_is_that_of_its_own_draw(make):
+    """Twice, and of the classes: each call draws anew, once for its two passes."""
+    ours, again = same_noise()
+    classifier = make([ours, soft()])
+    close(classifier.loss_gradient(IMAGES, Y), loss_gradient([soft()], again.transform(IMAGES), Y))
+    close(classifier.loss_gradient(IMAGES, Y), loss_gradient([soft()], again.transform(IMAGES), Y))
+    if make is not jax_classifier:
+        close(classifier.class_gradient(IMAGES), class_gradient([soft()], again.transform(IMAGES)))
+
+
+@pytest.mark.parametrize("make", [keras, tensorflow])
+def test_what_art_does_to_the_classifier_in_a_gradient_stays(make):
+    """The list is still there, and so is what ART keeps with the object."""
+    classifier = make(TWO)
+    before = {name: value for name, value in vars(classifier).items() if name != "preprocessing_operations"}
+    operations = list(classifier.preprocessing_operations)
+    classifier.class_gradient(IMAGES)
+    assert classifier.preprocessing_operations == operations
+    assert {name: vars(classifier)[name] for name in before} == before
+    assert hasattr(classifier, "all_framework_preprocessing") == (make is tensorflow)
+
+
+def test_tensorflow_gradients_of_a_tensor():
+    tf = pytest.importorskip("tensorflow")
+    close(tensorflow(TWO).class_gradient(tf.constant(IMAGES)), class_gradient(TWO, IMAGES))
+
+
+@pytest.mark.parametrize("make", [pytorch, hugging_face])
+@pytest.mark.parametrize("defences", [[median()], TWO], ids=["one", "two"])
+def test_the_gradient_between_activations(make, defences):
+    """`custom_loss_gradient`, which the feature collision attack asks for: the layer flattens its input."""
+    torch = pytest.importorskip("torch")
+    classifier, target = make(defences), np.flip(IMAGES, 0).copy()
+    layer = {pytorch: "0", hugging_face: "inner.1"}[make]
+
+    def half_square(difference, p):
+        assert p == 2
+        return (difference**2).sum() / 2
+
+    grad = classifier.custom_loss_gradient(half_square, IMAGES, target, layer)
+    difference = points(defences, IMAGES)[-1] - points(defences, target)[-1]
+    close(grad, pulled_back(defences, IMAGES, difference))
+    hooks = sum(len(module._forward_hooks) for module in classifier.model.modules())
+    classifier.custom_loss_gradient(half_square, IMAGES, target, layer)
+    if make is pytorch:  # a hook for each call would keep each batch
+        assert sum(len(module._forward_hooks) for module in classifier.model.modules()) == hooks
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("kind", ["LogisticRegression", "SVC", "LinearSVC"])
+@pytest.mark.parametrize("two", [False, True], ids=["one", "two"])
+def test_scikit_learn_classifiers(kind, two):
+    """ART's own answers at the defended samples, pulled back; the median is not its own square."""
+    from art.estimators.classification import scikitlearn as module
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.svm import SVC, LinearSVC
+
+    rng = np.random.default_rng(3)
+    train, y = rng.random((60, 8)), rng.integers(0, 3, 60)
+    model = {"LogisticRegression": LogisticRegression(C=100), "SVC": SVC(), "LinearSVC": LinearSVC()}[kind]
+    model.fit(train, y)
+    model.probability = False  # scikit-learn 1.9 has a word there, which ART takes for True
+    cls = {"LogisticRegression": module.ScikitlearnLogisticRegression}.get(kind, module.ScikitlearnSVC)
+    ours, again = same_noise()
+    rows = rng.random((4, 8))
+    squeeze = FeatureSqueezing((0, 1), 2, gradient="soft")
+    defences = [ours, squeeze] if two else [squeeze]
+    classifier, plain = cls(model, preprocessing_defences=defences), cls(model)
+    for method, argument in (("loss_gradient", Y), ("class_gradient", None), ("class_gradient", 1)):
+        moved = again.transform(rows) if two else rows
+        seen = squeeze.transform(moved)
+        expected = squeeze.estimate_gradient(moved, getattr(plain, method)(seen, argument))
+        close(getattr(classifier, method)(rows, argument), expected)
+        assert np.abs(expected).max() > 1e-3
+    seen = squeeze.transform(again.transform(rows) if two else rows)
+    close(classifier.predict(rows), plain.predict(seen))
+
+
+def test_scikit_learn_logistic_regression_is_not_defended_twice():
+    """Smoothing rows of one channel twice is another thing than once; ART's `predict` inside defends again."""
+    from art.estimators.classification.scikitlearn import ScikitlearnLogisticRegression
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(3)
+    model = LogisticRegression(C=100).fit(rng.random((60, 8)), rng.integers(0, 3, 60))
+    shrink = Shrink()
+    classifier, rows = (
+        ScikitlearnLogisticRegression(model, preprocessing_defences=[shrink]),
+        rng.random((4, 8)),
+    )
+    error = model.predict_proba(rows / 2) - Y
+    close(classifier.loss_gradient(rows, Y), error @ model.coef_ / 3 / 2)
+
+
+class Shrink(Preprocessor):
+    """Half of everything: the plainest defence whose square is not itself."""
+
+    domains = ("image", "features")
+    gradient_kind = "exact"
+
+    def __init__(self, apply_fit=False):
+        self.apply_fit = apply_fit
+
+    def _transform(self, x, draw):
+        return x / 2
+
+    def _gradient(self, x, grad, draw):
+        return grad / 2
+
+
+TREES = {
+    "ScikitlearnDecisionTreeClassifier": ("tree", "DecisionTreeClassifier"),
+    "ScikitlearnExtraTreeClassifier": ("tree", "ExtraTreeClassifier"),
+    "ScikitlearnAdaBoostClassifier": ("ensemble", "AdaBoostClassifier"),
+    "ScikitlearnBaggingClassifier": ("ensemble", "BaggingClassifier"),
+    "ScikitlearnExtraTreesClassifier": ("ensemble", "ExtraTreesClassifier"),
+    "ScikitlearnGradientBoostingClassifier": ("ensemble", "GradientBoostingClassifier"),
+    "ScikitlearnRandomForestClassifier": ("ensemble", "RandomForestClassifier"),
+    "ScikitlearnGaussianNB": ("naive_bayes", "GaussianNB"),
+    "ScikitlearnClassifier": ("neighbors", "KNeighborsClassifier"),
+}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_scikit_learn_models_without_gradients(name):
+    """`fit` and `predict` behind two defences are those of the model on what is defended."""
+    from importlib import import_module
+
+    from art.estimators.classification import scikitlearn as module
+
+    place, model = TREES[name]
+    make = getattr(import_module(f"sklearn.{place}"), model)
+    options = {"random_state": 0} if "random_state" in make().get_params() else {}
+    rng = np.random.default_rng(3)
+    x, y = rng.random((60, 8)), rng.integers(0, 3, 60)
+    defences = [FeatureSqueezing((0, 1), 2, apply_fit=True), Shrink(apply_fit=True)]
+    classifier = getattr(module, name)(make(**options), preprocessing_defences=defences)
+    classifier.fit(x, np.eye(3)[y])
+    seen = (np.rint(x * 3) / 3 / 2).astype(np.float32)
+    close(classifier.predict(x), make(**options).fit(seen, y).predict_proba(seen))
+
+
+# Packages that may not be installed
+
+
+class Trees:
+    """A model that returns the first two columns, and keeps what it was trained on."""
+
+    classes_ = np.arange(2)
+    _Booster__num_class = 2
+
+    def fit(self, x, y, **kwargs):
+        self.trained = x, y
+
+    def predict_proba(self, x):
+        return np.asarray(x)[:, :2]
+
+    predict = predict_proba
+
+    def num_feature(self):
+        return 8
+
+
+TREE_PACKAGES = {
+    "XGBoostClassifier": ("xgboost", {"XGBClassifier": Trees, "Booster": type("Booster", (), {})}),
+    "CatBoostARTClassifier": ("catboost.core", {"CatBoostClassifier": Trees}),
+    "LightGBMClassifier": ("lightgbm", {"Booster": Trees}),
+}
+
+
+@pytest.mark.parametrize("name", TREE_PACKAGES)
+def test_boosted_trees(monkeypatch, name):
+    place, names = TREE_PACKAGES[name]
+    for package in (place.split(".")[0], place):
+        monkeypatch.setitem(sys.modules, package, ModuleType(package))
+    vars(sys.modules[place]).update(names)
+    import art.estimators.classification as module
+
+    defences = [FeatureSqueezing((0, 1), 2, apply_fit=True), Shrink(apply_fit=True), noise()]
+    options = {} if name == "LightGBMClassifier" else {"nb_features": 8}
+    if name == "XGBoostClassifier":
+        options["nb_classes"] = 2
+    classifier = getattr(module, name)(Trees(), preprocessing_defences=defences[:2], **options)
+    x = np.random.default_rng(3).random((6, 8))
+    seen = np.rint(x * 3) / 3 / 2
+    close(classifier.predict(x), seen[:, :2])
+    if name == "LightGBMClassifier":
+        with pytest.raises(NotImplementedError):
+            classifier.fit(x, np.zeros(6))
+    else:
+        classifier.fit(x, np.arange(6))
+        close(classifier.model.trained[0], seen)
+        np.testing.assert_array_equal(classifier.model.trained[1], np.arange(6))
+
+
+def test_gaussian_processes(monkeypatch):
+    """ART takes a difference of predictions, defended once and twice, times the step of 1e-4 or 1e-5."""
+    w = np.random.default_rng(1).random(5)
+
+    class Process:
+        def predict(self, x):
+            return [x @ w]
+
+        def predict_noiseless(self, x):
+            return [x @ w, x @ w]
+
+    monkeypatch.setitem(sys.modules, "GPy", ModuleType("GPy"))
+    monkeypatch.setitem(sys.modules, "GPy.models", ModuleType("GPy.models"))
+    sys.modules["GPy.models"].GPClassification = Process
+    from art.estimators.classification import GPyGaussianProcessClassifier
+
+    x, y = np.random.default_rng(2).random((3, 5)), np.eye(2)[[0, 1, 0]]
+    squeeze = FeatureSqueezing((0, 1), 2, gradient="soft")
+    defences = [squeeze, Shrink()]
+    classifier = GPyGaussianProcessClassifier(Process(), preprocessing_defences=defences)
+    seen = squeeze.transform(x) / 2
+    close(classifier.predict(x)[:, 0], seen @ w)
+    close(classifier.predict_uncertainty(x), seen @ w)
+    at_seen = np.stack([np.tile(w, (3, 1)), np.tile(-w, (3, 1))], axis=1)
+    expected = squeeze.estimate_gradient(x, at_seen / 2)
+    close(classifier.class_gradient(x) / 1e-4**2, expected, atol=1e-3)
+    close(classifier.class_gradient(x, 1) / 1e-4**2, expected[:, 1:], atol=1e-3)
+    of_loss = -expected[np.arange(3), y.argmax(axis=1)]
+    close(classifier.loss_gradient(x, y) / 1e-5**2, of_loss, atol=1e-2)
+    assert np.abs(expected).max() > 0.1
+
+
+# Regressors
+
+
+def test_pytorch_regressor():
+    """A linear model with half the squared error, summed."""
+    torch = pytest.importorskip("torch")
+    from art.estimators.regression.pytorch import PyTorchRegressor
+
+    w = weights(IMAGES.shape[1:])[:, :1]
+    layer = torch.nn.Linear(90, 1, bias=False)
+    layer.weight.data = torch.tensor(w.T)
+    model = torch.nn.Sequential(torch.nn.Flatten(), layer)
+    ours, again = same_noise()
+    defences = [ours, soft()]
+    estimator = PyTorchRegressor(
+        model,
+        lambda found, wanted: ((found - wanted) ** 2).sum() / 2,
+        IMAGES.shape[1:],
+        clip_values=(0, 1),
+        preprocessing_defences=defences,
+        device_type="cpu",
+    )
+    y = np.arange(4, dtype=np.float32)
+    moved = again.transform(IMAGES)
+    found = estimator.loss_gradient(IMAGES, y)
+    value = soft().transform(moved).reshape(4, -1) @ w
+    grad = ((value - y[:, None]) @ w.T).reshape(IMAGES.shape)
+    close(found, soft().estimate_gradient(moved, grad))
+    close(estimator.predict(IMAGES), soft().transform(again.transform(IMAGES)).reshape(4, -1) @ w)
+
+    def half_square(difference, p):
+        return (difference**2).sum() / 2
+
+    estimator.set_params(preprocessing_defences=[Shrink()])
+    grad = estimator.custom_loss_gradient(half_square, IMAGES, np.zeros_like(IMAGES), "0")
+    close(grad, IMAGES / 4)
+
+
+def test_keras_regressor():
+    """ART's does not run on Keras 3, whose backend has no `placeholder`; so without its constructor's graph."""
+    pytest.importorskip("tensorflow")
+    from art.estimators.regression.keras import KerasRegressor
+
+    class Regressor(KerasRegressor):
+        def _initialize_params(self, model, input_layer, output_layer):
+            self._input_shape = IMAGES.shape[1:]
+            self._loss_gradients = lambda batch: [2 * batch[0]]
+
+    model = keras_model([])
+    ours, again = same_noise()
+    estimator = Regressor(model, preprocessing_defences=[ours, soft()])
+    moved = again.transform(IMAGES)
+    expected = soft().estimate_gradient(moved, 2 * soft().transform(moved))
+    close(estimator.loss_gradient(IMAGES, np.zeros(4)), expected)
+    expected = logits([soft()], again.transform(IMAGES))
+    close(estimator.predict(IMAGES), expected)
+
+
+@pytest.mark.parametrize("name", ["ScikitlearnRegressor", "ScikitlearnDecisionTreeRegressor"])
+def test_scikit_learn_regressors(name):
+    from art.estimators.regression import scikitlearn as module
+    from sklearn.tree import DecisionTreeRegressor
+
+    rng = np.random.default_rng(3)
+    x, y = rng.random((60, 8)), rng.random(60)
+    defences = [FeatureSqueezing((0, 1), 2, apply_fit=True), Shrink(apply_fit=True)]
+    estimator = getattr(module, name)(DecisionTreeRegressor(random_state=0), preprocessing_defences=defences)
+    estimator.fit(x, y)
+    seen = (np.rint(x * 3) / 3 / 2).astype(np.float32)
+    close(estimator.predict(x), DecisionTreeRegressor(random_state=0).fit(seen, y).predict(seen))
+
+
+def test_black_boxes():
+    from art.estimators.classification import BlackBoxClassifierNeuralNetwork
+    from art.estimators.regression import BlackBoxRegressor
+
+    defences = [median(), soft()]
+    seen = points(defences, IMAGES)[-1].reshape(4, -1)
+    regressor = BlackBoxRegressor(
+        lambda x: x.reshape(len(x), -1).sum(axis=1), IMAGES.shape[1:], preprocessing_defences=defences
+    )
+    close(regressor.predict(IMAGES), seen.sum(axis=1))
+    network = BlackBoxClassifierNeuralNetwork(
+        lambda x: x.reshape(len(x), -1)[:, :3], IMAGES.shape[1:], 3, preprocessing_defences=defences
+    )
+    close(network.predict(IMAGES), seen[:, :3])
+    close(black_box(defences).predict(IMAGES), logits(defences, IMAGES))
+
+
+def test_smoothed_labels_are_refused_by_regressors():
+    from art.estimators.regression import BlackBoxRegressor
+
+    with pytest.raises(ValueError, match="must not hold LabelSmoothing.*labels there are values"):
+        BlackBoxRegressor(len, (3,), preprocessing_defences=[LabelSmoothing()])
+
+
+# Estimators that hold estimators
+
+
+def test_ensembles_and_detectors_of_attacks_refuse_defences_and_take_defended_members():
+    pytest.importorskip("tensorflow")
+    from art.estimators.classification import DeepPartitionEnsemble, DetectorClassifier, EnsembleClassifier
+
+    for make in (
+        lambda **kwargs: EnsembleClassifier([keras([])], clip_values=(0, 1), **kwargs),
+        lambda **kwargs: DeepPartitionEnsemble(
+            [keras([])], ensemble_size=1, clip_values=(0, 1), channels_first=False, **kwargs
+        ),
+        lambda **kwargs: DetectorClassifier(keras([]), keras([]), **kwargs),
+    ):
+        make()
+        with pytest.raises(NotImplementedError, match="not applicable in this classifier"):
+            make(preprocessing_defences=[median()])
+    ensemble = EnsembleClassifier([keras(TWO), keras([soft()])], clip_values=(0, 1))
+    close(ensemble.predict(IMAGES), (logits(TWO, IMAGES) + logits([soft()], IMAGES)) / 2)
+    expected = (loss_gradient(TWO, IMAGES, Y) + loss_gradient([soft()], IMAGES, Y)) / 2
+    close(ensemble.loss_gradient(IMAGES, Y), expected)
+    expected = (class_gradient(TWO, IMAGES) + class_gradient([soft()], IMAGES)) / 2
+    close(ensemble.class_gradient(IMAGES), expected)
+
+
+def test_query_efficient_gradients_of_a_defended_classifier():
+    """Differences of predictions: what they pass through is differentiated, whatever it is."""
+    from art.estimators.classification import (
+        BlackBoxClassifier,
+        QueryEfficientGradientEstimationClassifier,
+    )
+
+    def predict(x):
+        half = 0.5 + 0.5 * np.tanh(x.sum(axis=1, keepdims=True))
+        return np.hstack([half, 1 - half])
+
+    plain = BlackBoxClassifier(lambda x: predict(x / 2), (3,), 2, clip_values=(-1, 1))
+    defended = BlackBoxClassifier(predict, (3,), 2, clip_values=(-1, 1), preprocessing_defences=[Shrink()])
+    x, y = np.random.default_rng(2).random((2, 3)) / 2, np.eye(2)
+    found = []
+    for classifier in (plain, defended):
+        np.random.seed(0)
+        found.append(QueryEfficientGradientEstimationClassifier(classifier, 20, 0.01).loss_gradient(x, y))
+    close(*found)
+
+
+# Certificates
+
+
+def smoothing(backend, name, defences, **kwargs):
+    """A smoothed classifier with the linear model, and noise of scale 0 unless told otherwise."""
+    common = dict(
+        nb_classes=3,
+        clip_values=(0, 1),
+        preprocessing_defences=defences,
+        sample_size=4,
+        scale=0.0,
+    )
+    if backend == "torch":
+        torch = pytest.importorskip("torch")
+        model = pytorch(defences or []).model
+        common.update(
+            loss=torch.nn.CrossEntropyLoss(reduction="sum"),
+            optimizer=torch.optim.SGD(model.parameters(), 0.1),
+            input_shape=IMAGES.shape[1:],
+            device_type="cpu",
+        )
+    else:
+        pytest.importorskip("tensorflow")
+        model = keras_model(defences or [])
+        common.update(loss_object=model.loss, optimizer=model.optimizer, input_shape=IMAGES.shape[1:])
+    import art.estimators.certification.randomized_smoothing as module
+
+    return getattr(module, name)(model=model, **{**common, **kwargs})
+
+
+SMOOTHED = [
+    ("torch", "PyTorchRandomizedSmoothing"),
+    ("torch", "PyTorchMACER"),
+    ("torch", "PyTorchSmoothAdv"),
+    ("torch", "PyTorchSmoothMix"),
+    ("tensorflow", "TensorFlowV2RandomizedSmoothing"),
+    ("tensorflow", "TensorFlowV2MACER"),
+    ("tensorflow", "TensorFlowV2SmoothAdv"),
+]
+ORDER_OF_NOISE = "ignore:\\s*With the current backend:UserWarning"
+
+
+@pytest.mark.filterwarnings(ORDER_OF_NOISE)
+@pytest.mark.parametrize(("backend", "name"), SMOOTHED, ids=[name for _, name in SMOOTHED])
+def test_randomized_smoothing(backend, name):
+    classifier = smoothing(backend, name, TWO)
+    counts = classifier.predict(IMAGES, is_abstain=False)
+    np.testing.assert_array_equal(counts.argmax(axis=1), logits(TWO, IMAGES).argmax(axis=1))
+    close(classifier.loss_gradient(IMAGES, Y), loss_gradient(TWO, IMAGES, Y))
+    found = classifier.loss_gradient(IMAGES, Y, sampling=True)
+    close(found, loss_gradient(TWO, IMAGES, Y) / 4)  # a mean over the batch
+    ours, again = same_noise()
+    classifier = smoothing(backend, name, [ours, soft()], clip_values=(-9, 9))  # ART clips once more
+    found = classifier.loss_gradient(IMAGES, Y, sampling=True)
+    close(found, loss_gradient([soft()], again.transform(IMAGES), Y) / 4)
+
+
+@pytest.mark.filterwarnings(ORDER_OF_NOISE)
+def test_randomized_smoothing_of_a_defended_classifier():
+    pytest.importorskip("tensorflow")
+    from art.estimators.certification.randomized_smoothing import NumpyRandomizedSmoothing
+
+    classifier = NumpyRandomizedSmoothing(keras(TWO), 4, 0.0)
+    counts = classifier.predict(IMAGES, is_abstain=False)
+    np.testing.assert_array_equal(counts.argmax(axis=1), logits(TWO, IMAGES).argmax(axis=1))
+    close(classifier.loss_gradient(IMAGES, Y), loss_gradient(TWO, IMAGES, Y))
+    close(classifier.class_gradient(IMAGES), class_gradient(TWO, IMAGES))
+
+
+@pytest.mark.filterwarnings("ignore:\\s*This estimator does not support networks:UserWarning")
+@pytest.mark.parametrize("name", ["PytorchDeepZ", "PyTorchIBPClassifier"])
+def test_certificates_that_would_not_hold_are_refused(name):
+    torch = pytest.importorskip("torch")
+    from art.estimators.certification import deep_z, interval
+
+    cls = getattr(deep_z, name, None) or getattr(interval, name)
+
+    def make(defences):
+        model = torch.nn.Sequential(torch.nn.Linear(8, 3))
+        loss = torch.nn.CrossEntropyLoss()
+        return cls(model, loss, (8,), 3, preprocessing_defences=defences, device_type="cpu")
+
+    for defences in ([Shrink()], [Chain([Shrink()])], [noise()]):
+        with pytest.raises(
+            ValueError, match=rf"of {name} must not hold.*pass apply_predict=False, or certify"
+        ):
+            make(defences)
+    squeeze = FeatureSqueezing((0, 1), 1, apply_fit=True, apply_predict=False)
+    classifier, x = make([squeeze]), np.random.default_rng(0).random((4, 8), dtype=np.float32)
+    close(classifier.apply_preprocessing(x, Y, fit=True)[0], np.rint(x))
+    close(classifier.apply_preprocessing(x, Y, fit=False)[0], x)
+
+
+def derandomized(backend, defences):
+    options = dict(
+        nb_classes=3,
+        ablation_type="column",
+        ablation_size=2,
+        threshold=0.3,
+        logits=True,
+        preprocessing_defences=defences,
+        clip_values=(0, 1),
+    )
+    if backend == "torch":
+        torch = pytest.importorskip("torch")
+        from art.estimators.certification.derandomized_smoothing import PyTorchDeRandomizedSmoothing
+
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(6 * 6 * 6, 3))
+        loss = torch.nn.CrossEntropyLoss()
+        return PyTorchDeRandomizedSmoothing(
+            model, loss, (3, 6, 6), algorithm="levine2020", device_type="cpu", **options
+        )
+    tf = pytest.importorskip("tensorflow")
+    from art.estimators.certification.derandomized_smoothing import TensorFlowV2DeRandomizedSmoothing
+
+    tf.keras.utils.set_random_seed(0)
+    layers = [tf.keras.Input((6, 6, 6)), tf.keras.layers.Flatten(), tf.keras.layers.Dense(3)]
+    return TensorFlowV2DeRandomizedSmoothing(tf.keras.Sequential(layers), input_shape=(6, 6, 3), **options)
+
+
+@pytest.mark.parametrize("backend", ["torch", "tensorflow"])
+def test_derandomized_smoothing(backend):
+    """`predict` defends each ablated image, which the certificate allows; `eval_and_certify` would not."""
+    x = np.random.default_rng(0).random((2, 6, 6, 3)).astype(np.float32)
+    x = np.ascontiguousarray(np.moveaxis(x, -1, 1)) if backend == "torch" else x
+    classifier, plain = derandomized(backend, [Shrink()]), derandomized(backend, None)
+    counts, whole = np.zeros((2, 3)), np.zeros((2, 3))
+    for column in range(6):
+        ablated = plain.ablator.forward(x.copy(), column_pos=column)
+        of_half = plain.ablator.forward(x / 2, column_pos=column)
+        scores = (
+            plain._model(one)[-1] if backend == "torch" else plain.model(one)
+            for one in (ablated / 2, of_half)
+        )
+        votes = [softmax(np.asarray(one.detach() if backend == "torch" else one)) >= 0.3 for one in scores]
+        counts, whole = counts + votes[0], whole + votes[1]
+    np.testing.assert_array_equal(classifier.predict(x), counts)
+    assert (counts != whole).any()
+    labels = np.array([0, 1])
+    with pytest.raises(ValueError, match=r"must be empty for eval_and_certify.*ablator\.certify"):
+        classifier.eval_and_certify(x, labels, size_to_certify=1, verbose=False)
+    assert len(classifier.ablator.certify(classifier.predict(x), 1, labels)[0]) == 2  # as the message says
+    plain.eval_and_certify(x, np.eye(3)[labels], size_to_certify=1, verbose=False)
+
+
+# Generators and poisoning
+
+
+def test_a_generator_of_art_never_applies_its_defences_so_it_refuses_them():
+    pytest.importorskip("tensorflow")
+    from art.estimators.generation import TensorFlowV2Generator
+
+    with pytest.raises(
+        ValueError, match="of TensorFlowV2Generator must not hold.*put them into the estimator"
+    ):
+        TensorFlowV2Generator(2, object(), preprocessing_defences=[median()])
+    TensorFlowV2Generator(2, object(), preprocessing_defences=[median(apply_predict=False)])
+
+
+def test_neural_cleanse():
+    """Its gradients call themselves in ART 1.20, whatever the defences."""
+    pytest.importorskip("tensorflow")
+    from art.estimators.poison_mitigation import KerasNeuralCleanse
+
+    classifier = KerasNeuralCleanse(keras_model(TWO), use_logits=True, preprocessing_defences=TWO)
+    close(classifier.predict(IMAGES), logits(TWO, IMAGES))
+
+
+# ART's own defences in one list with ours
+
+
+def torch_operation(kind):
+    """An operation of ART in torch, and what it makes of a batch; channels first."""
+    if kind == "cutout":
+        from art.defences.preprocessor import CutoutPyTorch
+
+        return CutoutPyTorch(3, channels_first=True, apply_predict=True, device_type="cpu")
+    if kind == "resize":
+        from art.preprocessing.image import ImageResizePyTorch
+
+        return ImageResizePyTorch(4, 3, apply_predict=True)
+    from art.preprocessing.expectation_over_transformation.natural_corruptions.brightness.pytorch import (
+        EoTBrightnessPyTorch,
+    )
+
+    return EoTBrightnessPyTorch(1, (0.0, 1.0), (0.1, 0.1), apply_fit=True)
+
+
+FIRST_CHANNELS = np.ascontiguousarray(np.moveaxis(IMAGES, -1, 1))
+
+
+def start_again():
+    """The generators from which ART draws."""
+    np.random.seed(1)
+    sys.modules["torch"].manual_seed(1)
+
+
+@pytest.mark.parametrize("kind", ["cutout", "resize", "brightness"])
+def test_arts_torch_operations_in_a_list_with_ours(kind, monkeypatch):
+    """`predict`, gradients and `fit`, with ART's operation first and last."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(INTER_LINEAR=1))  # ART imports it with the rest
+    operation = torch_operation(kind)
+    smooth = SpatialSmoothing(3, channels_first=True, gradient="exact", apply_fit=True)
+    for defences in ([operation, smooth], [smooth, operation]):
+        start_again()
+        leaf = x = torch.tensor(FIRST_CHANNELS, requires_grad=True)
+        for defence in defences:
+            x = defence.forward(x)[0]
+        seen = x.detach().numpy()
+        classifier = pytorch([], like=seen)
+        x.backward(torch.tensor(classifier.loss_gradient(seen, Y)))
+        classifier.set_params(preprocessing_defences=defences)
+        assert classifier.all_framework_preprocessing
+        start_again()
+        close(classifier.predict(FIRST_CHANNELS), seen.reshape(4, -1) @ weights(seen.shape[1:]))
+        start_again()
+        close(classifier.loss_gradient(FIRST_CHANNELS, Y), leaf.grad.numpy())
+        assert np.abs(leaf.grad.numpy()).max() > 0.1
+        start_again()
+        classifier.fit(FIRST_CHANNELS, Y, batch_size=4, nb_epochs=1)
+        for got, expected in zip(trained(classifier), one_step(seen, Y), strict=True):
+            close(got, expected)
+
+
+def test_arts_mixup_in_a_list_with_ours():
+    """For training; its mixed labels reach the loss."""
+    pytest.importorskip("torch")
+    from art.defences.preprocessor import MixupPyTorch
+
+    smooth, mixup = median(apply_fit=True), MixupPyTorch(3, device_type="cpu")
+    classifier = pytorch([smooth, mixup])
+    close(classifier.loss_gradient(IMAGES, Y), loss_gradient([smooth], IMAGES, Y))
+    start_again()
+    x, y = mixup(smooth.transform(IMAGES), Y)
+    start_again()
+    seen = {}
+    classifier._loss = lambda found, wanted: seen.update(y=wanted) or (found * 0).sum()
+    classifier._reduce_labels = False
+    classifier.fit(IMAGES, Y, batch_size=4, nb_epochs=1)
+    assert np.abs(y - Y).max() > 0.01
+    close(np.sort(seen["y"].numpy().max(axis=1)), np.sort(y.max(axis=1)))
+
+
+@pytest.mark.parametrize("make", [pytorch, tensorflow, keras, hugging_face])
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_arts_numpy_defences_in_a_list_with_ours(make, ours_first):
+    """Where ART raises NotImplementedError, stage by stage; ART's gradients are those that it declares."""
+    theirs = ArtSmoothing(3, apply_fit=True)
+    defences = [soft(), theirs] if ours_first else [theirs, soft()]
+    classifier = make([])
+    classifier.set_params(preprocessing_defences=defences)
+    first = defences[0](IMAGES)[0]
+    x = defences[1](first)[0]
+    close(classifier.predict(IMAGES), logits([], x))
+    point = IMAGES if ours_first else first
+    expected = soft().estimate_gradient(point, loss_gradient([], x, Y))
+    close(classifier.loss_gradient(IMAGES, Y), expected)
+    close(classifier.class_gradient(IMAGES), soft().estimate_gradient(point, class_gradient([], x)))
+    assert np.abs(expected - loss_gradient([], x, Y)).max() > 0.1
+    if make is not hugging_face:
+        classifier.fit(IMAGES, Y, batch_size=4, nb_epochs=1)
+        for got, wanted in zip(trained(classifier), one_step(theirs(IMAGES)[0], Y), strict=True):
+            close(got, wanted)
+
+
+@pytest.mark.parametrize("make", [pytorch, tensorflow, keras])
+def test_recordings_of_different_lengths_with_arts_standardisation(make):
+    """And in a list of two."""
+    resample, mp3 = Resample(16000, 8000), Mp3Compression(8000, full_scale=1.0)
+    samples = [SOUNDS[0], SOUNDS[1, :500]]
+    classifier = make([resample, mp3], preprocessing=(0.5, 2.0))
+    found, _ = classifier._apply_preprocessing(object_array(samples), None, fit=False)
+    for result, sample in zip(found, samples, strict=True):
+        close(result, (mp3.transform(resample.transform(sample[None]))[0] - 0.5) / 2)
