@@ -26,8 +26,7 @@ class Chain(Preprocessor):
     """Apply several defences one after the other.
 
     What a stage receives is kept until the backward pass, so the gradient obeys the chain rule at the very
-    points that the forward pass visited, through changes of shape too. ART's own lists hand the original
-    input to every stage in some classifiers; a chain in a list of one is exact in all of them.
+    points that the forward pass visited, through changes of shape too.
 
     Parameters
     ----------

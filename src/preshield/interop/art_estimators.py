@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import wraps
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -99,10 +100,10 @@ def _pass(operation: Any, x: Any, y: Any) -> tuple[Any, Any, Backward]:
     )
 
 
-def _defended(estimator: Any, x: Any, y: Any) -> tuple[Any, Any, Backward]:
-    """What the model receives in prediction, and the way back through the very same pass."""
+def _defended(estimator: Any, x: Any, y: Any, fit: bool = False) -> tuple[Any, Any, Backward]:
+    """What the model receives, and the way back through the very same pass."""
     steps = []
-    for operation in _applied(estimator, fit=False):
+    for operation in _applied(estimator, fit):
         x, y, step = _pass(operation, x, y)
         steps.append(step)
     seen = x
@@ -150,6 +151,22 @@ def _lists(method: Method) -> Method:
         return x, y
 
     return apply_preprocessing
+
+
+def _gradients(method: Method) -> Method:
+    """`_apply_preprocessing_gradient` at the points that the stages saw, for estimators that others write.
+
+    ART hands the original batch to every stage. A stochastic defence draws anew: nothing says which pass this
+    one belongs to.
+    """
+
+    @wraps(method)
+    def apply_preprocessing_gradient(self: Any, x: Any, gradients: Any, fit: bool = False) -> Any:
+        if not _ours(self) or tensors.framework(x) != "numpy" or (_in_one_graph(self) and not _ragged(x)):
+            return method(self, x, gradients, fit)
+        return _defended(self, x, None, fit)[2](gradients)
+
+    return apply_preprocessing_gradient
 
 
 def _at_defended(method: Method, *, where: Callable[[Any], bool] = lambda estimator: True) -> Method:
@@ -278,6 +295,27 @@ def _first_frame(method: Method) -> Method:
     return init
 
 
+def _fit_by_batches(method: Method) -> Method:
+    """`fit_generator` by way of `fit`; ART trains on undefended batches of generators that it knows."""
+
+    @wraps(method)
+    def fit_generator(self: Any, generator: Any, nb_epochs: int = 20, **kwargs: Any) -> None:
+        iterator = getattr(generator, "iterator", None)
+        if iterator is None or not any(defence.apply_fit for defence in _ours(self)):
+            method(self, generator, nb_epochs=nb_epochs, **kwargs)
+            return
+        scheduler = kwargs.pop("scheduler", None)
+        steps = None if generator.size is None else -(-generator.size // generator.batch_size)
+        for epoch in range(nb_epochs):
+            for x, y in islice(iterator, steps):
+                x, y = tensors.to_numpy(x), tensors.to_numpy(y)
+                self.fit(x, y, batch_size=len(x), nb_epochs=1, **kwargs)
+            if scheduler is not None:
+                scheduler(epoch)
+
+    return fit_generator
+
+
 def _fit_defended(method: Method) -> Method:
     """`fit` of XGBoost behind the defences that are for training; ART leaves them out."""
 
@@ -369,22 +407,36 @@ def _refusals(method: Method) -> Method:
 
 CORRECTIONS: dict[str, dict[str, dict[str, Correction]]] = {
     "art.estimators.estimator": {
-        "BaseEstimator": {"_apply_preprocessing": _lists, "_update_preprocessing_operations": _refusals}
+        "BaseEstimator": {"_apply_preprocessing": _lists, "_update_preprocessing_operations": _refusals},
+        "LossGradientsMixin": {"_apply_preprocessing_gradient": _gradients},
     },
-    "art.estimators.pytorch": {"PyTorchEstimator": {"_apply_preprocessing": _lists}},
-    "art.estimators.tensorflow": {"TensorFlowV2Estimator": {"_apply_preprocessing": _lists}},
+    "art.estimators.pytorch": {
+        "PyTorchEstimator": {"_apply_preprocessing": _lists, "_apply_preprocessing_gradient": _gradients}
+    },
+    "art.estimators.tensorflow": {
+        "TensorFlowV2Estimator": {"_apply_preprocessing": _lists, "_apply_preprocessing_gradient": _gradients}
+    },
     "art.estimators.classification.pytorch": {
         "PyTorchClassifier": {
             "loss_gradient": _mixed,
             "class_gradient": _mixed,
             "custom_loss_gradient": _between_activations,
+            "fit_generator": _fit_by_batches,
         }
     },
     "art.estimators.classification.tensorflow": {
-        "TensorFlowV2Classifier": {"loss_gradient": _mixed, "class_gradient": _at_defended}
+        "TensorFlowV2Classifier": {
+            "loss_gradient": _mixed,
+            "class_gradient": _at_defended,
+            "fit_generator": _fit_by_batches,
+        }
     },
     "art.estimators.classification.keras": {
-        "KerasClassifier": {"loss_gradient": _at_defended, "class_gradient": _at_defended}
+        "KerasClassifier": {
+            "loss_gradient": _at_defended,
+            "class_gradient": _at_defended,
+            "fit_generator": _fit_by_batches,
+        }
     },
     "art.estimators.classification.scikitlearn": {
         "ScikitlearnLogisticRegression": {"loss_gradient": _at_defended, "class_gradient": _at_defended},
@@ -395,9 +447,15 @@ CORRECTIONS: dict[str, dict[str, dict[str, Correction]]] = {
     },
     "art.estimators.classification.xgboost": {"XGBoostClassifier": {"fit": _fit_defended}},
     "art.estimators.regression.pytorch": {
-        "PyTorchRegressor": {"loss_gradient": _mixed, "custom_loss_gradient": _between_activations}
+        "PyTorchRegressor": {
+            "loss_gradient": _mixed,
+            "custom_loss_gradient": _between_activations,
+            "fit_generator": _fit_by_batches,
+        }
     },
-    "art.estimators.regression.keras": {"KerasRegressor": {"loss_gradient": _at_defended}},
+    "art.estimators.regression.keras": {
+        "KerasRegressor": {"loss_gradient": _at_defended, "fit_generator": _fit_by_batches}
+    },
     "art.estimators.certification.randomized_smoothing.pytorch": {
         "PyTorchRandomizedSmoothing": {"loss_gradient": _at_defended}
     },
