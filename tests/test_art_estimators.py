@@ -123,6 +123,8 @@ ORDERS = {
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
 def test_the_order_of_imports_makes_no_difference(order):
     """Each corrected method once, a tracker's on top of that of its base."""
+    pytest.importorskip("torch")
+    pytest.importorskip("tensorflow")
     code = f"""
 {order}
 from art.estimators.classification import KerasClassifier, PyTorchClassifier
@@ -150,6 +152,9 @@ def test_every_correction_finds_its_method():
     import importlib
 
     from preshield.interop.art_estimators import CORRECTIONS, REFUSALS
+
+    for package in ("jax", "tensorflow", "torch"):
+        pytest.importorskip(package)
 
     for module, owners in CORRECTIONS.items():
         loaded = importlib.import_module(module)
@@ -1534,6 +1539,59 @@ def test_arts_torch_operations_in_a_list_with_ours(kind, monkeypatch):
             close(got, expected)
 
 
+@pytest.mark.parametrize("kind", ["cutout", "resize"])
+def test_arts_tensorflow_operations_in_a_list_with_ours(kind, monkeypatch):
+    """The same, with gradients of classes; ART's EoT classes for TensorFlow fail by themselves."""
+    tf = pytest.importorskip("tensorflow")
+    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(INTER_LINEAR=1))
+    from art.defences.preprocessor import CutoutTensorFlowV2
+    from art.preprocessing.image import ImageResizeTensorFlowV2
+
+    if kind == "cutout":
+        operation = CutoutTensorFlowV2(3, apply_predict=True)
+    else:
+        operation = ImageResizeTensorFlowV2(4, 3, apply_predict=True)
+
+    def again():
+        np.random.seed(1)
+        tf.random.set_seed(1)
+
+    from art.preprocessing.expectation_over_transformation.natural_corruptions.brightness import (
+        tensorflow as eot,
+    )
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"Can not squeeze"):
+        eot.EoTBrightnessTensorFlow(1, (0.0, 1.0), 0.1).forward(tf.constant(IMAGES))
+    smooth = median(apply_fit=True)
+    for defences in ([operation, smooth], [smooth, operation]):
+        again()
+        x = tf.constant(IMAGES)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            seen = x
+            for defence in defences:
+                seen = defence.forward(seen)[0]
+        classifier = tensorflow([], like=seen.numpy())
+        at_model = (
+            classifier.loss_gradient(seen.numpy(), Y),
+            *np.moveaxis(classifier.class_gradient(seen), 1, 0),
+        )
+        expected = [tape.gradient(seen, x, tf.constant(grad)).numpy() for grad in at_model]
+        classifier.set_params(preprocessing_defences=defences)
+        again()
+        close(classifier.predict(IMAGES), seen.numpy().reshape(4, -1) @ weights(seen.shape[1:]))
+        again()
+        close(classifier.loss_gradient(IMAGES, Y), expected[0])
+        again()
+        close(classifier.class_gradient(IMAGES), np.stack(expected[1:], axis=1))
+        again()
+        close(classifier.class_gradient(IMAGES, 1)[:, 0], expected[2])
+        again()
+        classifier.fit(IMAGES, Y, batch_size=4, nb_epochs=1)
+        for got, wanted in zip(trained(classifier), one_step(seen.numpy(), Y), strict=True):
+            close(got, wanted)
+
+
 def test_arts_mixup_in_a_list_with_ours():
     """For training; its mixed labels reach the loss."""
     pytest.importorskip("torch")
@@ -1573,6 +1631,27 @@ def test_arts_numpy_defences_in_a_list_with_ours(make, ours_first):
         classifier.fit(IMAGES, Y, batch_size=4, nb_epochs=1)
         for got, wanted in zip(trained(classifier), one_step(theirs(IMAGES)[0], Y), strict=True):
             close(got, wanted)
+
+
+@pytest.mark.parametrize(
+    ("make", "defences"),
+    [
+        (pytorch, [Resample(16000, 8000), Resample(8000, 16000)]),
+        (tensorflow, [Resample(16000, 8000), Resample(8000, 16000)]),
+        (keras, [Resample(16000, 8000), Resample(8000, 16000)]),
+        (keras, [Resample(16000, 8000, apply_predict=False)]),
+    ],
+    ids=["pytorch", "tensorflow", "keras", "none applied"],
+)
+def test_numbers_in_an_object_array(make, defences):
+    """Rows of one length are a batch like any other."""
+    rows = np.random.default_rng(3).random((4, 8)).astype(np.float32)
+    classifier = make([], preprocessing=(0.5, 2.0))
+    classifier.set_params(preprocessing_defences=defences)
+    expected = (points([d for d in defences if d.apply_predict], rows)[-1] - 0.5) / 2
+    found, _ = classifier._apply_preprocessing(rows.astype(object), None, fit=False)
+    assert found.shape == (4, 8)
+    close(np.asarray(found, np.float32), expected)
 
 
 @pytest.mark.parametrize("make", [pytorch, tensorflow, keras])

@@ -69,8 +69,13 @@ def _in_one_graph(estimator: Any) -> bool:
     return bool(getattr(estimator, "all_framework_preprocessing", False))
 
 
-def _ragged(x: Any) -> bool:
+def _of_objects(x: Any) -> bool:
     return isinstance(x, np.ndarray) and x.dtype.kind == "O"
+
+
+def _ragged(x: Any) -> bool:
+    """Whether samples may differ in length: an object array of them."""
+    return _of_objects(x) and x.ndim == 1
 
 
 def _apply(operation: Any, x: Any, y: Any) -> tuple[Any, Any]:
@@ -144,7 +149,7 @@ def _lists(method: Method) -> Method:
     @wraps(method)
     def apply_preprocessing(self: Any, x: Any, y: Any, fit: bool = False, **kwargs: Any) -> tuple[Any, Any]:
         mixed = hasattr(self, "all_framework_preprocessing") and not _in_one_graph(self)
-        if not _ours(self) or tensors.framework(x) != "numpy" or not (mixed or _ragged(x)):
+        if not _ours(self) or tensors.framework(x) != "numpy" or not (mixed or _of_objects(x)):
             return method(self, x, y, fit, **kwargs)  # type: ignore[no-any-return]
         for operation in _applied(self, fit):
             x, y = _apply(operation, x, y)
@@ -162,7 +167,8 @@ def _gradients(method: Method) -> Method:
 
     @wraps(method)
     def apply_preprocessing_gradient(self: Any, x: Any, gradients: Any, fit: bool = False) -> Any:
-        if not _ours(self) or tensors.framework(x) != "numpy" or (_in_one_graph(self) and not _ragged(x)):
+        in_a_graph = _in_one_graph(self) and not _of_objects(x)
+        if not _ours(self) or tensors.framework(x) != "numpy" or in_a_graph:
             return method(self, x, gradients, fit)
         return _defended(self, x, None, fit)[2](gradients)
 
@@ -196,6 +202,28 @@ def _at_defended(method: Method, *, where: Callable[[Any], bool] = lambda estima
 def _mixed(method: Method) -> Method:
     """The same, in an estimator whose framework differentiates, where NumPy defences are in the list."""
     return _at_defended(method, where=lambda estimator: not _in_one_graph(estimator))
+
+
+def _all_classes(method: Method) -> Method:
+    """`class_gradient` of TensorFlow; where it is of all classes, ART stops after the defences."""
+    mixed = _mixed(method)
+
+    @wraps(method)
+    def class_gradient(
+        self: Any, x: Any, label: Any = None, training_mode: bool = False, **kwargs: Any
+    ) -> Any:
+        if label is not None or not _ours(self) or not _in_one_graph(self):
+            return mixed(self, x, label, training_mode, **kwargs)
+        import tensorflow as tf
+
+        x = tf.convert_to_tensor(x)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            seen, _ = self._apply_preprocessing(x, y=None, fit=False)
+            scores = tf.unstack(self.model(seen, training=training_mode), axis=1)
+        return np.stack([tape.gradient(score, x).numpy() for score in scores], axis=1)
+
+    return class_gradient
 
 
 def _between_activations(method: Method) -> Method:
@@ -427,7 +455,7 @@ CORRECTIONS: dict[str, dict[str, dict[str, Correction]]] = {
     "art.estimators.classification.tensorflow": {
         "TensorFlowV2Classifier": {
             "loss_gradient": _mixed,
-            "class_gradient": _at_defended,
+            "class_gradient": _all_classes,
             "fit_generator": _fit_by_batches,
         }
     },
