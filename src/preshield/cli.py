@@ -300,7 +300,8 @@ def _one_line(error: Exception) -> str:
     """Say what went wrong; the kind of error only where the message alone may not do."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    message = " ".join(str(error).split())
+    notes = getattr(error, "__notes__", [])  # on errors of models, which model it was
+    message = " ".join(" ".join([str(error), *notes]).split())
     expected = isinstance(error, ImportError | OSError | TypeError | ValueError)
     return message if expected and message else f"{type(error).__name__}: {message}"
 

@@ -10,8 +10,14 @@ from ._core.errors import ArgumentError
 from ._core.tensors import to_numpy
 from ._core.typing import Array
 from .chain import Chain
-from .evaluation.classifiers import PredictOnly, as_classifier, has_gradients, predictor, unchanged
-from .evaluation.metrics import REJECTED
+from .evaluation.classifiers import (
+    PredictOnly,
+    as_classifier,
+    check_outputs,
+    has_gradients,
+    predictor,
+    unchanged,
+)
 from .evaluation.subjects import as_labels
 from .evaluation.vote_report import VoteReport, elect
 from .preprocessor import Preprocessor
@@ -107,11 +113,7 @@ class MajorityVote:
                 f"`min_votes` must be between 1 and the number of views, which is {len(views)}, "
                 f"got {min_votes!r}."
             )
-        try:
-            predictor(predict)
-        except TypeError as error:
-            raise ArgumentError(str(error).replace("`classifier`", "`predict`")) from None
-        _check_classes(predict)
+        predictor(predict, "predict")
         self.classifier = predict
         self.views = tuple(views)
         self.min_votes = int(min_votes)
@@ -142,12 +144,11 @@ class MajorityVote:
             If `x` is not finite, a view cannot take it or changes the number of samples, `predict` does not
             return one label or one row of scores for each sample, or its classes are not 0, ..., K - 1.
         """
-        _check_classes(self.classifier)  # again: it may have been trained since
+        predict = predictor(self.classifier, "predict")  # checked again: it may have been trained since
         x = to_numpy(x)
         if x.dtype != object:
             check_values("x", x)
             self._check_sizes(x)
-        predict = predictor(self.classifier)
         with unchanged(self.classifier):
             return np.stack([_labels(predict(seen), len(x)) for seen in self._seen(x)], axis=1)
 
@@ -223,7 +224,7 @@ class MajorityVote:
         """
         x = to_numpy(x).astype(np.float32, copy=False)
         seen = next(self._seen(x)).astype(np.float32, copy=False)
-        classifier = as_classifier(self.classifier, seen, clip_values)
+        classifier = as_classifier(self.classifier, seen, clip_values, "predict")
         if not has_gradients(classifier):
             return PredictOnly(self.predict, x.shape[1:], self.views)
         from .evaluation.voting import VotingClassifier
@@ -308,18 +309,6 @@ def _check_views(views: Any) -> None:
             )
 
 
-def _check_classes(predict: Any) -> None:
-    """Refuse an estimator of scikit-learn whose columns of probabilities are not its labels."""
-    classes = getattr(predict, "classes_", None)
-    if classes is None or not hasattr(predict, "predict_proba"):
-        return
-    if not np.array_equal(classes, np.arange(len(classes))):
-        raise ArgumentError(
-            "`predict` must have the classes 0, ..., K - 1, the columns of its `predict_proba`, got "
-            f"`classes_` {classes!r}; train it on such labels, for example with scikit-learn's LabelEncoder."
-        )
-
-
 def _stages(view: Preprocessor | None) -> tuple[Preprocessor, ...]:
     if view is None:
         return ()
@@ -328,22 +317,12 @@ def _stages(view: Preprocessor | None) -> tuple[Preprocessor, ...]:
 
 def _labels(outputs: Array, count: int) -> Array:
     """Labels `(N,)` from labels or scores `(N, K)`."""
-    fits = outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] >= 2)
-    if not fits or len(outputs) != count:
-        raise ArgumentError(
-            f"`predict` must return one label for each of the {count} samples, shape ({count},), or one row "
-            f"of scores, shape ({count}, K) with K >= 2, got shape {outputs.shape}."
-        )
+    outputs = check_outputs(outputs, count, "predict")
     if outputs.ndim == 2:
         if np.isnan(outputs).any():
             raise ArgumentError(
                 f"`predict` must return scores that are numbers, got {int(np.isnan(outputs).sum())} NaN."
             )
         outputs = outputs.argmax(axis=1)
-    numeric = outputs.dtype.kind in "biuf" and bool(np.isfinite(outputs).all())
-    if not numeric or (outputs != np.floor(outputs)).any() or (outputs < REJECTED).any():
-        raise ArgumentError(
-            f"`predict` must return class indices from 0 on, or {REJECTED} to reject, got {outputs!r}."
-        )
     labels: Array = outputs.astype(np.int64)
     return labels

@@ -693,7 +693,7 @@ def test_an_encoder_of_no_kind(encoder, kind):
         (lambda x: np.zeros((len(x), 7)), r"latents as `gan` takes them, of shape \(3,\), got \(7,\)"),
         (lambda x: np.zeros((1, LATENTS)), r"one latent for each image, .* got \(1, 3\)"),
         (lambda x: np.full((len(x), LATENTS), np.nan), "`inverse_gan` must give finite latents, got 15 val"),
-        (lambda x: x @ np.zeros(5), r"`inverse_gan` cannot take images of shape \(4, 3, 2\): "),
+        (lambda x: x @ np.zeros(5), r"matmul.*\nRaised by `inverse_gan` .* images of shape \(4, 3, 2\)"),
     ],
 )
 def test_encoders_that_do_not_fit_are_refused(encoder, message):
@@ -720,7 +720,7 @@ class Table(torch.nn.Module):
         (Table(np.full((1, *SHAPE), np.inf)), "`gan` must give finite images, got 24 values that are not"),
         (
             torch.nn.Sequential(torch.nn.Flatten(0), torch.nn.Linear(2, 3)),
-            r"`gan` cannot make images of latents of shape \(2,\)|one image for each",
+            "one image for each",
         ),
     ],
 )

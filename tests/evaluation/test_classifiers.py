@@ -194,14 +194,11 @@ def test_refusals():
     with pytest.raises(TypeError, match=r"`classifier` must be an ART classifier, .* got builtins\.int"):
         as_classifier(3, X, (0, 1))
     for model in (torch_linear(outputs=1), keras_linear(outputs=1), lambda x: x[:, :1]):
-        with pytest.raises(ValueError, match=r"shape \(N, K\) with K >= 2, got \(2, 1\); give a binary"):
+        with pytest.raises(ValueError, match=r"shape \(2, K\) with K >= 2, got shape \(2, 1\); give a bin"):
             as_classifier(model, X, (0, 1))
-    for model in (torch_linear(), scores):
-        with pytest.raises(ValueError, match=r"`classifier` cannot take samples of shape \(5,\): "):
-            as_classifier(model, np.zeros((2, 5), np.float32), (0, 1))
-    with pytest.raises(ValueError, match=r"`classifier`, which expects \(None, 4\), cannot take .* \(5,\)"):
+    with pytest.raises(ValueError, match=r"`classifier` takes samples of shape \(4,\), got \(5,\): "):
         as_classifier(keras_linear(), np.zeros((2, 5), np.float32), (0, 1))
-    with pytest.raises(ValueError, match=r"got \(1,\)"):
+    with pytest.raises(ValueError, match=r"got shape \(1,\)"):
         as_classifier(lambda x: x[:1, 0], X, (0, 1))
 
 

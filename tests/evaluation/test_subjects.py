@@ -289,7 +289,7 @@ def never(x):
         (
             {"jpeg": JpegCompression((0, 1), channels_first=True)},
             ValueError,
-            r"`defences\['jpeg'\]` cannot take samples of shape \(8, 8, 3\): `x`",
+            r"`x` .* pass channels_first=False\.\nRaised by `defences\['jpeg'\]` .* shape \(8, 8, 3\)",
         ),
         (
             {"noise": GaussianAugmentation()},

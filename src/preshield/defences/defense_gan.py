@@ -196,7 +196,7 @@ class _Projection(Preprocessor):
         generator = Generator(model.generator if isinstance(model, LatentModel) else model)
         if generator.latent_shape is None and (encoder := self._encoder()) is not None:
             for images in self._layouts(np.zeros((1, *x.shape[1:]))):
-                with suppress(ValueError):
+                with suppress(Exception):  # of which kind, is up to the model
                     generator.latent_shape = encoder.latents(np.ascontiguousarray(images)).shape[1:]
                     break
         return generator

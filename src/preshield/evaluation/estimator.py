@@ -190,10 +190,12 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         """Scores `(N, K)` or labels `(N,)` of the classifier itself: what it decides by."""
         decides = hasattr(self.classifier, "decide")
         outputs: Array = self._ask("decide", seen) if decides else self._predicted(seen)
-        spoilt = np.isnan(outputs).reshape(len(outputs), -1).any(axis=1)
+        rows = outputs.reshape(len(outputs), -1)
+        spoilt = np.isnan(rows).any(axis=1) | (np.isposinf(rows).sum(axis=1) > 1)
         if spoilt.any():  # whatever the label, the largest would be the first class
+            kind = "NaN" if np.isnan(rows).any() else "several infinite scores"
             raise ArgumentError(
-                f"`classifier` must return numbers, got NaN for {spoilt.sum()} of {len(outputs)} samples; "
+                f"`classifier` must return numbers, got {kind} for {spoilt.sum()} of {len(outputs)} samples; "
                 "look for an overflow in the model."
             )
         return outputs
