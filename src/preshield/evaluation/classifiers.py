@@ -223,12 +223,13 @@ def unchanged(*models: Any) -> Iterator[None]:
     inner = [getattr(model, "model", None) for model in models]  # of a classifier of ART
     torch_modules = [model for model in (*models, *inner) if _is_a(model, "torch.nn", "Module")]
     modules = [module for model in torch_modules for module in model.modules()]
-    flags = [module.training for module in modules]
+    flags = [getattr(module, "training", None) for module in modules]  # a frozen ScriptModule has none
     try:
         yield
     finally:
         for module, flag in zip(modules, flags, strict=True):
-            module.training = flag
+            if flag is not None:
+                module.training = flag
 
 
 def _is_a(value: Any, module: str, name: str) -> bool:

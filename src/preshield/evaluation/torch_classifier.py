@@ -86,7 +86,7 @@ class _Network(torch.nn.Module):  # type: ignore[misc]
     @property
     def get_layers(self) -> list[str]:
         """Names of the layers that ART can ask for."""
-        return list(self._model._modules)
+        return [name for name, _ in self._model.named_children()]
 
     def forward(self, x: Any) -> list[Any]:
         dtype, device = own_type(self._model)

@@ -21,8 +21,9 @@ def scores_of(outputs: Any, name: str = "model") -> Any:
     ----------
     outputs : object
         A tensor or an array, which is returned as it is. Of a mapping or another object, the entry or
-        attribute called "logits", "scores" or "out", or the only entry. Of a tuple, the first element; of a
-        list too if that has two axes or more, because a list of vectors is one row for each sample.
+        attribute called "logits", "scores" or "out", or the only entry. Of a tuple, the first element, unless
+        all are numbers; of a list too if it has two axes or more, because a list of vectors is one row for
+        each sample.
     name : str
         What the message calls the model.
 
@@ -47,11 +48,10 @@ def scores_of(outputs: Any, name: str = "model") -> Any:
                     "returns the scores."
                 )
             (found,) = outputs.values()
-        if found is None and isinstance(outputs, tuple | list) and len(outputs):
-            first = outputs[0]
-            axes = 1 if isinstance(outputs, tuple) else 2
-            if isinstance(first, Mapping) or _named(first) is not None or _axes(first) >= axes:
-                found = first
+        if found is None and isinstance(outputs, tuple) and any(_holds(value, 1) for value in outputs):
+            found = outputs[0]
+        if found is None and isinstance(outputs, list) and outputs and _holds(outputs[0], 2):
+            found = outputs[0]
         if found is None:
             break
         outputs = found
@@ -71,8 +71,11 @@ def _is_array(value: Any) -> bool:
     return framework(value) != "numpy" or hasattr(value, "__array__")
 
 
-def _axes(value: Any) -> int:
-    return len(value.shape) if _is_array(value) and hasattr(value, "shape") else 0
+def _holds(value: Any, axes: int) -> bool:
+    """Whether a value is an array with so many axes or more, or what scores are found in."""
+    if _is_array(value):
+        return len(getattr(value, "shape", ())) >= axes
+    return isinstance(value, Mapping) or _named(value) is not None
 
 
 def _named(outputs: Any) -> Any:
