@@ -114,6 +114,17 @@ def test_unexpected_error_is_one_line(monkeypatch, capsys):
     assert fails(capsys, "list") == "preshield: error: RuntimeError: first line second line\n"
 
 
+def test_notes_on_an_error_are_shown(monkeypatch, capsys):
+    def fail():
+        error = RuntimeError("out of memory")
+        error.add_note("Raised by `classifier`.")
+        raise error
+
+    monkeypatch.setattr(preshield, "list_defences", fail, raising=False)
+    message = "preshield: error: RuntimeError: out of memory Raised by `classifier`.\n"
+    assert fails(capsys, "list") == message
+
+
 # What apply computes
 
 

@@ -333,6 +333,9 @@ def test_models_of_other_precisions(dtype):
     out = PixelDefend(pixel_cnn=module, decoding="one-pass").transform(x / 255)
     assert_array_equal(levels(out), definition(x, scores, 16))
     defences = [PixelDefend(pixel_cnn=network, decoding="one-pass") for network in (module, model)]
+    record = PixelDefend(pixel_cnn=lambda x: {"logits": module(torch.from_numpy(x).to(images.dtype))})
+    record.set_params(decoding="one-pass")
+    assert_array_equal(levels(record.transform(x / 255)), levels(out))
     found = [defence.log_likelihood(x / 255) for defence in defences]
     assert_allclose(found[1], found[0], rtol=1e-2)
     assert levels(defences[1].transform(x / 255)).shape == x.shape

@@ -10,6 +10,7 @@ from preshield import (
     FeatureSqueezing,
     GaussianAugmentation,
     JpegCompression,
+    MajorityVote,
     SpatialSmoothing,
     ThermometerEncoding,
     evaluate,
@@ -329,6 +330,57 @@ def test_waveforms_and_clips(shape, kind):
     for row in bounded.rows:
         assert row.worst_case < 1
         assert row.worst_case == 0 or kind == "callable"
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("threat", ["l2-minimum", "linf"])
+def test_models_of_other_floating_types(kind, threat):
+    """Behind defences, in a vote and as a surrogate, with the norms of the model in float32."""
+    torch = pytest.importorskip("torch")
+
+    class Network(torch.nn.Module):
+        """As the models of Hugging Face: the scores are one field of several."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(SIZE, 2)
+            with torch.no_grad():
+                self.layer.weight[:] = torch.tensor([[-10 / SIZE], [10 / SIZE]])
+                self.layer.bias[:] = torch.tensor([5.0, -5.0])
+
+        def forward(self, x):
+            return {"loss": None, "logits": self.layer(x.flatten(1))}
+
+    model = Network().to(getattr(torch, kind))
+    noise = GaussianAugmentation(0.01, augmentation=False, clip_values=(0, 1), apply_predict=True)
+    defences = {
+        "jpeg": JpegCompression((0, 1), 90),
+        "noise": noise,
+        "squeeze": FeatureSqueezing((0, 1), 8),
+        "vote": MajorityVote(model, [None, SpatialSmoothing(3)]),
+    }
+    eps = None if threat == "l2-minimum" else 0.45
+    report = quick(model, defences=defences, surrogate=model, columns=None, threat=threat, eps=eps)
+    for row in report.rows:
+        assert row.columns["clean"].accuracy == 1
+        if row.name == "noise":  # the smallest perturbations do not hold on all fresh draws
+            assert row.columns["adaptive"].accuracy < 0.5
+            continue
+        assert row.columns["adaptive"].accuracy == 0
+        if eps is None:
+            tolerance = 0.02 if kind != "bfloat16" else 0.08  # steps of 2**-7 in samples near 1
+            np.testing.assert_allclose(row.norms, EXACT, rtol=tolerance, atol=tolerance)
+    checks = {d.check for d in report.diagnostics}
+    assert not checks & {"zero or non-finite gradients", "softmax instead of logits"}
+    assert next(model.parameters()).dtype == getattr(torch, kind)
+
+
+@pytest.mark.parametrize("rows", [[1, 1], [0, 0], [0.5, 0.5]])
+def test_labels_that_name_no_single_class(rows):
+    y = np.eye(2)[Y]
+    y[3] = rows
+    with pytest.raises(ValueError, match=r"`y` of shape \(N, K\) .* 1 of 10 rows do not fit; row 3"):
+        quick(y=y)
 
 
 # Options
