@@ -36,7 +36,8 @@ class MajorityVote:
     ----------
     predict : object
         The classifier: a callable or an object with `predict_proba` or `predict`, an ART classifier, a Keras
-        model or a torch module; of scores `(N, K)` or labels `(N,)`. A label of -1 is no vote.
+        model or a torch module; of scores `(N, K)` or labels `(N,)`. A label of -1 is no vote. What
+        `evaluate` accepts as a classifier.
     views : list of Preprocessor or None, optional
         What the classifier sees: a batch through each of these defences, a `Chain` among them, or as it is
         (None). By default ``[None, blur, Chain([blur, blur])]`` with ``blur = GaussianBlur(5, 1.0)``.
@@ -180,7 +181,7 @@ class MajorityVote:
         x : array_like or tensor, shape (N, ...)
             Batch.
         y : array_like or tensor, shape (N,) or (N, K)
-            Labels: indices, one-hot rows or probabilities.
+            Labels: indices, one-hot rows, or probabilities with one largest entry in each row.
 
         Returns
         -------
