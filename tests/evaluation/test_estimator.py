@@ -249,6 +249,18 @@ def test_nan_is_no_label():
             ask(defended(classifier=broken))
 
 
+def test_several_infinite_scores_name_no_class():
+    """As where half precision overflows: the largest would be the first class, with a margin of NaN."""
+    broken = PredictOnly(lambda x: np.where(x[:, :1] > 0.5, np.inf, scores(x)), (2,))
+    for ask in (lambda m: m.labels(X), lambda m: m.margin(X, Y)):
+        with pytest.raises(
+            ValueError, match="got several infinite scores for 1 of 3 samples; look for an over"
+        ):
+            ask(defended(classifier=broken))
+    sure = PredictOnly(lambda x: np.where(np.arange(3) == Y[:, None], np.inf, scores(x)), (2,))
+    np.testing.assert_array_equal(defended(classifier=sure).labels(X), [Y])
+
+
 def test_median_margin():
     gain = Gain()
     model = defended(gain, draws=3)

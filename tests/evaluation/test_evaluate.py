@@ -297,7 +297,9 @@ def test_thermometer_with_its_own_keras_model(task):
     report = quick(plain, x=x, y=y, defences={"code": (thermometer, model)}, budget=5)
     seen = np.asarray(model(thermometer.transform(x))).argmax(axis=1)
     np.testing.assert_array_equal(report["code"].columns["clean"].outcomes, [seen == y])
-    with pytest.raises(ValueError, match=r"\[.code.\]\[1\]` takes samples of shape \(32, 32, 12\), got \(32,"):
+    with pytest.raises(
+        ValueError, match=r"\[.code.\]\[1\]` takes samples of shape \(32, 32, 12\), got \(32,"
+    ):
         quick(plain, x=x, y=y, defences={"code": (SpatialSmoothing(3), model)})
 
 

@@ -114,3 +114,9 @@ class _Network:
 
     def __call__(self, x: Any, training: bool = False) -> Any:
         return tf.cast(scores_of(self._model(x, training=training), "classifier"), tf.float32)
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is that of the model, such as its layers."""
+        if name.startswith("__") or name == "_model":  # which a copy does not have yet
+            raise AttributeError(name)
+        return getattr(self._model, name)
