@@ -182,6 +182,10 @@ def test_probabilities_as_labels():
         np.testing.assert_array_equal(as_labels(rows), np.full(20, 7))
 
 
+def test_one_hot_labels_of_python_numbers():
+    np.testing.assert_array_equal(as_labels(np.array([[0, True], [1, 0.0]], dtype=object)), [1, 0])
+
+
 def test_labels_of_a_vote_and_of_a_curve():
     rows = np.array([[1, 1], [0, 1], [1, 0], [0, 1]])
     for call in (

@@ -8,6 +8,7 @@ import numpy as np
 
 from .._core.checks import check_clip_values, check_option, check_values
 from .._core.errors import ArgumentError, noted
+from .._core.layout import as_numbers
 from .._core.tensors import to_numpy
 from .._core.typing import Array
 from ..preprocessor import Preprocessor
@@ -106,8 +107,7 @@ def _likeliest(y: Array) -> Array:
 
 
 def _array(values: Any) -> Array:
-    array: Array = values if isinstance(values, np.ndarray) else np.asarray(to_numpy(values))
-    return array
+    return as_numbers(values if isinstance(values, np.ndarray) else np.asarray(to_numpy(values)))
 
 
 def range_of(clip_values: Any, classifier: Any, x: Array) -> tuple[float, float]:
