@@ -10,6 +10,8 @@ import torch
 from preshield import (
     BlurNet,
     Chain,
+    CutMix,
+    Cutout,
     DefenseGAN,
     FeatureSqueezing,
     GaussianAugmentation,
@@ -17,6 +19,7 @@ from preshield import (
     InverseGAN,
     JpegCompression,
     LabelSmoothing,
+    Mixup,
     Mp3Compression,
     PixelDefend,
     PixelDeflection,
@@ -113,6 +116,17 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             videos(channels_first=True),
         ),
     },
+    CutMix: {
+        "images": ({"num_classes": 3, "probability": 1.0}, images()),
+        "videos": (
+            {"num_classes": 3, "alpha": 0.5, "probability": 0.7, "channels_first": True, "rng": 3},
+            videos(2, channels_first=True, scale=255),
+        ),
+    },
+    Cutout: {
+        "images": ({"length": 3}, images()),
+        "videos": ({"length": 2, "channels_first": True, "rng": 3}, videos(channels_first=True)),
+    },
     DefenseGAN: {
         "images": ({"gan": generator(6, 5, 3), "restarts": 2, "max_iter": 5}, images()),
         "other layout": (
@@ -177,6 +191,10 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
     LabelSmoothing: {
         "one-hot": ({}, images()),
         "classes": ({"max_value": 0.6, "num_classes": 3}, features()),
+    },
+    Mixup: {
+        "two": ({"num_classes": 3}, images()),
+        "three": ({"num_classes": 3, "alpha": 0.4, "num_mix": 3, "rng": 3}, features()),
     },
     Mp3Compression: {
         "mono": ({"sample_rate": 16000}, audio()),

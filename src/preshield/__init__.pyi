@@ -1,6 +1,8 @@
 from .catalogue import list_defences as list_defences
 from .chain import Chain as Chain
 from .defences.blur_net import BlurNet as BlurNet
+from .defences.cut_mix import CutMix as CutMix
+from .defences.cutout import Cutout as Cutout
 from .defences.defense_gan import DefenseGAN as DefenseGAN
 from .defences.defense_gan import InverseGAN as InverseGAN
 from .defences.feature_squeezing import FeatureSqueezing as FeatureSqueezing
@@ -8,6 +10,7 @@ from .defences.gaussian_augmentation import GaussianAugmentation as GaussianAugm
 from .defences.gaussian_blur import GaussianBlur as GaussianBlur
 from .defences.jpeg_compression import JpegCompression as JpegCompression
 from .defences.label_smoothing import LabelSmoothing as LabelSmoothing
+from .defences.mixup import Mixup as Mixup
 from .defences.mp3_compression import Mp3Compression as Mp3Compression
 from .defences.pixel_defend import PixelDefend as PixelDefend
 from .defences.pixel_deflection import PixelDeflection as PixelDeflection

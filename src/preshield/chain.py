@@ -117,6 +117,11 @@ class Chain(Preprocessor):
         return all(d.ragged for d in self.defences if d.domains != ("labels",))
 
     @property
+    def mixes_samples(self) -> bool:  # type: ignore[override]
+        """Whether a stage makes samples of several of the batch."""
+        return any(d.mixes_samples for d in self.defences)
+
+    @property
     def paper(self) -> str:  # type: ignore[override]
         """Papers of the stages."""
         return ", ".join(dict.fromkeys(d.paper for d in self.defences))

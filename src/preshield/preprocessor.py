@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Preprocessor"]
 
+NOT_KEPT = ("channel_index", "device_type")  # arguments of our constructors that are accepted for ART's sake
+
 
 class Preprocessor:
     """Base class of every defence.
@@ -46,6 +48,9 @@ class Preprocessor:
         makes integers `float32`.
     keeps_integers : bool
         With `output_dtype=None`: integers stay as they are.
+    mixes_samples : bool
+        Whether a sample of the output is made of several of the batch, and its label of theirs; a call then
+        needs the labels.
     in_place : bool
         Whether `_transform` writes to a batch that may be written to, and returns it. Where nobody else needs
         the batch it then gets a copy, which is made in the pass that checks the values.
@@ -53,7 +58,8 @@ class Preprocessor:
         Whether a result is made of several samples of the batch.
     ragged : bool
         Whether samples may differ in length: `x` is a list or object array of them, and hooks see a
-        one-dimensional object array of checked, read-only samples.
+        one-dimensional object array of checked, read-only samples. `_transform` returns one too, or a batch
+        of one shape in its final dtype.
     paper : str
         Where it was proposed.
     known_attacks : tuple of str
@@ -104,6 +110,7 @@ class Preprocessor:
     optimises_at_test_time: ClassVar[bool] = False
     output_dtype: ClassVar[str | None] = None
     keeps_integers: ClassVar[bool] = False
+    mixes_samples: ClassVar[bool] = False
     in_place: ClassVar[bool] = False
     mixes_samples: ClassVar[bool] = False
     ragged: ClassVar[bool] = False
@@ -120,10 +127,11 @@ class Preprocessor:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         signature = inspect.signature(cls.__init__)
+        ours = getattr(cls.__init__, "__module__", "").startswith(f"{__package__}.")
         cls.params = tuple(
             name
             for name, parameter in signature.parameters.items()
-            if name not in ("self", "channel_index")
+            if name not in (("self", *NOT_KEPT) if ours else ("self",))
             and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         )
 
@@ -429,8 +437,10 @@ class Preprocessor:
         if self.domains == ("labels",):
             return x
         out = self._transform(x, draw)
-        if x.dtype == object:
+        if x.dtype == object and out.dtype == object:
             return object_array([self._as_promised(*pair) for pair in zip(out, x, strict=True)])
+        if x.dtype == object:  # samples that now have one shape
+            return out
         return self._as_promised(out, x)
 
     def _as_promised(self, out: Array, x: Array) -> Array:
@@ -460,6 +470,6 @@ def _in_type_of(grad: Array, pulled: Array) -> Array:
 
 def _equal(a: Any, b: Any) -> bool:
     try:
-        return bool(np.all(a == b))
+        return np.shape(a) == np.shape(b) and bool(np.all(a == b))
     except (TypeError, ValueError):
         return False

@@ -295,7 +295,9 @@ def _check_calls(s: Subject) -> None:
         _require_equal(forward, out, "forward()")
         _require_equal(forward_labels, np.asarray(labels), "labels of forward()")
         _require_equal(d.estimate_forward(s.x, s.y), out, "estimate_forward()")
-        if not s.of_labels:
+        if d.mixes_samples:
+            _require_refusal(ValueError, "A batch without labels", d.transform, s.x)
+        elif not s.of_labels:
             _require_equal(d.transform(s.x), out, "transform()")
             _require(d(s.x)[1] is None, "Labels appeared from nowhere.")
     if d._changes_labels:

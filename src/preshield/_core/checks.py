@@ -19,6 +19,7 @@ __all__ = [
     "check_bool",
     "check_channels",
     "check_clip_values",
+    "check_given_labels",
     "check_gradient",
     "check_integer",
     "check_labels",
@@ -29,6 +30,7 @@ __all__ = [
     "check_rng",
     "check_unknown",
     "check_values",
+    "ignore_device_type",
     "resolve_channels_first",
 ]
 
@@ -153,6 +155,15 @@ def check_labels(y: Array, x: object) -> None:
         )
 
 
+def check_given_labels(y: object, owner: str) -> None:
+    """Refuse to mix samples without their labels."""
+    if y is None:
+        raise ArgumentError(
+            f"`y` must be given: {owner} mixes labels along with the samples. Call it as "
+            "`x, y = defence(x, y)` in training, and keep apply_predict=False."
+        )
+
+
 def check_unknown(names: set[str], legal: tuple[str, ...], owner: str) -> None:
     """Refuse parameter names that `owner` does not have."""
     unknown = sorted(names - set(legal))
@@ -180,6 +191,17 @@ def resolve_channels_first(channels_first: bool, channel_index: int | None) -> b
         stacklevel=3,
     )
     return channel_index == 1
+
+
+def ignore_device_type(device_type: object, stacklevel: int = 3) -> None:
+    """Warn that ART's `device_type`, if given, changes nothing."""
+    if device_type is not None:
+        warnings.warn(
+            f"`device_type` is ignored, got {device_type!r}: results lie on the device of the tensors that "
+            "are passed in. Leave it out.",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def check_batch(

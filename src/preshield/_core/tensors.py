@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import check_labels
+from .checks import check_given_labels, check_labels
 from .layout import as_array, as_numbers, object_array
 from .random import FROZEN
 from .typing import Array, Dtype, Seed, Shape
@@ -81,6 +81,7 @@ def call(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     if _is_waveform(defence, x):
         out, y = call(defence, x[None], y)
         return out[0], y
+    _require_labels(defence, y)
     if "bfloat16" in str(x.dtype):
         out, y = call(defence, _cast(kind, x, "float32"), y)
         kept = defence._output_dtype(np.dtype(np.float16)) == np.float16
@@ -116,6 +117,7 @@ def _numpy(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
         out, y = _numpy(defence, given[None], y)
         return out[0], y
     batch = defence._checked(given, writable=defence.in_place)
+    _require_labels(defence, y)
     draw = defence._begin(batch, defence._next_seed())
     out = defence._run(batch, draw)
     if defence.ragged and isinstance(given, np.ndarray) and given.dtype == object != out.dtype:
@@ -135,6 +137,11 @@ def _is_waveform(defence: "Preprocessor", x: Any) -> bool:
 def _is_ragged(x: Any) -> bool:
     """Whether `x`, which has one axis, is a batch of samples that may differ in length."""
     return isinstance(x, np.ndarray) and x.dtype == object and not (len(x) and np.ndim(x[0]) == 0)
+
+
+def _require_labels(defence: "Preprocessor", y: Any) -> None:
+    if defence.mixes_samples:
+        check_given_labels(y, type(defence).__name__)
 
 
 def _labels(defence: "Preprocessor", y: Any, x: Any, draw: Any) -> Any:
