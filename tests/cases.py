@@ -19,6 +19,7 @@ from preshield import (
     InverseGAN,
     JpegCompression,
     LabelSmoothing,
+    LFilter,
     Mixup,
     Mp3Compression,
     PixelDefend,
@@ -26,6 +27,7 @@ from preshield import (
     Preprocessor,
     Resample,
     SpatialSmoothing,
+    StandardisationMeanStd,
     ThermometerEncoding,
     TotalVarMin,
     VideoCompression,
@@ -188,6 +190,19 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             videos(2, channels_first=True, scale=255),
         ),
     },
+    LFilter: {
+        "finite": ({"numerator_coef": np.array([0.5, 0.3, -0.2])}, audio()),
+        "infinite": (
+            {
+                "numerator_coef": [0.2, 0.1],
+                "denominator_coef": [2.0, -1.0, 0.5],
+                "axis": 0,
+                "initial_cond": [0.3, -0.1],
+                "clip_values": (-0.05, 0.05),
+            },
+            audio(2),
+        ),
+    },
     LabelSmoothing: {
         "one-hot": ({}, images()),
         "classes": ({"max_value": 0.6, "num_classes": 3}, features()),
@@ -254,6 +269,13 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             images(2, channels_first=True),
         ),
         "videos": ({"window_size": 5, "gradient": "exact"}, videos()),
+    },
+    StandardisationMeanStd: {
+        "number": ({"mean": 0.4, "std": 0.3}, features()),
+        "channels": (
+            {"mean": np.array([0.4, 0.5, 0.3]), "std": [0.2, 0.3, 0.4]},
+            images(channels_first=True),
+        ),
     },
     ThermometerEncoding: {
         "images": ({"clip_values": (0, 1), "num_space": 4}, images()),

@@ -9,6 +9,7 @@ from .defences.feature_squeezing import FeatureSqueezing as FeatureSqueezing
 from .defences.gaussian_augmentation import GaussianAugmentation as GaussianAugmentation
 from .defences.gaussian_blur import GaussianBlur as GaussianBlur
 from .defences.jpeg_compression import JpegCompression as JpegCompression
+from .defences.l_filter import LFilter as LFilter
 from .defences.label_smoothing import LabelSmoothing as LabelSmoothing
 from .defences.mixup import Mixup as Mixup
 from .defences.mp3_compression import Mp3Compression as Mp3Compression
@@ -16,6 +17,7 @@ from .defences.pixel_defend import PixelDefend as PixelDefend
 from .defences.pixel_deflection import PixelDeflection as PixelDeflection
 from .defences.resample import Resample as Resample
 from .defences.spatial_smoothing import SpatialSmoothing as SpatialSmoothing
+from .defences.standardisation_mean_std import StandardisationMeanStd as StandardisationMeanStd
 from .defences.thermometer_encoding import ThermometerEncoding as ThermometerEncoding
 from .defences.total_var_min import TotalVarMin as TotalVarMin
 from .defences.video_compression import VideoCompression as VideoCompression

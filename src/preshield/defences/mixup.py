@@ -79,8 +79,8 @@ class Mixup(Preprocessor):
     paper = "arXiv:1710.09412"
     known_attacks = (
         (
-            "Zhang et al. 2018 (arXiv:1710.09412), its own paper: iterated white-box attacks leave next to no "
-            "ImageNet accuracy"
+            "Zhang et al. 2018 (arXiv:1710.09412), its own paper: iterated white-box attacks leave next to "
+            "no ImageNet accuracy"
         ),
     )
 
