@@ -16,6 +16,8 @@ from preshield import (
     FeatureSqueezing,
     GaussianAugmentation,
     GaussianBlur,
+    ImageResize,
+    ImageSquarePad,
     InverseGAN,
     JpegCompression,
     LabelSmoothing,
@@ -164,6 +166,28 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             images(channels_first=True, scale=255),
         ),
         "videos": ({"kernel_size": 13, "sigma": 4}, videos()),
+    },
+    ImageResize: {
+        "larger": ({"height": 9, "width": 8}, images()),
+        "smaller": (
+            {
+                "height": 4,
+                "width": 3,
+                "channels_first": True,
+                "interpolation": "bicubic",
+                "clip_values": (0.2, 0.8),
+            },
+            images(2, channels_first=True),
+        ),
+        "area": ({"height": 4, "width": 7, "interpolation": "area"}, images(1, scale=255)),
+    },
+    ImageSquarePad: {
+        "constant": ({"pad_kwargs": {"constant_values": 0.5}}, images()),
+        "reflect": (
+            {"channels_first": True, "pad_mode": "REFLECT", "clip_values": (0.2, 0.8)},
+            images(2, channels_first=True),
+        ),
+        "median": ({"pad_mode": "median", "pad_kwargs": {"stat_length": 4}}, images(1, scale=255)),
     },
     InverseGAN: {
         "images": ({"gan": generator(6, 5, 3), "apply_predict": True, "max_iter": 5}, images()),

@@ -15,6 +15,7 @@ from .threads import WORTH_A_THREAD, block_length, map_blocks
 from .typing import Array, ClipValues, Shape
 
 __all__ = [
+    "check_array_labels",
     "check_batch",
     "check_bool",
     "check_channels",
@@ -152,6 +153,15 @@ def check_labels(y: Array, x: object) -> None:
     if samples and y.shape[:1] != samples:
         raise ArgumentError(
             f"`y` must have one label for each of the {samples[0]} samples, got shape {y.shape}."
+        )
+
+
+def check_array_labels(y: object, where: str) -> None:
+    """Refuse targets of detectors, dicts of arrays, where labels must be tensors of a graph."""
+    if isinstance(y, list | tuple) and any(isinstance(target, dict) for target in y):
+        raise ArgumentError(
+            f"`y` must be a tensor inside {where}, got a list of dicts; call the defence on eager tensors, "
+            f"outside {where}."
         )
 
 
@@ -294,10 +304,14 @@ def _checked_samples(batch: Array, domains: tuple[str, ...], channels_first: boo
                 f"`x[{i}]` must be a sample (length,) or {_audio_layout(channels_first)}, got shape "
                 f"{array.shape}."
             )
-        if set(domains) == {"video"}:
-            if array.ndim != 4:
-                layout = {True: " (CFHW)", False: " (FHWC)", None: " with four axes"}[channels_first]
-                raise ArgumentError(f"`x[{i}]` must be a video{layout}, got shape {array.shape}.")
+        if set(domains) in ({"image"}, {"video"}):
+            (domain,) = set(domains)
+            axes = {"image": "HW", "video": "FHW"}[domain]
+            if array.ndim != len(axes) + 1:
+                layout = {True: f" (C{axes})", False: f" ({axes}C)", None: f" with {len(axes) + 1} axes"}
+                raise ArgumentError(
+                    f"`x[{i}]` must be a {domain}{layout[channels_first]}, got shape {array.shape}."
+                )
             if channels_first is not None:
                 _check_layout((1, *array.shape), channels_first)
         samples.append(_read_only(array))

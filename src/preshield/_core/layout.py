@@ -16,6 +16,7 @@ __all__ = [
     "per_channel",
     "planes",
     "range_dtype",
+    "saturated",
     "to_frames",
     "working_dtype",
 ]
@@ -108,3 +109,14 @@ def range_dtype(dtype: Dtype, clip_values: ClipValues) -> Dtype:
     """The type in which NumPy divides data by the span of `clip_values`, but at least `float32`."""
     bounds = (value if isinstance(value, int | float) else np.asarray(value) for value in clip_values)
     return working_dtype(np.result_type(dtype, 0.0, *bounds))
+
+
+def saturated(x: Array, dtype: Dtype) -> Array:
+    """Finite numbers rounded to integers of a type, or to booleans; what does not fit becomes the nearest."""
+    if dtype.kind == "b":
+        return np.asarray(np.rint(x) > 0)
+    limits = np.iinfo(dtype)
+    most = x.dtype.type(limits.max)
+    if int(most) > limits.max:  # rounded up
+        most = np.nextafter(most, x.dtype.type(0))
+    return np.clip(np.rint(x), limits.min, most).astype(dtype.newbyteorder("="))

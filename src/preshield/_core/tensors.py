@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import check_given_labels, check_labels
+from .checks import check_array_labels, check_given_labels, check_labels
 from .layout import as_array, as_numbers, object_array
 from .random import FROZEN
 from .typing import Array, Dtype, Seed, Shape
@@ -395,6 +395,7 @@ def _tensorflow_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, An
     out = x if defence.domains == ("labels",) else defend(x, seed)
     if y is None or not defence._changes_labels:
         return out, y
+    check_array_labels(y, "tf.function")
     y = tf.convert_to_tensor(y)
     dtype, shape = _label_spec(defence, y, x)
     labels = tf.numpy_function(lambda y, x, s: _relabel(defence, y, x, s), [y, x, seed], tf.as_dtype(dtype))
@@ -477,6 +478,7 @@ def _jax_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     out = x if defence.domains == ("labels",) else defend(x, seed)
     if y is None or not defence._changes_labels:
         return out, y
+    check_array_labels(y, "jax.jit")
     x, y = jax.lax.stop_gradient((x, jax.numpy.asarray(y)))  # labels have no gradient
     example = _label_example(defence, y.shape, y.dtype, x.shape, x.dtype)
     return out, call_back(_relabel, example.shape, example.dtype, y, x, seed)
