@@ -11,8 +11,8 @@ from .defences.gaussian_blur import GaussianBlur as GaussianBlur
 from .defences.image_resize import ImageResize as ImageResize
 from .defences.image_square_pad import ImageSquarePad as ImageSquarePad
 from .defences.jpeg_compression import JpegCompression as JpegCompression
-from .defences.l_filter import LFilter as LFilter
 from .defences.label_smoothing import LabelSmoothing as LabelSmoothing
+from .defences.lfilter import LFilter as LFilter
 from .defences.mixup import Mixup as Mixup
 from .defences.mp3_compression import Mp3Compression as Mp3Compression
 from .defences.pixel_defend import PixelDefend as PixelDefend
@@ -35,5 +35,23 @@ from .neural.pixel_cnn import PixelCNN as PixelCNN
 from .neural.robust_activation_map import RobustActivationMap as RobustActivationMap
 from .neural.vae import VariationalAutoencoder as VariationalAutoencoder
 from .preprocessor import Preprocessor as Preprocessor
+from .variants import CutMixPyTorch as CutMixPyTorch
+from .variants import CutMixTensorFlowV2 as CutMixTensorFlowV2
+from .variants import CutoutPyTorch as CutoutPyTorch
+from .variants import CutoutTensorFlowV2 as CutoutTensorFlowV2
+from .variants import ImageResizePyTorch as ImageResizePyTorch
+from .variants import ImageResizeTensorFlowV2 as ImageResizeTensorFlowV2
+from .variants import ImageSquarePadPyTorch as ImageSquarePadPyTorch
+from .variants import ImageSquarePadTensorFlowV2 as ImageSquarePadTensorFlowV2
+from .variants import LFilterPyTorch as LFilterPyTorch
+from .variants import MixupPyTorch as MixupPyTorch
+from .variants import MixupTensorFlowV2 as MixupTensorFlowV2
+from .variants import Mp3CompressionPyTorch as Mp3CompressionPyTorch
+from .variants import Mp3CompressionTensorFlowV2 as Mp3CompressionTensorFlowV2
+from .variants import SpatialSmoothingPyTorch as SpatialSmoothingPyTorch
+from .variants import SpatialSmoothingTensorFlowV2 as SpatialSmoothingTensorFlowV2
+from .variants import StandardisationMeanStdPyTorch as StandardisationMeanStdPyTorch
+from .variants import StandardisationMeanStdTensorFlow as StandardisationMeanStdTensorFlow
+from .variants import VideoCompressionPyTorch as VideoCompressionPyTorch
 
 __version__: str

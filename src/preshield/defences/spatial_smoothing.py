@@ -12,6 +12,7 @@ from .._core.checks import (
     check_integer,
     check_limits,
     check_option,
+    ignore_device_type,
     resolve_channels_first,
 )
 from .._core.layout import planes, working_dtype
@@ -46,6 +47,8 @@ class SpatialSmoothing(Preprocessor):
         Show a progress bar.
     channel_index : int, optional
         Older name: 1 sets `channels_first`.
+    device_type : str, optional
+        Ignored, with a warning: results lie on the device of the tensors.
 
     Raises
     ------
@@ -94,11 +97,13 @@ class SpatialSmoothing(Preprocessor):
         gradient: str = "identity",
         verbose: bool = False,
         channel_index: int | None = None,
+        device_type: str | None = None,
     ) -> None:
         check_integer("window_size", window_size, 1)
         check_clip_values(clip_values, optional=True)
         check_option("gradient", gradient, self.gradients)
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict, verbose=verbose)
+        ignore_device_type(device_type)
         self.window_size = window_size
         self.channels_first = resolve_channels_first(channels_first, channel_index)
         self.clip_values = clip_values

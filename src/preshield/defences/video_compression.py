@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .._core.checks import check_bool, check_clip_values, check_integer, check_option
+from .._core.checks import check_bool, check_clip_values, check_integer, check_option, ignore_device_type
 from .._core.errors import ArgumentError
 from .._core.layout import working_dtype
 from .._core.threads import map_blocks
@@ -42,6 +42,8 @@ class VideoCompression(Preprocessor):
     engine : str, default "pyav"
         "pyav" works in memory; "imageio-ffmpeg" goes through files and the program of that package, in the
         extra `ffmpeg`, and gives the same where both have the same release of x264.
+    device_type : str, optional
+        Ignored, with a warning: results lie on the device of the tensors.
 
     Raises
     ------
@@ -100,6 +102,7 @@ class VideoCompression(Preprocessor):
         clip_values: ClipValues | None = None,
         preset: str = "medium",
         engine: str = "pyav",
+        device_type: str | None = None,
     ) -> None:
         check_option("video_format", video_format, tuple(h264.CONTAINERS))
         check_integer("constant_rate_factor", constant_rate_factor, 0, 51)
@@ -108,6 +111,7 @@ class VideoCompression(Preprocessor):
         _check_range(clip_values)
         check_option("preset", preset, h264.PRESETS)
         check_option("engine", engine, tuple(ENGINES))
+        ignore_device_type(device_type)
         self.video_format = video_format
         self.constant_rate_factor = constant_rate_factor
         self.channels_first = channels_first
