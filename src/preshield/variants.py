@@ -3,6 +3,8 @@
 Where ART's variant takes its arguments in the same order, the name is the class itself.
 """
 
+from typing import Any, ClassVar
+
 from ._core.variant import Variant
 from .defences.cut_mix import CutMix
 from .defences.cutout import Cutout
@@ -69,7 +71,7 @@ class ImageResizePyTorch(ImageResize, metaclass=Variant):
         *("height", "width", "channels_first", "label_type", "interpolation", "clip_values"),
         *("apply_fit", "apply_predict", "verbose"),
     )
-    defaults = {"channels_first": True}
+    defaults: ClassVar[dict[str, Any]] = {"channels_first": True}
 
 
 class ImageSquarePadPyTorch(ImageSquarePad, metaclass=Variant):
@@ -79,7 +81,7 @@ class ImageSquarePadPyTorch(ImageSquarePad, metaclass=Variant):
         *("channels_first", "label_type", "pad_mode", "pad_kwargs", "clip_values"),
         *("apply_fit", "apply_predict", "verbose"),
     )
-    defaults = {"channels_first": True}
+    defaults: ClassVar[dict[str, Any]] = {"channels_first": True}
 
 
 class LFilterPyTorch(LFilter, metaclass=Variant):

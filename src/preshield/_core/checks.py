@@ -309,9 +309,8 @@ def _checked_samples(batch: Array, domains: tuple[str, ...], channels_first: boo
             axes = {"image": "HW", "video": "FHW"}[domain]
             if array.ndim != len(axes) + 1:
                 layout = {True: f" (C{axes})", False: f" ({axes}C)", None: f" with {len(axes) + 1} axes"}
-                raise ArgumentError(
-                    f"`x[{i}]` must be a {domain}{layout[channels_first]}, got shape {array.shape}."
-                )
+                kind = f"{'an' if domain == 'image' else 'a'} {domain}{layout[channels_first]}"
+                raise ArgumentError(f"`x[{i}]` must be {kind}, got shape {array.shape}.")
             if channels_first is not None:
                 _check_layout((1, *array.shape), channels_first)
         samples.append(_read_only(array))

@@ -79,21 +79,20 @@ def resize(
     """
     from .kernels.resize import resize_planes
 
-    axes = (2, 3) if channels_first else (1, 2)
-    out_shape = list(x.shape)
-    taps: list[Array] = []
-    for axis, length in zip(axes, size, strict=True):
-        out_shape[axis] = length
-        pair = (length, x.shape[axis]) if transpose else (x.shape[axis], length)
-        first, weights = _axis(*pair, method, transpose)
-        taps += [first, weights.astype(x.dtype)]
-    out = np.empty(out_shape, x.dtype)
+    first, last = (2, 3) if channels_first else (1, 2)
+    rows, columns = (
+        _taps(x.shape[axis], length, method, transpose)
+        for axis, length in zip((first, last), size, strict=True)
+    )
+    row_weights, column_weights = (taps.weights.astype(x.dtype) for taps in (rows, columns))
+    out = np.empty((*x.shape[:first], *size, *x.shape[last + 1 :]), x.dtype)
     old, step = planes(x.shape, channels_first)
     new, _ = planes(out.shape, channels_first)
     source, target = x.reshape(old), out.reshape(new)
 
-    def work(rows: slice) -> None:
-        resize_planes(target[rows], np.ascontiguousarray(source[rows]), *taps, step)
+    def work(some: slice) -> None:
+        block = np.ascontiguousarray(source[some])
+        resize_planes(target[some], block, rows.first, row_weights, columns.first, column_weights, step)
 
     if out.size:
         map_blocks(work, len(source), block_length(target), progress=progress)
@@ -101,10 +100,11 @@ def resize(
 
 
 @lru_cache(maxsize=64)
-def _axis(old: int, new: int, method: str, transpose: bool) -> Taps:
-    """The weights along one axis, from `old` to `new` pixels; or of the way back."""
-    taps = _within(*TAPS[method](old, new), old)
-    return _transposed(taps, old) if transpose else taps
+def _taps(old: int, new: int, method: str, transpose: bool) -> Taps:
+    """How `new` pixels along one axis come from `old` ones, or gradients of the latter from the former's."""
+    if transpose:
+        return _transposed(_within(*TAPS[method](new, old), new), new)
+    return _within(*TAPS[method](old, new), old)
 
 
 def _middles(old: int, new: int) -> Array:

@@ -157,7 +157,7 @@ class ImageResize(Preprocessor):
         if self.clip_values is None:
             return out
         check_limits(self.clip_values, out.shape)
-        return np.clip(out, *self.clip_values)
+        return np.asarray(np.clip(out, *self.clip_values))
 
     @property
     def _changes_labels(self) -> bool:
@@ -171,7 +171,7 @@ class ImageResize(Preprocessor):
         def boxes(array: Array, size: tuple[int, int]) -> Array:
             vertical, horizontal = (length / old for length, old in zip(new, size, strict=True))
             scaled = array * np.array([horizontal, vertical, horizontal, vertical])
-            return scaled.astype(kept_dtype(array.dtype))
+            return np.asarray(scaled, dtype=kept_dtype(array.dtype))
 
         def masks(array: Array, size: tuple[int, int]) -> Array:
             rows = np.reshape(array, (-1, 1, *size))

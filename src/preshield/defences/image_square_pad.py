@@ -145,9 +145,9 @@ class ImageSquarePad(Preprocessor):
         size = image_size(x.shape[1:], self.channels_first)
         for axis, margins in zip((2, 3) if self.channels_first else (1, 2), _margins(size), strict=True):
             if any(margins):
-                lines = (np.moveaxis(a, axis, -1) for a in (x, grad))
-                pulled = _pull_lines(*lines, margins, mode, self._for_axes(options, (axis, axis)))
-                grad = np.moveaxis(pulled, -1, axis)
+                lines = np.moveaxis(grad, axis, -1)
+                own = self._for_axes(options, (axis, axis))
+                grad = np.moveaxis(_pull_lines(np.moveaxis(x, axis, -1), lines, margins, mode, own), -1, axis)
         return grad
 
     def _clipped(self, out: Array) -> Array:
@@ -190,7 +190,8 @@ def _margins(size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
 
 def _shift(boxes: Array, size: tuple[int, int]) -> Array:
     (top, _), (left, _) = _margins(size)
-    return boxes + np.array([left, top, left, top], dtype=boxes.dtype)
+    dtype = boxes.dtype if boxes.dtype.kind == "f" else np.result_type(boxes.dtype, np.int32)  # no wrapping
+    return np.asarray(boxes + np.array([left, top, left, top], dtype=dtype))
 
 
 def _pad_masks(masks: Array, size: tuple[int, int]) -> Array:
@@ -227,7 +228,7 @@ def _pull_lines(x: Array, grad: Array, margins: tuple[int, int], mode: str, opti
     length, before = x.shape[-1], margins[0]
     if mode not in ("constant", *STATISTICS):  # a matrix, whose columns are padded unit vectors
         options = {name: value for name, value in options.items() if name != "end_values"}
-        return grad @ _pad(np.eye(length, dtype=grad.dtype), [margins, (0, 0)], mode, options)
+        return np.asarray(grad @ _pad(np.eye(length, dtype=grad.dtype), [margins, (0, 0)], mode, options))
     pulled = grad[..., before : before + length].copy()
     if mode in STATISTICS:
         reach = options.get("stat_length")

@@ -89,8 +89,8 @@ class LFilter(Preprocessor):
     paper = "arXiv:1809.04397"
     known_attacks = (
         (
-            "Yakura and Sakuma 2019 (arXiv:1810.11793): examples that are optimised through a band-pass filter "
-            "survive it, and playback over the air"
+            "Yakura and Sakuma 2019 (arXiv:1810.11793): examples that are optimised through a band-pass "
+            "filter survive it, and playback over the air"
         ),
     )
 
@@ -121,8 +121,8 @@ class LFilter(Preprocessor):
             state = _numbers("initial_cond", initial_cond, (1, 2))
             if state.ndim == 1 and len(state) != max(taps) - 1:
                 raise ArgumentError(
-                    f"`initial_cond` must hold {max(taps) - 1} numbers, one less than there are coefficients, "
-                    f"got {len(state)}."
+                    f"`initial_cond` must hold {max(taps) - 1} numbers, one less than there are "
+                    f"coefficients, got {len(state)}."
                 )
         check_clip_values(clip_values, optional=True)
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict, verbose=verbose)

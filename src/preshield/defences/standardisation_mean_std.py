@@ -99,7 +99,7 @@ class StandardisationMeanStd(Preprocessor):
         return np.asarray(grad / self._for_batch("std", x.shape, working_dtype(grad.dtype)))
 
     def _for_batch(self, name: str, shape: Shape, dtype: Dtype) -> Array:
-        """A parameter for each value of one sample, `(1, ...)`; `(N, ...)` where the first axis has channels."""
+        """A parameter for each value of one sample, `(1, ...)`; of the batch if its first axis has channels."""
         value = np.asarray(getattr(self, name), dtype=dtype)
         if value.ndim == 1 and value.size not in (1, shape[-1]):
             axis = 1 if value.size in shape[1:2] else 0
@@ -113,8 +113,8 @@ class StandardisationMeanStd(Preprocessor):
             fits = False
         if not fits:
             raise ArgumentError(
-                f"`{name}` must be a number, hold one entry for each channel, or broadcast against one sample "
-                f"of `x`, of shape {shape[1:]}, got shape {value.shape}."
+                f"`{name}` must be a number, hold one entry for each channel, or broadcast against one "
+                f"sample of `x`, of shape {shape[1:]}, got shape {np.shape(getattr(self, name))}."
             )
         return np.ascontiguousarray(np.broadcast_to(value, one))
 
