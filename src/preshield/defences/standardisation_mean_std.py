@@ -99,7 +99,7 @@ class StandardisationMeanStd(Preprocessor):
         return np.asarray(grad / self._for_batch("std", x.shape, working_dtype(grad.dtype)))
 
     def _for_batch(self, name: str, shape: Shape, dtype: Dtype) -> Array:
-        """A parameter for each value of one sample, `(1, ...)`; of the batch if its first axis has channels."""
+        """A parameter for each value of one sample, `(1, ...)`, or of one image without a batch axis."""
         value = np.asarray(getattr(self, name), dtype=dtype)
         if value.ndim == 1 and value.size not in (1, shape[-1]):
             axis = 1 if value.size in shape[1:2] else 0
