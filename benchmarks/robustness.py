@@ -20,12 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))  # who
 
 import numpy as np
 import tensorflow as tf
+from scipy.signal import firwin
 from sklearn.datasets import load_digits
 from tasks import moving_digits, spoken_digits
 
 from preshield import (
     DefenseGAN,
     InverseGAN,
+    LFilter,
     MajorityVote,
     Mp3Compression,
     PixelDefend,
@@ -90,6 +92,7 @@ def run_sounds(*, verbose: bool) -> RobustnessReport:
         "Mp3Compression, 8 kbit/s": Mp3Compression(rate),
         "Mp3Compression, 32 kbit/s": Mp3Compression(rate, bit_rate=32000),
         "Resample, to 4 kHz and back": Resample(rate, rate // 2, restore=True),
+        "LFilter, low-pass at 2 kHz": LFilter(firwin(65, 2000, fs=rate), axis=0),
     }
     settings = {"clip_values": (-1, 1), "budget": 40, "verbose": verbose}
     return evaluate(model, task.x_test[:80], task.y_test[:80], defences, **settings)

@@ -1498,7 +1498,7 @@ def test_deviation_lfilter_along_the_channels():
     x = np.arange(40.0).reshape(1, 20, 2)
     ours, theirs = both("LFilter", np.array([0.0, 1.0]))
     assert_array_equal(theirs(x)[0][0, :, 1], x[0, :, 0])  # the left channel, in the right one
-    with pytest.raises(ValueError, match="`axis` must be that of time, got -1 .*; pass axis=0"):
+    with pytest.raises(ValueError, match=r"`axis` must be that of time, got -1 .*; pass axis=0"):
         ours.transform(x)
     assert_array_equal(preshield.LFilter([0.0, 1.0], axis=0).transform(x)[0, 1:], x[0, :-1])
 
@@ -1647,6 +1647,14 @@ def test_deviation_resize_by_area_is_one_definition():
     assert_allclose(theirs.ravel(), [4.5, 7.5])  # means of two windows that overlap
     ours = preshield.ImageResizePyTorch(1, 2, interpolation="area").transform(x)
     assert_allclose(ours.ravel(), [4, 8])  # (3 + 6 / 2) / 1.5 and (6 / 2 + 9) / 1.5, as OpenCV has it
+    tf = pytest.importorskip("tensorflow")
+    theirs = TOOLS["ImageResizeTensorFlowV2"](1, 2, True, interpolation="nearest").forward(
+        tf.constant(x.numpy())
+    )
+    assert_array_equal(np.ravel(theirs[0]), [3, 9])  # the pixel that holds the middle: "nearest-exact"
+    assert_array_equal(
+        preshield.ImageResize(1, 2, True, interpolation="nearest").transform(x).ravel(), [3, 6]
+    )
 
 
 def test_deviation_resize_of_integer_boxes():
@@ -1724,15 +1732,15 @@ def test_deviation_apply_fit_can_be_set(name):
     assert ours.set_params(apply_fit=changed).apply_fit is changed
 
 
-@pytest.mark.parametrize("name", ["GaussianAugmentation", "TotalVarMin"])
+@pytest.mark.parametrize("name", ["CutMix", "Cutout", "GaussianAugmentation", "Mixup", "TotalVarMin"])
 def test_deviation_the_same_seed_draws_other_numbers(name):
     kwargs = {"augmentation": False} if name == "GaussianAugmentation" else {}
-    x = np.random.default_rng(0).random((1, 6, 7, 1))
-    ours, theirs = both(name, **kwargs)
+    x, y = np.random.default_rng(0).random((4, 6, 7, 1)), np.eye(10)[:4]
+    ours, theirs = both(name, *REQUIRED.get(name, ()), **kwargs)
     outs = []
     for defence in (ours, theirs, ours, theirs):
         np.random.seed(3)
-        outs.append(defence(x)[0])
+        outs.append(defence(x, y)[0])
     assert_array_equal(outs[0], outs[2])
     assert_array_equal(outs[1], outs[3])
     assert (outs[0] != outs[1]).any()
@@ -1741,14 +1749,21 @@ def test_deviation_the_same_seed_draws_other_numbers(name):
 @pytest.mark.parametrize(
     ("name", "kwargs", "error"),
     [
+        ("CutMix", {"num_classes": True}, TypeError),
+        ("Cutout", {"length": True}, TypeError),
         ("FeatureSqueezing", {"clip_values": (0, 1), "bit_depth": True}, TypeError),
         ("FeatureSqueezing", {"clip_values": (0, np.nan)}, ValueError),
         ("GaussianAugmentation", {"sigma": -1}, ValueError),
+        ("ImageResize", {"width": 3, "height": True}, TypeError),
+        ("ImageSquarePad", {"label_type": "boxes"}, ValueError),
         ("JpegCompression", {"clip_values": (0, 1), "quality": True}, TypeError),
+        ("LFilter", {"numerator_coef": np.array([np.nan])}, ValueError),
         ("LabelSmoothing", {"max_value": np.nan}, ValueError),
+        ("Mixup", {"num_classes": 2, "alpha": np.inf}, ValueError),
         ("Mp3Compression", {"sample_rate": True}, TypeError),
         ("Resample", {"sr_new": 2, "sr_original": True}, TypeError),
         ("SpatialSmoothing", {"channels_first": "no"}, TypeError),
+        ("StandardisationMeanStd", {"std": 0.0}, ValueError),
         ("ThermometerEncoding", {"clip_values": (0, 1), "apply_fit": "no"}, TypeError),
         ("TotalVarMin", {"lamb": -1}, ValueError),
         ("VideoCompression", {"video_format": "mp4", "constant_rate_factor": True}, TypeError),
