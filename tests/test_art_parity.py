@@ -1514,7 +1514,9 @@ def test_deviation_lfilter_refuses_what_overflows():
 def test_deviation_lfilter_coefficients_may_be_lists():
     with pytest.raises(ValueError, match=r"has to be of type `np\.ndarray`"):
         TOOLS["LFilter"]([0.5])
-    assert preshield.LFilter([0.5], [1.0]).transform(np.ones((1, 1))) == 0.5
+    with pytest.raises(ValueError, match="must have the same length"):
+        TOOLS["LFilterPyTorch"](np.array([0.5]), np.array([1.0, 0.1]))
+    assert preshield.LFilterPyTorch([0.5], [1.0, 0.1]).transform(np.ones((1, 1))) == 0.5
 
 
 # Standardisation
