@@ -54,8 +54,6 @@ class Preprocessor:
     in_place : bool
         Whether `_transform` writes to a batch that may be written to, and returns it. Where nobody else needs
         the batch it then gets a copy, which is made in the pass that checks the values.
-    mixes_samples : bool
-        Whether a result is made of several samples of the batch.
     ragged : bool
         Whether samples may differ in length: `x` is a list or object array of them, and hooks see a
         one-dimensional object array of checked, read-only samples. `_transform` returns one too, or a batch
@@ -112,7 +110,6 @@ class Preprocessor:
     keeps_integers: ClassVar[bool] = False
     mixes_samples: ClassVar[bool] = False
     in_place: ClassVar[bool] = False
-    mixes_samples: ClassVar[bool] = False
     ragged: ClassVar[bool] = False
     paper: ClassVar[str] = ""
     known_attacks: ClassVar[tuple[str, ...]] = ()
