@@ -236,6 +236,10 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             images(2, channels_first=True),
         ),
         "videos": ({"window_size": 5, "gradient": "exact"}, videos()),
+        "frames first": (
+            {"gradient": "exact", "layout": "NFCHW"},
+            np.ascontiguousarray(np.moveaxis(videos(), -1, 2)),
+        ),
     },
     ThermometerEncoding: {
         "images": ({"clip_values": (0, 1), "num_space": 4}, images()),
@@ -270,6 +274,10 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
                 "preset": "fast",
             },
             videos(channels_first=True, scale=255),
+        ),
+        "frames first": (
+            {"video_format": "mp4", "layout": "NFCHW"},
+            np.ascontiguousarray(np.moveaxis(videos(), -1, 2)),
         ),
     },
     Chain: {
