@@ -12,11 +12,11 @@ from ._core.checks import (
     check_batch,
     check_gradient,
     check_integer,
-    check_other_layout,
     check_ragged_gradient,
     check_unknown,
+    refuse_other_layout,
 )
-from ._core.layout import channel_axis, expected_layouts, kept_dtype, object_array
+from ._core.layout import channel_axis, expected_layouts, kept_dtype, object_array, other_layouts
 from ._core.remedies import Taken
 from ._core.typing import Array, Dtype, Seed, Shape
 
@@ -420,7 +420,7 @@ class Preprocessor:
         channels_first, layout = self._axes
         batch = check_batch(
             x,
-            self.domains,
+            tuple(self.domains),
             channels_first,
             layout=layout,
             keywords=self.params,
@@ -461,13 +461,14 @@ class Preprocessor:
         int or None
             Axis on which the channels are known to be.
         """
-        taken = Taken(self.domains, *self._axes, self.params)
-        expected = expected_layouts(*taken[:3]).get(len(shape))
+        channels_first, layout = self._axes
+        expected = expected_layouts(tuple(self.domains), channels_first, layout).get(len(shape))
         if expected is None:
             return settled
         axis = expected.index("C")
-        if axis != settled:
-            check_other_layout(shape, taken, name)
+        if layout is None and axis != settled and (found := other_layouts(shape, expected)):
+            taken = Taken(self.domains, channels_first, layout, self.params)
+            refuse_other_layout(shape, expected, found, taken, name)
         return axis
 
     def _output_dtype(self, dtype: Dtype) -> Dtype:

@@ -459,7 +459,7 @@ def _check_refuses_other_layouts(s: Subject) -> None:
     if not set(d.domains) <= {"image", "video"} or d.layout is not None or hasattr(d, "defences"):
         return
     for layout in expected_layouts(d.domains, getattr(d, "channels_first", None), None).values():
-        for other in LAYOUTS["video" if "F" in layout else "image"]:
+        for other in LAYOUTS["video" if "F" in layout else "image"] if layout else ():
             x = np.zeros([SIDES[axis] for axis in other], np.float32)
             if other != layout:
                 _require_refusal(ValueError, f"A batch {x.shape} of layout {other}, not {layout},", s.run, x)

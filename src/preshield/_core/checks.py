@@ -4,13 +4,14 @@ Every message states the name, the rule, the value received and, where it is not
 """
 
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, TypeGuard
+from typing import Any, NoReturn, TypeGuard
 
 import numpy as np
 
 from .errors import ArgumentError
-from .layout import LAYOUTS, as_array, expected_layouts, kept_dtype, object_array, other_layouts
+from .layout import LAYOUTS, as_array, expected_layouts, kept_dtype, object_array
 from .remedies import CHANNELS_FIRST, Taken, how_to_add_axes, how_to_change_layout
 from .threads import WORTH_A_THREAD, block_length, map_blocks
 from .typing import Array, ClipValues, Shape
@@ -27,11 +28,11 @@ __all__ = [
     "check_limits",
     "check_number",
     "check_option",
-    "check_other_layout",
     "check_ragged_gradient",
     "check_rng",
     "check_unknown",
     "check_values",
+    "refuse_other_layout",
     "resolve_channels_first",
 ]
 
@@ -198,22 +199,24 @@ def check_layout(layout: object, channels_first: bool, domains: tuple[str, ...])
         )
 
 
-def check_other_layout(shape: Shape, taken: Taken, name: str | None = None) -> None:
+def refuse_other_layout(
+    shape: Shape, expected: str, found: Sequence[str], taken: Taken, name: str | None = None
+) -> NoReturn:
     """Refuse a batch that plainly has another layout than the one expected by `channels_first`.
 
     Parameters
     ----------
     shape : tuple of int
         Shape of the batch, its first axis samples.
+    expected : str
+        Its layout, as far as `channels_first` tells.
+    found : sequence of str
+        The layouts that it plainly has.
     taken : Taken
-        What is expected; nothing is refused if `layout` states it.
+        What the caller can say about it.
     name : str, optional
         Name of the sample, if `shape` is that of a batch with it alone.
     """
-    expected = expected_layouts(*taken[:3]).get(len(shape))
-    found = other_layouts(shape, expected) if expected is not None and taken.layout is None else []
-    if expected is None or not found:
-        return
     places = {"NCHW": "first", "NCFHW": "first", "NFCHW": "after the frames", "NHWC": "last", "NFHWC": "last"}
     where = " or ".join(places[layout] for layout in found)
     remedy = how_to_change_layout(taken, expected, found, name)
@@ -276,7 +279,8 @@ def check_batch(
     else:
         check_values("x", array)
     if layout is not None or set(domains) <= {"image", "video"}:
-        _check_axes(array.shape, Taken(domains, channels_first, layout, keywords))
+        if array.ndim not in expected_layouts(domains, channels_first, layout):
+            _refuse_axes(array.shape, Taken(domains, channels_first, layout, keywords))
     elif array.ndim < 1:
         raise ArgumentError(f"`x` must have a batch axis, got a scalar of type {array.dtype}.")
     elif set(domains) == {"audio"} and array.ndim not in (2, 3):
@@ -288,11 +292,9 @@ def check_batch(
     return array if writable else _read_only(array)
 
 
-def _check_axes(shape: Shape, taken: Taken) -> None:
-    """Refuse a batch of images or videos with a wrong number of axes."""
-    named = expected_layouts(*taken[:3]) or dict.fromkeys(map(len, taken.legal))
-    if len(shape) in named:
-        return
+def _refuse_axes(shape: Shape, taken: Taken) -> NoReturn:
+    """Refuse a batch of images or videos for its number of axes."""
+    named = expected_layouts(taken.domains, taken.channels_first, taken.layout)
     wanted = [
         f"{n}-D {'image' if n == 4 else 'video'} batch{f' ({layout})' if layout else ''}"
         for n, layout in sorted(named.items())

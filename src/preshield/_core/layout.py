@@ -1,6 +1,7 @@
 """Any accepted layout and the ones that the defences compute in."""
 
 from collections.abc import Sequence
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -52,19 +53,19 @@ def channel_axis(ndim: int, channels_first: bool | None, layout: str | None = No
     return 1 if channels_first else ndim - 1
 
 
+@cache
 def expected_layouts(
     domains: tuple[str, ...], channels_first: bool | None, layout: str | None
-) -> dict[int, str]:
-    """Layout of images and videos by the number of axes; empty if the channels make no difference."""
+) -> dict[int, str | None]:
+    """Layout of images and videos by the number of axes; None if the channels make no difference."""
     if layout is not None:
         return {len(layout): layout}
-    if channels_first is None:
-        return {}
-    legal = (LAYOUTS[domain][int(channels_first)] for domain in LAYOUTS if domain in domains)
-    return {len(layout): layout for layout in legal}
+    legal = [layouts[bool(channels_first)] for domain, layouts in LAYOUTS.items() if domain in domains]
+    return {len(layout): None if channels_first is None else layout for layout in legal}
 
 
-def other_layouts(shape: Shape, expected: str) -> list[str]:
+@lru_cache(256)
+def other_layouts(shape: Shape, expected: str) -> tuple[str, ...]:
     """Layouts that a batch plainly has in place of the expected one.
 
     The channels are plainly elsewhere if there are 1, 3 or 4 of them there, and the frames of that layout
@@ -84,7 +85,7 @@ def other_layouts(shape: Shape, expected: str) -> list[str]:
             if axes["C"] < (LARGE if same_frames else min(axes["H"], axes["W"])):
                 continue
         found.append(layout)
-    return found
+    return tuple(found)
 
 
 def per_channel(value: Array, ndim: int, *, axis: int) -> Array:

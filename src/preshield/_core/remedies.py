@@ -27,7 +27,8 @@ class Taken(NamedTuple):
     @property
     def layouts(self) -> list[str]:
         """Layouts that it takes; all of its domains if the channels make no difference."""
-        return list(expected_layouts(*self[:3]).values()) or self.legal
+        known = expected_layouts(self.domains, self.channels_first, self.layout).values()
+        return [layout for layout in known if layout] or self.legal
 
     @property
     def legal(self) -> list[str]:

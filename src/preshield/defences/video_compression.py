@@ -4,7 +4,7 @@ import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_integer, check_layout, check_option
 from .._core.errors import ArgumentError
-from .._core.layout import LAYOUTS, expected_layouts, working_dtype
+from .._core.layout import LAYOUTS, working_dtype
 from .._core.remedies import Taken, how_to_change_layout
 from .._core.threads import map_blocks
 from .._core.typing import Array, ClipValues, Dtype
@@ -160,7 +160,7 @@ class VideoCompression(Preprocessor):
 
     def _check_videos(self, name: str, x: Array) -> None:
         """`x` is a video, or several of one shape."""
-        layout = expected_layouts(self.domains, *self._axes)[5]
+        layout = self.layout or LAYOUTS["video"][bool(self.channels_first)]
         axes = layout if x.ndim == 5 else layout[1:]
         sizes = dict(zip(axes, x.shape, strict=True))
         channels, frames, height, width = (sizes[axis] for axis in "CFHW")
