@@ -645,6 +645,7 @@ class Blacken(Preprocessor):
     """Write zeros to every other column."""
 
     in_place = True
+    layout = "NHWC"
 
     def _transform(self, x, draw):
         self.seen = x

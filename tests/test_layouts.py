@@ -642,6 +642,33 @@ def test_a_pasted_remedy_treats_images_as_meant(sizes, parameters):
         np.testing.assert_allclose(planes, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("parameters", [{}, {"channels_first": True}])
+def test_a_pasted_remedy_treats_one_or_flattened_images_as_meant(parameters):
+    pictures = np.random.default_rng(0).random((5, 28, 28))
+    expected = [plain_median(picture) for picture in pictures]
+    make = partial(SpatialSmoothing, 3)
+    for x, purpose, medians in (
+        (pictures[0], "one grey image", expected[0]),
+        (pictures.reshape(5, 784), "flattened images", expected),
+    ):
+        ((expression, setting),) = [(e, s) for e, s, p in refused(make(**parameters), x) if p == purpose]
+        defence, batch = taken(make, setting, parameters, expression, x)
+        assert batch.ndim == 4
+        np.testing.assert_allclose(np.squeeze(defence.transform(batch)), medians, rtol=0, atol=1e-12)
+
+
+def test_pasted_remedies_make_rgb_videos_of_grey_ones():
+    x = np.random.default_rng(0).random((2, 5, 20, 24), dtype=np.float32)
+    video = VideoCompression(video_format="mp4")
+    assert refused(video, x) == [("x[..., None]", None, "2 grey videos")]
+    with pytest.raises(ValueError, match="; pass ") as error:
+        video.transform(x[..., None])
+    expression = str(error.value).partition("; pass ")[2].rstrip(".")
+    rgb = eval(expression, {"x": x[..., None], "np": np})
+    np.testing.assert_array_equal(rgb, np.stack([x, x, x], axis=-1))
+    assert video.transform(rgb).shape == (2, 5, 20, 24, 3)
+
+
 @pytest.mark.parametrize(
     "parameters", [{}, {"channels_first": True}, {"layout": "NFCHW"}, {"layout": "NCFHW"}]
 )
