@@ -454,7 +454,7 @@ def _check_refuses_dimensions(s: Subject) -> None:
 
 
 def _check_refuses_other_layouts(s: Subject) -> None:
-    """A batch that plainly has another layout is refused, unless `layout` is stated, or of no matter."""
+    """A batch that plainly has another layout is refused, unless `layout` is stated or of no matter."""
     d = s.defence
     if not set(d.domains) <= {"image", "video"} or d.layout is not None or hasattr(d, "defences"):
         return
