@@ -293,6 +293,10 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             images(2, channels_first=True),
         ),
         "videos": ({"window_size": 5, "gradient": "exact"}, videos()),
+        "frames first": (
+            {"gradient": "exact", "layout": "NFCHW"},
+            np.ascontiguousarray(np.moveaxis(videos(), -1, 2)),
+        ),
     },
     StandardisationMeanStd: {
         "number": ({"mean": 0.4, "std": 0.3}, features()),
@@ -334,6 +338,10 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
                 "preset": "fast",
             },
             videos(channels_first=True, scale=255),
+        ),
+        "frames first": (
+            {"video_format": "mp4", "layout": "NFCHW"},
+            np.ascontiguousarray(np.moveaxis(videos(), -1, 2)),
         ),
     },
     Chain: {

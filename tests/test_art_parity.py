@@ -418,11 +418,14 @@ def test_deviation_jpeg_of_an_empty_batch():
     ],
 )
 def test_deviation_the_other_layout_is_noticed(name, args):
-    x = np.random.default_rng(0).random((1, 3, 8, 8))
-    ours, theirs = both(name, *args)
-    assert theirs(x.copy())[0].shape[:3] == (1, 3, 8)  # taken for a picture 3 pixels high with 8 channels
-    with pytest.raises(ValueError, match=r"has its channels first, .*pass channels_first=True"):
-        ours.transform(x)
+    for shape in ((1, 3, 8, 8), (1, 3, 16, 20), (1, 4, 16, 16), (1, 1, 20, 16)):
+        x = np.random.default_rng(0).random(shape)
+        ours, theirs = both(name, *args)
+        assert (
+            theirs(x.copy())[0].shape[:3] == shape[:3]
+        )  # taken for pictures of 1 to 4 rows and many channels
+        with pytest.raises(ValueError, match=r"has its channels first, .*pass channels_first=True"):
+            ours.transform(x)
 
 
 # Labels
@@ -1178,7 +1181,7 @@ def test_deviation_video_refuses_nan_and_what_is_not_rgb():
         ours.transform(nan)
     grey = films(1, 3)[..., :1]
     assert theirs(grey.copy())[0].shape == grey.shape  # three rows of grey are a row of colour
-    with pytest.raises(ValueError, match=r"3 channels, RGB, got 1 .*; stack copies of a single channel"):
+    with pytest.raises(ValueError, match=r"3 channels, RGB, got 1 .*; pass np\.repeat\(x, 3, axis=4\)"):
         ours.transform(grey)
 
 

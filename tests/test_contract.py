@@ -28,7 +28,9 @@ from tests.cases import ALL, CASES, features, images, videos
 
 DROPPED = ("channel_index", "device_type")  # arguments that are accepted for the sake of old scripts
 OF_DATA = [case for case in ALL if case.make().domains != ("labels",)]
-OF_FRAMES = [case for case in OF_DATA if set(case.make().domains) == {"image", "video"}]
+OF_FRAMES = [
+    case for case in OF_DATA if set(case.make().domains) == {"image", "video"} and case.make().layout is None
+]
 
 
 def one_hot(n):
@@ -187,6 +189,48 @@ class AcceptsNaN(Sound):
         return np.asarray(x)
 
 
+class OfFrames(Sound):
+    domains = ("image",)
+
+
+class AcceptsAnyLayout(OfFrames):
+    channels_first = False
+
+    def _check_layout(self, shape, settled=None, name=None):
+        return None
+
+
+class SaysNoLayout(OfFrames):
+    def _transform(self, x, draw):
+        return x - x.mean(axis=-1, keepdims=True)
+
+
+class SaysItsLayout(SaysNoLayout):
+    layout = "NHWC"
+    gradient_kind = "surrogate"
+
+
+class IgnoresItsLayout(SaysNoLayout):
+    def __init__(self, channels_first=False, layout=None):
+        self.factor = 0.5
+        self.channels_first = channels_first
+        self.layout = layout
+
+
+class ReadsItsLayout(IgnoresItsLayout):
+    gradient_kind = "surrogate"
+
+    def _transform(self, x, draw):
+        return x - x.mean(axis=self._channel_axis(x.ndim), keepdims=True)
+
+
+class ForgetsLayoutInGradient(ReadsItsLayout):
+    gradient_kind = "exact"
+
+    def _gradient(self, x, grad, draw):
+        return grad - grad.mean(axis=-1, keepdims=True)
+
+
 class LooksAround(Sound):
     def _transform(self, x, draw):
         return np.asarray(x, dtype=float) - x.max(axis=0, initial=0)
@@ -310,6 +354,29 @@ def test_a_broken_rule_is_found(broken, rule):
         check_preprocessor(broken(), x)
 
 
+@pytest.mark.parametrize(
+    ("broken", "rule"),
+    [
+        (
+            AcceptsAnyLayout,
+            r"plainly has another layout.* A batch \(2, 3, 40, 56\) of layout NCHW, not NHWC, was accepted",
+        ),
+        (
+            SaysNoLayout,
+            r"plainly has another layout.* depends on the axis of the channels, .*add that parameter",
+        ),
+        (IgnoresItsLayout, r"Each `layout` gives .* result with layout='NCHW': values differ"),
+        (ForgetsLayoutInGradient, r"Each `layout` gives .* gradient with layout='NCHW': values differ"),
+    ],
+)
+@pytest.mark.usefixtures("numpy_alone")
+def test_a_broken_rule_about_layouts_is_found(broken, rule):
+    for sound in (OfFrames, SaysItsLayout, ReadsItsLayout):
+        check_preprocessor(sound(), images())
+    with pytest.raises(AssertionError, match=f"(?s)^{broken.__name__}.*breaks a rule. .*{rule}"):
+        check_preprocessor(broken(), images())
+
+
 def test_check_preprocessor_wants_a_batch_and_a_defence():
     with pytest.raises(AssertionError, match="is not a Preprocessor"):
         check_preprocessor(lambda x: x, np.zeros((2, 2)))
@@ -397,12 +464,12 @@ def test_one_nan_in_a_large_batch_is_found():
 def test_a_wrong_number_of_axes_is_refused(case):
     defence = case.make()
     image, video = {True: (" (NCHW)", " (NCFHW)"), False: (" (NHWC)", " (NFHWC)")}.get(
-        getattr(defence, "channels_first", None), ("", "")
+        defence._axes[0], ("", "")
     )
     wanted = re.escape(f"`x` must be a 4-D image batch{image} or a 5-D video batch{video}, got shape ")
-    with pytest.raises(ValueError, match=rf"{wanted}\(6, 5, 3\); add the batch axis with x\[None\]"):
+    with pytest.raises(ValueError, match=rf"{wanted}\(6, 5, 3\); pass x\[None\].* for one image\.$"):
         defence.transform(np.zeros((6, 5, 3)))
-    with pytest.raises(ValueError, match=rf"{wanted}\(6, 5\)\.$"):
+    with pytest.raises(ValueError, match=rf"{wanted}\(6, 5\); pass x\[None, .* for one grey image, or "):
         defence.transform(np.zeros((6, 5)))
     with pytest.raises(ValueError, match=rf"{wanted}\(\)\.$"):
         defence.transform(np.float32(1))
@@ -615,6 +682,7 @@ class Blacken(Preprocessor):
     """Write zeros to every other column."""
 
     in_place = True
+    layout = "NHWC"
 
     def _transform(self, x, draw):
         self.seen = x

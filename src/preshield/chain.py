@@ -141,7 +141,7 @@ class Chain(Preprocessor):
     def _transform(self, x: Array, draw: _Pass) -> Array:
         draw.steps.clear()
         for stage, seed in zip(self.defences, draw.seeds, strict=True):
-            x = stage._checked(x)
+            x = stage._checked(x, doubt=False)  # before the first stage, _check_layout looked at all
             stage_draw = stage._begin(x, seed)
             draw.steps.append((stage, x, stage_draw))
             x = stage._run(x, stage_draw)
@@ -197,6 +197,27 @@ class Chain(Preprocessor):
         for stage in self.defences:
             dtype = stage._output_dtype(dtype) if stage.domains != ("labels",) else dtype
         return dtype
+
+    # Layouts: those of the stages
+
+    @property
+    def _axes(self) -> tuple[bool | None, str | None]:
+        said = {d._axes for d in self.defences} - {(None, None)}
+        return said.pop() if len(said) == 1 else (None, None)
+
+    def _check_layout(self, shape: Shape, settled: int | None = None, name: str | None = None) -> int | None:
+        for i, stage in enumerate(self.defences):
+            try:
+                settled = stage._check_layout(shape, settled, name)
+            except ArgumentError as error:
+                raise ArgumentError(f"`defences[{i}]`, {type(stage).__name__}: {error}") from None
+            before, shape = shape, stage._output_shape(shape)
+            changed = {
+                axis for axis, pair in enumerate(zip(before, shape, strict=False)) if len(set(pair)) > 1
+            }
+            if len(before) != len(shape) or changed - {0, settled}:
+                settled = None  # a resized image may be in doubt again; one with more channels is not
+        return settled
 
     # Seeds: those of the stages, end to end
 

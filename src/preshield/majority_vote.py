@@ -45,6 +45,8 @@ class MajorityVote:
         Votes that a label needs.
     channels_first : bool, default False
         Layout of the images for the default views, (N, C, H, W) or (N, H, W, C).
+    layout : {"NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW"}, optional
+        The same for images and videos, in place of `channels_first`, and taken at its word.
 
     Raises
     ------
@@ -52,7 +54,8 @@ class MajorityVote:
         If `predict` is no classifier, or a view is no defence.
     ValueError
         If there are no views, a view is about labels, `min_votes` is not between 1 and the number of views,
-        `channels_first` is given with views of one's own, or the classes of `predict` are not 0, ..., K - 1.
+        `channels_first` or `layout` is given with views of one's own, or the classes of `predict` are not
+        0, ..., K - 1.
 
     Notes
     -----
@@ -99,13 +102,16 @@ class MajorityVote:
         *,
         min_votes: int = 2,
         channels_first: bool = False,
+        layout: str | None = None,
     ) -> None:
         check_bool(channels_first=channels_first)
         if views is None:
-            views = _blurred(channels_first)
-        elif channels_first:
+            views = _blurred(channels_first, layout)
+        elif channels_first or layout is not None:
+            name = "channels_first" if channels_first else "layout"
             raise ArgumentError(
-                "`channels_first` must be left out with `views`, which have layouts of their own, got True."
+                f"`{name}` must be left out with `views`, which have layouts of their own, got "
+                f"{channels_first or layout!r}."
             )
         _check_views(views)
         check_integer("min_votes", min_votes)
@@ -284,10 +290,10 @@ class MajorityVote:
         return names
 
 
-def _blurred(channels_first: bool) -> list[Preprocessor | None]:
+def _blurred(channels_first: bool, layout: str | None) -> list[Preprocessor | None]:
     from .defences.gaussian_blur import GaussianBlur
 
-    blur = GaussianBlur(5, 1.0, channels_first=channels_first)
+    blur = GaussianBlur(5, 1.0, channels_first=channels_first, layout=layout)
     return [None, blur, Chain([blur, blur])]
 
 

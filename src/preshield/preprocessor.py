@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from ._core import random, tensors
-from ._core.checks import check_batch, check_gradient, check_integer, check_ragged_gradient, check_unknown
-from ._core.layout import kept_dtype, object_array
+from ._core.checks import (
+    check_batch,
+    check_gradient,
+    check_integer,
+    check_ragged_gradient,
+    check_unknown,
+    refuse_other_layout,
+)
+from ._core.layout import channel_axis, expected_layouts, kept_dtype, object_array, other_layouts
+from ._core.remedies import Taken
 from ._core.typing import Array, Dtype, Seed, Shape
 
 if TYPE_CHECKING:
@@ -65,6 +73,9 @@ class Preprocessor:
     params : tuple of str
         Names of the constructor's parameters.
 
+    `apply_fit`, `apply_predict`, `channels_first` and `layout` are parameters of a defence, which the base
+    class reads: the last two say on which axis a batch of images or videos has its channels.
+
     Notes
     -----
     Hooks, all on NumPy arrays:
@@ -117,6 +128,7 @@ class Preprocessor:
 
     apply_fit: bool = False
     apply_predict: bool = True
+    layout: str | None = None
 
     _stream: random.SeedStream | None = None
     _fitted: bool = False
@@ -413,12 +425,66 @@ class Preprocessor:
         """Whether the next pass has another draw than the last one."""
         return self.stochastic and random.FROZEN.seed(self) is None
 
-    def _checked(self, x: Any, *, writable: bool = False) -> Array:
-        """`x` as an array that this defence can take: a read-only view, or a copy to write to."""
+    def _checked(self, x: Any, *, writable: bool = False, doubt: bool = True) -> Array:
+        """`x` as an array that this defence can take: a read-only view, or a copy to write to.
+
+        If `doubt`, a batch that plainly has another layout than the one expected is refused.
+        """
         if self.domains == ("labels",):
             return x  # type: ignore[no-any-return]
-        channels_first = getattr(self, "channels_first", None)
-        return check_batch(x, self.domains, channels_first, ragged=self.ragged, writable=writable)
+        channels_first, layout = self._axes
+        batch = check_batch(
+            x,
+            tuple(self.domains),
+            channels_first,
+            layout=layout,
+            keywords=self.params,
+            ragged=self.ragged,
+            writable=writable,
+        )
+        if doubt and batch.dtype == object:
+            for i, sample in enumerate(batch):
+                if sample.ndim in (3, 4):
+                    self._check_layout((1, *sample.shape), name=f"x[{i}]")
+        elif doubt and batch.ndim in (4, 5):
+            self._check_layout(batch.shape)
+        return batch
+
+    @property
+    def _axes(self) -> tuple[bool | None, str | None]:
+        """What `channels_first` and `layout` say; no more than None if the channels make no difference."""
+        return getattr(self, "channels_first", None), self.layout
+
+    def _channel_axis(self, ndim: int) -> int:
+        """Axis of the channels, for hooks of a defence that has `channels_first`."""
+        return channel_axis(ndim, *self._axes)
+
+    def _check_layout(self, shape: Shape, settled: int | None = None, name: str | None = None) -> int | None:
+        """Refuse a shape that plainly has another layout than the one expected.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Shape of a batch.
+        settled : int, optional
+            Axis on which an earlier stage of a chain has found the channels: there is no doubt any more.
+        name : str, optional
+            Name of the sample, if `shape` is that of a batch with it alone.
+
+        Returns
+        -------
+        int or None
+            Axis on which the channels are known to be.
+        """
+        channels_first, layout = self._axes
+        expected = expected_layouts(tuple(self.domains), channels_first, layout).get(len(shape))
+        if expected is None:
+            return settled
+        axis = expected.index("C")
+        if layout is None and axis != settled and (found := other_layouts(shape, expected)):
+            taken = Taken(self.domains, channels_first, layout, self.params)
+            refuse_other_layout(shape, expected, found, taken, name)
+        return axis
 
     def _output_dtype(self, dtype: Dtype) -> Dtype:
         if self.output_dtype is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ._core.layout import kept_dtype, object_array
+from ._core.layout import LAYOUTS, expected_layouts, kept_dtype, object_array
 from ._core.typing import Array, Dtype
 from .preprocessor import Preprocessor
 
@@ -33,6 +33,7 @@ FLAGS = (
     "apply_predict",
 )
 DTYPES = (np.float16, np.float32, np.float64, ">f4", np.uint8, np.int64, ">i2", np.bool_)
+SIDES = {"N": 2, "C": 3, "F": 24, "H": 40, "W": 56}  # of videos whose layout is plain
 FINAL = (
     "__call__",
     "transform",
@@ -72,8 +73,10 @@ def check_preprocessor(defence: Preprocessor, sample: Any, y: Any = None) -> Non
     The rules, in this order: the facts are of legal kinds; public methods are not overridden; labels fit the
     batch; arrays of the caller are never changed nor handed back; read-only, non-contiguous, empty and
     single-sample batches work; the dtype of the result follows from that of the batch; NaN, infinity,
-    complex numbers, text, object arrays and a wrong number of dimensions are refused; samples do not see
-    each other; samples of different lengths work where the class says so; draws are reproducible;
+    complex numbers, text, object arrays and a wrong number of dimensions are refused; a batch that plainly
+    has another layout is refused, unless the class attribute `layout` states one or it makes no difference;
+    each value of a parameter `layout` gives what moving the axes gives; samples do not see each other;
+    samples of different lengths work where the class says so; draws are reproducible;
     parameters are kept as passed, go through `set_params`, scikit-learn's `clone`, pickle and
     `copy.deepcopy`; gradients have the shape of the batch, take an axis of classes, are linear, and agree
     with finite differences where they are said to be exact; several threads may call at once; tensors of
@@ -465,6 +468,69 @@ def _check_refuses_dimensions(s: Subject) -> None:
         _require_refusal(ValueError, "A sample without its batch axis", s.run, s.x[0])
 
 
+def _check_refuses_other_layouts(s: Subject) -> None:
+    """A batch that plainly has another layout is refused, unless `layout` is stated or of no matter."""
+    d = s.defence
+    if not set(d.domains) <= {"image", "video"} or d.layout is not None or hasattr(d, "defences"):
+        return
+    for layout in expected_layouts(d.domains, getattr(d, "channels_first", None), None).values():
+        for other in LAYOUTS["video" if "F" in layout else "image"] if layout else ():
+            x = np.zeros([SIDES[axis] for axis in other], np.float32)
+            if other != layout:
+                _require_refusal(ValueError, f"A batch {x.shape} of layout {other}, not {layout},", s.run, x)
+    if hasattr(d, "channels_first") or d.stochastic or d.changes_shape:
+        return
+    last, moved = s.run(s.x), np.moveaxis(s.x, -1, 1)
+    try:
+        first = s.run(moved)
+    except (LookupError, TypeError, ValueError):  # refused, or no pictures any more
+        return
+    _require(
+        first.shape == moved.shape and _distance(np.moveaxis(first, 1, -1), last) <= 1e-6,
+        "The result depends on the axis of the channels, and there is no `channels_first`: add that "
+        'parameter, or state the class attribute `layout`, for example "NHWC".',
+    )
+
+
+def _check_layouts(s: Subject) -> None:
+    """Each `layout` gives what moving the axes by hand gives, and refuses another number of axes."""
+    d = s.defence
+    if "layout" not in d.params or s.x.ndim not in (4, 5):
+        return
+    kinds = ("image", "video") if s.x.ndim == 4 else ("video", "image")
+    fitting, others = (LAYOUTS[kind] for kind in kinds)
+    axis, out, grad = d._channel_axis(s.x.ndim), s.run(s.x), s.gradient()
+    pulled = s.pull_back(s.x, grad)
+    # Limits and models would have to move too, and what is drawn may belong to places in memory.
+    plain = not d.stochastic and all(map(_is_plain, d.get_params().values()))
+    free = {"channels_first": False} if "channels_first" in d.params else {}
+    for layout in fitting:
+        there = layout.index("C")
+        if plain or there == axis:
+            stated = Subject(copy.deepcopy(d).set_params(layout=layout, **free), s.x, s.y)
+            moved, moved_grad = (np.moveaxis(a, axis, there) for a in (s.x, grad))
+            for what, array, expected in (
+                ("result", stated.run(moved), out),
+                ("gradient", stated.pull_back(moved, moved_grad), pulled),
+            ):
+                _require_equal(
+                    np.moveaxis(array, there, axis), expected, f"{what} with layout={layout!r}", 1e-6
+                )
+    for layout in others:
+
+        def run(layout: str = layout) -> None:
+            Subject(copy.deepcopy(d).set_params(layout=layout, **free), s.x, s.y).run(s.x)
+
+        _require_refusal(ValueError, f"layout={layout!r} with a batch of shape {s.x.shape}", run)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a parameter has no axes of its own, and computes nothing."""
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | np.generic)
+
+
 def _check_batch_independence(s: Subject) -> None:
     """A sample is defended alike, whatever else is in the batch; by the same draw, if there is one."""
     if s.of_labels or s.defence.mixes_samples:
@@ -485,7 +551,7 @@ def _check_ragged(s: Subject) -> None:
     """Where the class says so, samples may differ in length, and each is defended as if it were alone."""
     if not s.defence.ragged or s.defence.stochastic or s.of_labels:
         return
-    time = 1 if s.x.ndim > 2 and getattr(s.defence, "channels_first", False) else 0
+    time = 1 if s.x.ndim > 2 and s.defence._channel_axis(s.x.ndim) == 1 else 0
     samples = [np.delete(sample, np.s_[:i], axis=time) for i, sample in enumerate(s.x)]
     before = [sample.tobytes() for sample in samples]
     batch = object_array(samples)
@@ -746,6 +812,8 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     _check_refuses_kinds,
     _check_numbers_of_python,
     _check_refuses_dimensions,
+    _check_refuses_other_layouts,
+    _check_layouts,
     _check_batch_independence,
     _check_ragged,
     _check_frozen,

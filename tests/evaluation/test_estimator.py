@@ -205,6 +205,9 @@ def test_takes_the_layout_of_the_channels_from_the_defence():
     options = {"nb_classes": 2, "input_shape": (3, 8, 8)}
     assert defended(jpeg, threshold((3, 8, 8)), **options).channels_first
     assert not defended(JpegCompression((0, 1)), threshold((8, 8, 3)), **options).channels_first
+    stated = JpegCompression((0, 1), layout="NCHW")
+    for defence in (stated, Chain([FeatureSqueezing((0, 1)), jpeg]), Chain([stated])):
+        assert defended(defence, threshold((3, 8, 8)), **options).channels_first
 
 
 ATTACKS = {

@@ -4,13 +4,15 @@ Every message states the name, the rule, the value received and, where it is not
 """
 
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, TypeGuard
+from typing import Any, NoReturn, TypeGuard
 
 import numpy as np
 
 from .errors import ArgumentError
-from .layout import as_array, as_numbers, kept_dtype, object_array
+from .layout import LAYOUTS, as_array, as_numbers, expected_layouts, kept_dtype, object_array
+from .remedies import CHANNELS_FIRST, Taken, how_to_add_axes, how_to_change_layout
 from .threads import WORTH_A_THREAD, block_length, map_blocks
 from .typing import Array, ClipValues, Shape
 
@@ -24,6 +26,7 @@ __all__ = [
     "check_gradient",
     "check_integer",
     "check_labels",
+    "check_layout",
     "check_limits",
     "check_number",
     "check_option",
@@ -32,10 +35,9 @@ __all__ = [
     "check_unknown",
     "check_values",
     "ignore_device_type",
+    "refuse_other_layout",
     "resolve_channels_first",
 ]
-
-FEW_CHANNELS = (1, 3)
 
 
 def check_bool(**values: object) -> None:
@@ -214,11 +216,57 @@ def ignore_device_type(device_type: object, stacklevel: int = 3) -> None:
         )
 
 
+def check_layout(layout: object, channels_first: bool, domains: tuple[str, ...]) -> None:
+    """Refuse a `layout` that a defence for `domains` does not know, or that contradicts `channels_first`."""
+    if layout is None:
+        return
+    legal = [name for domain in LAYOUTS if domain in domains for name in LAYOUTS[domain]]
+    if not isinstance(layout, str) or layout not in legal:
+        raise ArgumentError(f"`layout` must be None or one of {', '.join(map(repr, legal))}, got {layout!r}.")
+    if channels_first and layout not in CHANNELS_FIRST:
+        raise ArgumentError(
+            f"`layout` must agree with `channels_first`, got layout={layout!r} with channels_first=True, "
+            f"which stands for {' or '.join(name for name in CHANNELS_FIRST if name in legal)}; pass "
+            "channels_first=False, its default."
+        )
+
+
+def refuse_other_layout(
+    shape: Shape, expected: str, found: Sequence[str], taken: Taken, name: str | None = None
+) -> NoReturn:
+    """Refuse a batch that plainly has another layout than the one expected by `channels_first`.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the batch, its first axis samples.
+    expected : str
+        Its layout, as far as `channels_first` tells.
+    found : sequence of str
+        The layouts that it plainly has.
+    taken : Taken
+        What the caller can say about it.
+    name : str, optional
+        Name of the sample, if `shape` is that of a batch with it alone.
+    """
+    places = {"NCHW": "first", "NCFHW": "first", "NFCHW": "after the frames", "NHWC": "last", "NFHWC": "last"}
+    where = " or ".join(places[layout] for layout in found)
+    remedy = how_to_change_layout(taken, expected, found, name)
+    if "layout" in taken.keywords:
+        remedy += f", or layout={expected!r} if there are indeed {shape[expected.index('C')]} channels"
+    raise ArgumentError(
+        f"`{name or 'x'}` of shape {shape[1:] if name else shape} has its channels {where}, but "
+        f"channels_first={taken.channels_first}; pass {remedy}."
+    )
+
+
 def check_batch(
     x: object,
     domains: tuple[str, ...],
     channels_first: bool | None,
     *,
+    layout: str | None = None,
+    keywords: tuple[str, ...] = (),
     ragged: bool = False,
     writable: bool = False,
 ) -> Array:
@@ -232,6 +280,10 @@ def check_batch(
         Images have 4 axes, videos 5, audio 2 or 3; other domains take any number from 1 up.
     channels_first : bool or None
         Which axis holds the channels; None if that makes no difference to the defence.
+    layout : str, optional
+        The layout, in place of `channels_first`: a batch must have as many axes.
+    keywords : tuple of str
+        Parameters with which the caller can say "channels_first" and "layout".
     ragged : bool, default False
         Whether samples may differ in length: an object array of arrays.
     writable : bool, default False
@@ -247,7 +299,7 @@ def check_batch(
     array = as_array(x)
     if array.dtype == object:
         if ragged and array.ndim == 1:
-            return _read_only(object_array(_checked_samples(array, domains, channels_first)))
+            return _read_only(object_array(_checked_samples(array, domains, channels_first, layout)))
         array = as_numbers(array)
         if array.dtype == object:
             raise ArgumentError(f"`x` must be an array of numbers, got {_other_than_numbers(array)}.")
@@ -255,16 +307,9 @@ def check_batch(
         array = _checked_copy("x", array)
     else:
         check_values("x", array)
-    if set(domains) <= {"image", "video"}:
-        axes = {"image": "NCHW" if channels_first else "NHWC"}
-        axes["video"] = "NCFHW" if channels_first else "NFHWC"
-        layouts = {len(axes[domain]): f"{domain} batch ({axes[domain]})" for domain in domains}
-        if channels_first is None:
-            layouts = {len(axes[domain]): f"{domain} batch" for domain in domains}
-        if array.ndim not in layouts:
-            wanted = " or a ".join(f"{n}-D {layouts[n]}" for n in sorted(layouts))
-            hint = "; add the batch axis with x[None]" if array.ndim + 1 in layouts else ""
-            raise ArgumentError(f"`x` must be a {wanted}, got shape {array.shape}{hint}.")
+    if layout is not None or set(domains) <= {"image", "video"}:
+        if array.ndim not in expected_layouts(domains, channels_first, layout):
+            _refuse_axes(array.shape, Taken(domains, channels_first, layout, keywords))
     elif array.ndim < 1:
         raise ArgumentError(f"`x` must have a batch axis, got a scalar of type {array.dtype}.")
     elif set(domains) == {"audio"} and array.ndim not in (2, 3):
@@ -273,8 +318,6 @@ def check_batch(
             f"`x` must be an audio batch (N, length) or {_audio_layout(channels_first, 'N, ')}, got shape "
             f"{array.shape}{hint}."
         )
-    if channels_first is not None and array.ndim in (4, 5):
-        _check_layout(array.shape, channels_first)
     return array if writable else _read_only(array)
 
 
@@ -293,7 +336,21 @@ def _other_than_numbers(batch: Array) -> str:
     return "an object array"
 
 
-def _checked_samples(batch: Array, domains: tuple[str, ...], channels_first: bool | None) -> list[Array]:
+def _refuse_axes(shape: Shape, taken: Taken) -> NoReturn:
+    """Refuse a batch of images or videos for its number of axes."""
+    named = expected_layouts(taken.domains, taken.channels_first, taken.layout)
+    wanted = [
+        f"{n}-D {'image' if n == 4 else 'video'} batch{f' ({layout})' if layout else ''}"
+        for n, layout in sorted(named.items())
+    ]
+    raise ArgumentError(
+        f"`x` must be a {' or a '.join(wanted)}, got shape {shape}{how_to_add_axes(shape, taken)}."
+    )
+
+
+def _checked_samples(
+    batch: Array, domains: tuple[str, ...], channels_first: bool | None, layout: str | None
+) -> list[Array]:
     """Samples of different lengths, each as a read-only view."""
     samples = []
     for i, sample in enumerate(batch):
@@ -305,14 +362,13 @@ def _checked_samples(batch: Array, domains: tuple[str, ...], channels_first: boo
                 f"{array.shape}."
             )
         if set(domains) in ({"image"}, {"video"}):
-            (domain,) = set(domains)
-            axes = {"image": "HW", "video": "FHW"}[domain]
-            if array.ndim != len(axes) + 1:
-                layout = {True: f" (C{axes})", False: f" ({axes}C)", None: f" with {len(axes) + 1} axes"}
-                kind = f"{'an' if domain == 'image' else 'a'} {domain}{layout[channels_first]}"
+            (domain,), axes = set(domains), expected_layouts(domains, channels_first, layout)
+            ndim = {"image": 3, "video": 4}[domain]
+            if array.ndim != ndim:
+                named = axes[ndim + 1]
+                shape = f" ({named[1:]})" if named else f" with {ndim} axes"
+                kind = f"{'an' if domain == 'image' else 'a'} {domain}{shape}"
                 raise ArgumentError(f"`x[{i}]` must be {kind}, got shape {array.shape}.")
-            if channels_first is not None:
-                _check_layout((1, *array.shape), channels_first)
         samples.append(_read_only(array))
     return samples
 
@@ -327,23 +383,6 @@ def _read_only(array: Array) -> Array:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def _check_layout(shape: Shape, channels_first: bool) -> None:
-    """Refuse square frames whose few channels stand where the other layout has them."""
-    first, last = shape[1], shape[-1]
-    if channels_first:
-        elsewhere = last in FEW_CHANNELS and shape[-3] == shape[-2] and first == shape[-2] > 4
-        if len(shape) == 5:
-            elsewhere = last in FEW_CHANNELS and shape[2] == shape[3] > 4 and first not in FEW_CHANNELS
-    else:
-        elsewhere = first in FEW_CHANNELS and shape[-2] == last > 4
-    if elsewhere:
-        found = "last" if channels_first else "first"
-        raise ArgumentError(
-            f"`x` of shape {shape} has its channels {found}, but channels_first={channels_first}; "
-            f"pass channels_first={not channels_first}."
-        )
 
 
 def check_values(name: str, x: Array) -> None:

@@ -86,8 +86,8 @@ def resize(
     )
     row_weights, column_weights = (taps.weights.astype(x.dtype) for taps in (rows, columns))
     out = np.empty((*x.shape[:first], *size, *x.shape[last + 1 :]), x.dtype)
-    old, step = planes(x.shape, channels_first)
-    new, _ = planes(out.shape, channels_first)
+    old, step = planes(x.shape, axis=1 if channels_first else 3)
+    new, _ = planes(out.shape, axis=1 if channels_first else 3)
     source, target = x.reshape(old), out.reshape(new)
 
     def work(some: slice) -> None:

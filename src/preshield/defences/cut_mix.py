@@ -4,7 +4,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._core.checks import check_bool, check_integer, check_number, check_rng, ignore_device_type
+from .._core.checks import (
+    check_bool,
+    check_integer,
+    check_layout,
+    check_number,
+    check_rng,
+    ignore_device_type,
+)
 from .._core.cutting import Boxes, draw_boxes
 from .._core.errors import ArgumentError
 from .._core.labels import class_rows
@@ -50,6 +57,8 @@ class CutMix(Preprocessor):
         Show a progress bar.
     rng : None, int or numpy.random.Generator, optional
         Source of the draws. None takes them from NumPy's global state.
+    layout : {"NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
     device_type : str, optional
         Ignored, with a warning: results lie on the device of the tensors.
 
@@ -106,6 +115,7 @@ class CutMix(Preprocessor):
         verbose: bool = False,
         *,
         rng: Rng = None,
+        layout: str | None = None,
         device_type: str | None = None,
     ) -> None:
         check_integer("num_classes", num_classes, 1)
@@ -116,6 +126,7 @@ class CutMix(Preprocessor):
         check_bool(channels_first=channels_first, verbose=verbose)
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict)
         check_rng(rng)
+        check_layout(layout, channels_first, self.domains)
         ignore_device_type(device_type)
         self.num_classes = num_classes
         self.alpha = alpha
@@ -125,6 +136,7 @@ class CutMix(Preprocessor):
         self.apply_predict = apply_predict
         self.verbose = verbose
         self.rng = rng
+        self.layout = layout
 
     def _draw(self, x: Array, rng: np.random.Generator) -> Draw:
         count, _, height, width = self._frames(x).shape[:4]
@@ -169,4 +181,4 @@ class CutMix(Preprocessor):
 
     def _frames(self, x: Array) -> Array:
         """View as `(N, F, H, W, C)`."""
-        return to_frames(x, self.channels_first)
+        return to_frames(x, axis=self._channel_axis(x.ndim))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .._core.checks import check_bool, check_integer, check_rng, ignore_device_type
+from .._core.checks import check_bool, check_integer, check_layout, check_rng, ignore_device_type
 from .._core.cutting import Boxes, draw_boxes
 from .._core.layout import to_frames
 from .._core.threads import map_blocks
@@ -33,6 +33,8 @@ class Cutout(Preprocessor):
         Show a progress bar.
     rng : None, int or numpy.random.Generator, optional
         Source of the draws. None takes them from NumPy's global state.
+    layout : {"NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
     device_type : str, optional
         Ignored, with a warning: results lie on the device of the tensors.
 
@@ -86,12 +88,14 @@ class Cutout(Preprocessor):
         verbose: bool = False,
         *,
         rng: Rng = None,
+        layout: str | None = None,
         device_type: str | None = None,
     ) -> None:
         check_integer("length", length, 1)
         check_bool(channels_first=channels_first, verbose=verbose)
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict)
         check_rng(rng)
+        check_layout(layout, channels_first, self.domains)
         ignore_device_type(device_type)
         self.length = length
         self.channels_first = channels_first
@@ -99,6 +103,7 @@ class Cutout(Preprocessor):
         self.apply_predict = apply_predict
         self.verbose = verbose
         self.rng = rng
+        self.layout = layout
 
     def _draw(self, x: Array, rng: np.random.Generator) -> Boxes:
         samples, frames, height, width = self._frames(x).shape[:4]
@@ -128,4 +133,4 @@ class Cutout(Preprocessor):
 
     def _frames(self, x: Array) -> Array:
         """View as `(N, F, H, W, C)`."""
-        return to_frames(x, self.channels_first)
+        return to_frames(x, axis=self._channel_axis(x.ndim))

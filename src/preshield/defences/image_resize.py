@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .._core.checks import check_bool, check_clip_values, check_integer, check_limits
+from .._core.checks import check_bool, check_clip_values, check_integer, check_layout, check_limits
 from .._core.detection import OBJECT_DETECTION, check_label_type, image_size, image_sizes, move_targets
 from .._core.errors import ArgumentError
 from .._core.layout import kept_dtype, saturated
@@ -38,6 +38,8 @@ class ImageResize(Preprocessor):
         Whether a classifier applies it when it predicts.
     verbose : bool, default False
         Show a progress bar.
+    layout : {"NHWC", "NCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
 
     Raises
     ------
@@ -95,6 +97,8 @@ class ImageResize(Preprocessor):
         apply_fit: bool = True,
         apply_predict: bool = False,
         verbose: bool = False,
+        *,
+        layout: str | None = None,
     ) -> None:
         check_integer("height", height, 1)
         check_integer("width", width, 1)
@@ -103,6 +107,7 @@ class ImageResize(Preprocessor):
         check_interpolation(interpolation)
         check_clip_values(clip_values, optional=True)
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict)
+        check_layout(layout, channels_first, self.domains)
         self.height = height
         self.width = width
         self.channels_first = channels_first
@@ -112,10 +117,11 @@ class ImageResize(Preprocessor):
         self.apply_fit = apply_fit
         self.apply_predict = apply_predict
         self.verbose = verbose
+        self.layout = layout
 
     def _begin(self, x: Array, seed: Seed) -> list[tuple[int, int]]:
         """Height and width of each image, which the labels need."""
-        return image_sizes(x, self.channels_first)
+        return image_sizes(x, self._are_first)
 
     def _transform(self, x: Array, draw: list[tuple[int, int]]) -> Array:
         if x.dtype != object:
@@ -141,23 +147,28 @@ class ImageResize(Preprocessor):
         if self.clip_values is not None:
             out = self._interpolated(x)
             grad = np.where(out == self._clipped(out), grad, 0)
-        size = image_size(x.shape[1:], self.channels_first)
+        size = image_size(x.shape[1:], self._are_first)
         method = check_interpolation(self.interpolation)
-        return resize(_exact(grad), size, method, self.channels_first, transpose=True)
+        return resize(_exact(grad), size, method, self._are_first, transpose=True)
 
     def _interpolated(self, x: Array) -> Array:
-        if not all(image_size(x.shape[1:], self.channels_first)):
+        if not all(image_size(x.shape[1:], self._are_first)):
             raise ArgumentError(f"`x` must have at least one pixel in each image, got shape {x.shape}.")
         size = int(self.height), int(self.width)
         method = check_interpolation(self.interpolation)
         progress = "Image resize" if self.verbose else None
-        return resize(_exact(x), size, method, self.channels_first, progress=progress)
+        return resize(_exact(x), size, method, self._are_first, progress=progress)
 
     def _clipped(self, out: Array) -> Array:
         if self.clip_values is None:
             return out
         check_limits(self.clip_values, out.shape)
         return np.asarray(np.clip(out, *self.clip_values))
+
+    @property
+    def _are_first(self) -> bool:
+        """Whether the channels come first."""
+        return self._channel_axis(4) == 1
 
     @property
     def _changes_labels(self) -> bool:
@@ -182,7 +193,7 @@ class ImageResize(Preprocessor):
 
     def _output_shape(self, shape: Shape) -> Shape:
         size = int(self.height), int(self.width)
-        return (*shape[:2], *size) if self.channels_first else (shape[0], *size, shape[3])
+        return (*shape[:2], *size) if self._are_first else (shape[0], *size, shape[3])
 
 
 def _exact(x: Array) -> Array:

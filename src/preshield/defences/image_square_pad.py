@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .._core.checks import check_bool, check_clip_values, check_limits
+from .._core.checks import check_bool, check_clip_values, check_layout, check_limits
 from .._core.detection import OBJECT_DETECTION, check_label_type, image_size, image_sizes, move_targets
 from .._core.errors import ArgumentError
 from .._core.layout import object_array, saturated
@@ -44,6 +44,8 @@ class ImageSquarePad(Preprocessor):
         Whether a classifier applies it when it predicts.
     verbose : bool, default False
         Accepted as in ART; padding is too fast for a progress bar.
+    layout : {"NHWC", "NCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
 
     Raises
     ------
@@ -94,12 +96,15 @@ class ImageSquarePad(Preprocessor):
         apply_fit: bool = True,
         apply_predict: bool = False,
         verbose: bool = False,
+        *,
+        layout: str | None = None,
     ) -> None:
         check_bool(channels_first=channels_first, verbose=verbose)
         check_label_type(label_type)
         _check_padding(pad_mode, pad_kwargs)
         check_clip_values(clip_values, optional=True)
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict)
+        check_layout(layout, channels_first, self.domains)
         self.channels_first = channels_first
         self.label_type = label_type
         self.pad_mode = pad_mode
@@ -108,10 +113,11 @@ class ImageSquarePad(Preprocessor):
         self.apply_fit = apply_fit
         self.apply_predict = apply_predict
         self.verbose = verbose
+        self.layout = layout
 
     def _begin(self, x: Array, seed: Seed) -> list[tuple[int, int]]:
         """Height and width of each image, which the labels need."""
-        return image_sizes(x, self.channels_first)
+        return image_sizes(x, self._are_first)
 
     def _transform(self, x: Array, draw: list[tuple[int, int]]) -> Array:
         if x.dtype == object:
@@ -126,14 +132,14 @@ class ImageSquarePad(Preprocessor):
 
     def _padded(self, x: Array) -> Array:
         """Images of one size."""
-        size = image_size(x.shape[1:], self.channels_first)
+        size = image_size(x.shape[1:], self._are_first)
         if not all(size):
             raise ArgumentError(f"`x` must have at least one pixel in each image, got shape {x.shape}.")
         if not x.size:
             return np.empty(self._output_shape(x.shape), x.dtype)
         mode, options = _padding(self.pad_mode, self.pad_kwargs)
         none = (0, 0)
-        margins = [none, none, *_margins(size)] if self.channels_first else [none, *_margins(size), none]
+        margins = [none, none, *_margins(size)] if self._are_first else [none, *_margins(size), none]
         return _pad(x, margins, mode, self._for_axes(options, (0, 1, 2, 3)))
 
     def _pulled(self, x: Array, grad: Array) -> Array:
@@ -142,8 +148,8 @@ class ImageSquarePad(Preprocessor):
             out = self._padded(x)
             grad = np.where(out == self._clipped(out), grad, 0)
         mode, options = _padding(self.pad_mode, self.pad_kwargs)
-        size = image_size(x.shape[1:], self.channels_first)
-        for axis, margins in zip((2, 3) if self.channels_first else (1, 2), _margins(size), strict=True):
+        size = image_size(x.shape[1:], self._are_first)
+        for axis, margins in zip((2, 3) if self._are_first else (1, 2), _margins(size), strict=True):
             if any(margins):
                 lines = np.moveaxis(grad, axis, -1)
                 own = self._for_axes(options, (axis, axis))
@@ -160,11 +166,16 @@ class ImageSquarePad(Preprocessor):
 
     def _for_axes(self, options: dict[str, Any], axes: tuple[int, ...]) -> dict[str, Any]:
         """Options of `numpy.pad` for axes of a batch: ART's are for height, width and channels."""
-        rows = (0, 2, 0, 1) if self.channels_first else (0, 0, 1, 2)
+        rows = (0, 2, 0, 1) if self._are_first else (0, 0, 1, 2)
         return {
             name: [value[rows[axis]] for axis in axes] if np.shape(value)[:1] == (3,) else value
             for name, value in options.items()
         }
+
+    @property
+    def _are_first(self) -> bool:
+        """Whether the channels come first."""
+        return self._channel_axis(4) == 1
 
     @property
     def _changes_labels(self) -> bool:
@@ -176,8 +187,8 @@ class ImageSquarePad(Preprocessor):
         return move_targets(y, draw, _shift, _pad_masks)  # type: ignore[return-value]
 
     def _output_shape(self, shape: Shape) -> Shape:
-        side = max(image_size(shape[1:], self.channels_first))
-        return (*shape[:2], side, side) if self.channels_first else (shape[0], side, side, shape[3])
+        side = max(image_size(shape[1:], self._are_first))
+        return (*shape[:2], side, side) if self._are_first else (shape[0], side, side, shape[3])
 
 
 def _margins(size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .._core.checks import check_bool, check_clip_values, check_integer, check_option
+from .._core.checks import check_bool, check_clip_values, check_integer, check_layout, check_option
 from .._core.errors import ArgumentError
 from .._core.tensors import to_numpy
 from .._core.typing import Array, ClipValues
@@ -45,6 +45,8 @@ class PixelDefend(Preprocessor):
         in the paper, or all at once on those of the input, as in ART.
     channels_first : bool, default False
         Whether images are `(N, C, H, W)`.
+    layout : {"NHWC", "NCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
 
     Raises
     ------
@@ -100,6 +102,7 @@ class PixelDefend(Preprocessor):
         *,
         decoding: str = "sequential",
         channels_first: bool = False,
+        layout: str | None = None,
     ) -> None:
         check_clip_values(clip_values)
         check_integer("eps", eps, 0, 255)
@@ -113,6 +116,7 @@ class PixelDefend(Preprocessor):
         check_option("decoding", decoding, ("sequential", "one-pass"))
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict, verbose=verbose)
         check_bool(channels_first=channels_first)
+        check_layout(layout, channels_first, self.domains)
         self.clip_values = clip_values
         self.eps = eps
         self.pixel_cnn = pixel_cnn
@@ -122,6 +126,7 @@ class PixelDefend(Preprocessor):
         self.verbose = verbose
         self.decoding = decoding
         self.channels_first = channels_first
+        self.layout = layout
 
     def log_likelihood(self, x: Any) -> Array:
         """Binary logarithm of the probability of each image under the model, per dimension.
@@ -176,7 +181,7 @@ class PixelDefend(Preprocessor):
         images = model.decode(
             self._in_unit_range(x), self.eps, sequential=self.decoding == "sequential", progress=progress
         )
-        return from_unit_range(images, x, self.clip_values, self.channels_first)
+        return from_unit_range(images, x, self.clip_values, axis=self._channel_axis(x.ndim))
 
     def _fit(self, x: Array, y: Array | None, **options: Any) -> None:
         if not x.size:
@@ -212,8 +217,9 @@ class PixelDefend(Preprocessor):
     def _scorer(self, model: Any) -> PixelCNN | PixelScores:
         if isinstance(model, PixelCNN):
             return model
-        return PixelScores(model, channels_first=self.channels_first, batch_size=self.batch_size)
+        first = self._channel_axis(4) == 1
+        return PixelScores(model, channels_first=first, batch_size=self.batch_size)
 
     def _in_unit_range(self, x: Array) -> Array:
         """Images `(N, H, W, C)` in [0, 1]."""
-        return to_unit_range(x, self.clip_values, self.channels_first)
+        return to_unit_range(x, self.clip_values, axis=self._channel_axis(x.ndim))

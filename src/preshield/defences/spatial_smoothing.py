@@ -10,6 +10,7 @@ from .._core.checks import (
     check_bool,
     check_clip_values,
     check_integer,
+    check_layout,
     check_limits,
     check_option,
     ignore_device_type,
@@ -45,6 +46,8 @@ class SpatialSmoothing(Preprocessor):
         pixels, to the first in reading order).
     verbose : bool, default False
         Show a progress bar.
+    layout : {"NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
     channel_index : int, optional
         Older name: 1 sets `channels_first`.
     device_type : str, optional
@@ -96,6 +99,7 @@ class SpatialSmoothing(Preprocessor):
         *,
         gradient: str = "identity",
         verbose: bool = False,
+        layout: str | None = None,
         channel_index: int | None = None,
         device_type: str | None = None,
     ) -> None:
@@ -106,6 +110,8 @@ class SpatialSmoothing(Preprocessor):
         ignore_device_type(device_type)
         self.window_size = window_size
         self.channels_first = resolve_channels_first(channels_first, channel_index)
+        check_layout(layout, self.channels_first, self.domains)
+        self.layout = layout
         self.clip_values = clip_values
         self.apply_fit = apply_fit
         self.apply_predict = apply_predict
@@ -133,7 +139,7 @@ class SpatialSmoothing(Preprocessor):
         from .._core.kernels.median import median_network, median_planes
 
         network = median_network(int(self.window_size))
-        shape, step = planes(x.shape, self.channels_first)
+        shape, step = planes(x.shape, axis=self._channel_axis(x.ndim))
         out = np.empty(x.shape, self._output_dtype(x.dtype))
         source, target = x.reshape(shape), out.reshape(shape)
         dtype = _exact_dtype(x.dtype)
@@ -160,7 +166,7 @@ class SpatialSmoothing(Preprocessor):
         if limits is not None:
             low, high = limits
             grad = np.where((median >= low) & (median <= high), grad, 0)
-        shape, step = planes(x.shape, self.channels_first)
+        shape, step = planes(x.shape, axis=self._channel_axis(x.ndim))
         out = np.empty(x.shape, working_dtype(grad.dtype))
         source, target = x.reshape(shape), out.reshape(shape)
         medians, grads = median.reshape(shape), grad.reshape(shape)

@@ -8,6 +8,7 @@ import numpy as np
 from art.estimators.classification.classifier import ClassifierNeuralNetwork
 
 from .._core.errors import ArgumentError
+from .._core.layout import channel_axis
 from .._core.random import SeedStream, expand_seed
 from .._core.typing import Array
 from ..preprocessor import Preprocessor
@@ -62,7 +63,9 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         nb_classes: int,
         input_shape: tuple[int, ...],
     ) -> None:
-        channels_first = getattr(defence, "channels_first", getattr(classifier, "channels_first", False))
+        channels_first = getattr(classifier, "channels_first", False)
+        if defence is not None and defence._axes != (None, None):
+            channels_first = channel_axis(len(input_shape) + 1, *defence._axes) < len(input_shape)
         super().__init__(model=None, clip_values=clip_values, channels_first=bool(channels_first))
         self.classifier = classifier
         self.defence = defence
