@@ -450,10 +450,10 @@ def _check_numbers_of_python(s: Subject) -> None:
     """An array of numbers of Python's, as a data frame of mixed columns yields it, is one of numbers."""
     if s.of_labels:
         return
-    out, grad = s.run(s.x.astype(float)), s.gradient()
-    _require_equal(s.run(s.x.astype(float).astype(object)).astype(out.dtype), out, "result")
-    pulled = s.pull_back(s.x, grad)
-    _require_equal(s.pull_back(s.x.astype(object), grad.astype(object)).astype(float), pulled, "gradient")
+    x, grad = s.x.astype(float), s.gradient()
+    out, pulled = s.run(x), s.pull_back(x, grad)
+    _require_equal(s.run(x.astype(object)).astype(out.dtype), out, "result")
+    _require_equal(s.pull_back(x.astype(object), grad.astype(object)).astype(float), pulled, "gradient")
 
 
 def _check_refuses_dimensions(s: Subject) -> None:

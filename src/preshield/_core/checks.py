@@ -366,7 +366,7 @@ def _checked_samples(
             ndim = {"image": 3, "video": 4}[domain]
             if array.ndim != ndim:
                 named = axes[ndim + 1]
-                shape = f" ({named[1:]})" if named else f" with {ndim} axes"
+                shape = f" ({named[1:]})" if named else f" with {'three' if ndim == 3 else 'four'} axes"
                 kind = f"{'an' if domain == 'image' else 'a'} {domain}{shape}"
                 raise ArgumentError(f"`x[{i}]` must be {kind}, got shape {array.shape}.")
         samples.append(_read_only(array))

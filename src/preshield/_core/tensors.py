@@ -120,7 +120,8 @@ def _numpy(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     _require_labels(defence, y)
     draw = defence._begin(batch, defence._next_seed())
     out = defence._run(batch, draw)
-    if defence.ragged and isinstance(given, np.ndarray) and given.dtype == object != out.dtype:
+    of_python = isinstance(given, np.ndarray) and given.dtype == object and batch.dtype != object
+    if defence.ragged and of_python:
         out = out.astype(object)  # samples of one length, which may differ in the next batch
     return out, _labels(defence, y, x, draw)
 
