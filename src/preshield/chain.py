@@ -18,11 +18,18 @@ __all__ = ["Chain"]
 class _Pass:
     """One pass through a chain: the seeds of its stages and, once it has run, what each stage saw."""
 
-    def __init__(self, x: Array, seeds: list[Seed], labels: Any) -> None:
+    def __init__(self, chain: "Chain", x: Array, seeds: list[Seed], labels: Any) -> None:
+        self.chain = chain
         self.x = x
         self.seeds = seeds
         self.labels = labels
+        self.shape: Shape = ()
         self.steps: list[tuple[Preprocessor, Array, Any]] = []  # stage, its input, its draw
+
+    def output_shape(self, x: Array) -> Shape:
+        """Shape of the output, for which the chain runs if it has not."""
+        self.chain._steps(self)
+        return self.shape
 
 
 class Chain(Preprocessor):
@@ -151,6 +158,7 @@ class Chain(Preprocessor):
             x = stage._run(x, stage_draw)
             if y is not None and stage._changes_labels:
                 y = stage._labelled(y, stage_draw)
+        draw.shape = x.shape
         return x
 
     def _gradient(self, x: Array, grad: Array, draw: _Pass) -> Array:
@@ -217,7 +225,7 @@ class Chain(Preprocessor):
 
     def _begin(self, x: Array, seed: Seed) -> _Pass:
         ends = np.cumsum([d._seed_words for d in self._stages])
-        return _Pass(x, np.split(seed, ends[:-1]), overrides.known_labels(self))
+        return _Pass(self, x, np.split(seed, ends[:-1]), overrides.known_labels(self))
 
     @property
     def _changes_labels(self) -> bool:
@@ -226,6 +234,10 @@ class Chain(Preprocessor):
     @property
     def _wants_labels(self) -> bool:
         return any(d._wants_labels for d in self._stages)
+
+    @property
+    def _states_shape(self) -> bool:
+        return all(d._states_shape for d in self._stages)
 
     @property
     def _stages(self) -> Sequence[Preprocessor]:

@@ -279,7 +279,7 @@ def never(x):
         (
             [3],
             TypeError,
-            r"`defences\['int'\]` must be a defence of preshield or ART .*, got 3 of type builtins\.int",
+            r"`defences\['int'\]` must be a defence of preshield or ART, .*, got 3 of type builtins\.int",
         ),
         (None, TypeError, r"`defences\['NoneType'\]` must be a defence of preshield or ART"),
         ({"a": "jpeg"}, TypeError, r"`defences\['a'\]` must be a defence of preshield or ART, or a pair"),

@@ -114,8 +114,8 @@ def honour(cls: "type[Preprocessor]", base: "type[Preprocessor]") -> None:
             )
     if _found(cls, "frozen") is not vars(base)["frozen"]:
         raise ArgumentError(
-            f"`{cls.__name__}.frozen` must not be written: the base class repeats what `_draw(x, rng)` draws, "
-            "and what comes from NumPy's global state."
+            f"`{cls.__name__}.frozen` must not be written: the base class repeats the draws, those of "
+            "`_draw(x, rng)` and those from NumPy's global state."
         )
     found = {name: _found(cls, name) for name in (*METHODS, "fit")}
     written = [
@@ -296,14 +296,14 @@ class Pass:
             )
         return pulled
 
-    def output_shape(self, x: Array, grad: Shape) -> Shape:
-        """Shape of the output; where nothing states it, it is that of a run."""
-        stated = self.defence._output_shape(x.shape)
+    def output_shape(self, x: Array) -> Shape:
+        """Shape of the output, which a run shows."""
+        if not _is_free(self.defence):
+            shape: Shape = self.of_hooks().output_shape(x)
+            return shape
         if self._shape is None:
-            if stated in (grad, grad[:1] + grad[2:]) or not _is_free(self.defence):
-                return stated
             self.transform(x)
-        return stated if self._shape is None else self._shape
+        return self._shape or ()
 
     def of_hooks(self) -> Any:
         """The draw of the hooks beneath."""
@@ -425,6 +425,10 @@ def _wants_labels(self: "Preprocessor") -> bool:
     return wrote(type(self), "__call__") or bool(_of_hooks(self, "_wants_labels"))
 
 
+def _states_shape(self: "Preprocessor") -> bool:
+    return not _is_free(self) and bool(_of_hooks(self, "_states_shape"))
+
+
 CONTRACT: dict[str, Any] = {
     "_begin": _begin,
     "_next_seed": _next_seed,
@@ -432,6 +436,7 @@ CONTRACT: dict[str, Any] = {
     "_seed_words": property(_seed_words),
     "_changes_labels": property(_changes_labels),
     "_wants_labels": property(_wants_labels),
+    "_states_shape": property(_states_shape),
 }
 
 
