@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
+import preshield
 from preshield import (
     Chain,
     FeatureSqueezing,
@@ -265,13 +266,26 @@ def test_a_chain_puts_numpy_defences_of_art_beside_ours():
     """ART refuses the two in one list; in a chain they are one defence, differentiated exactly."""
     brighten = Brighten(0.25, (0, 1))
     median = SpatialSmoothing(3, gradient="exact")
-    with pytest.raises(NotImplementedError, match="only Pytorch-specific|combination|preprocessing"):
+    with pytest.raises(NotImplementedError, match="combination of preprocessing types"):
         linear([median, brighten]).loss_gradient(X, Y)
     classifier, bare = linear(Chain([median, brighten])), linear(None)
     seen = median.transform(X)
     moved = brighten(seen)[0]
     np.testing.assert_allclose(classifier.predict(X), bare.predict(moved), rtol=1e-5, atol=1e-6)
     grad = brighten.estimate_gradient(seen, bare.loss_gradient(moved, Y))
+    expected = median.estimate_gradient(X, grad)
+    np.testing.assert_allclose(classifier.loss_gradient(X, Y), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_an_art_style_class_of_ours_shares_a_list():
+    """After the import line was changed, what ART refused in a list is differentiated through."""
+    brighten, median = (
+        written_for_art(preshield.Preprocessor)(0.25, (0, 1)),
+        SpatialSmoothing(3, gradient="exact"),
+    )
+    classifier, bare = linear([median, brighten]), linear(None)
+    seen = median.transform(X)
+    grad = brighten.estimate_gradient(seen, bare.loss_gradient(brighten(seen)[0], Y))
     expected = median.estimate_gradient(X, grad)
     np.testing.assert_allclose(classifier.loss_gradient(X, Y), expected, rtol=1e-4, atol=1e-6)
 

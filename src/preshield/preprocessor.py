@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Preprocessor"]
 
-PASSES = (
-    "__call__",
-    "transform",
-    "forward",
-    "estimate_forward",
-    "estimate_gradient",
-)  # public ways to a pass
-
 
 class Preprocessor:
     """Base class of every defence.
@@ -127,6 +119,7 @@ class Preprocessor:
     _stream: random.SeedStream | None = None
     _has_drawn: bool = False  # a public method that the class wrote
     _assumed: ClassVar[tuple[str, ...]] = ()  # facts that a class written for ART does not state
+    _overridden: ClassVar[bool] = False  # whether a class wrote public methods, which `overrides` runs
     _beneath: ClassVar[dict[str, Any]] = {}  # of the methods that `overrides` puts into a class, its own
 
     def __init__(
@@ -167,7 +160,7 @@ class Preprocessor:
 
     def __setattr__(self, name: str, value: Any) -> None:
         attribute = name == "transform" and overrides.wrote(type(self), "__call__")  # of a class for ART
-        if name in PASSES and not attribute:
+        if name in overrides.PASSES and not attribute:
             raise ArgumentError(
                 f"`{name}` must not be assigned to an object: tensors, chains and evaluations would not run "
                 f"it. Write a class with this method: `class Mine({type(self).__name__})`."
@@ -217,7 +210,9 @@ class Preprocessor:
         TypeError, ValueError
             If the batch cannot be defended; before any work starts.
         """
-        with overrides.parents(self, Preprocessor, "__call__"):
+        if not self._overridden:
+            return self._start_call(x, y)
+        with overrides.parents(self, "__call__"):
             return self._start_call(x, y)
 
     def transform(self, x: Any) -> Any:
@@ -233,7 +228,9 @@ class Preprocessor:
         array or tensor
             Defended batch.
         """
-        with overrides.parents(self, Preprocessor, "transform"):
+        if not self._overridden:
+            return self._start_call(x)[0]
+        with overrides.parents(self, "transform"):
             return self._start_call(x)[0]
 
     def forward(self, x: Any, y: Any = None) -> tuple[Any, Any]:
@@ -260,7 +257,9 @@ class Preprocessor:
             Gradient with respect to `x`; with the axis of classes if `grad` has one. Exact, or an
             estimate: see `gradient_kind` and the class. A stochastic defence draws anew unless `frozen`.
         """
-        with overrides.parents(self, Preprocessor, "estimate_gradient"):
+        if not self._overridden:
+            return self._estimate_gradient(x, grad)
+        with overrides.parents(self, "estimate_gradient"):
             return self._estimate_gradient(x, grad)
 
     def fit(self, x: Any, y: Any = None, **kwargs: Any) -> Self:
@@ -483,13 +482,13 @@ class Preprocessor:
 
     def _begin(self, x: Array, seed: Seed) -> Any:
         """The draw of one pass, from its seed."""
-        overrides.check_assignment(self, Preprocessor, PASSES)
+        overrides.check_assignment(self)
         return self._draw(x, random.generator(seed)) if self._uses_draw else None
 
     @property
     def _uses_draw(self) -> bool:
         """Whether `_draw` draws; public methods that a class writes may draw without it."""
-        free = type(self)._draw is Preprocessor._draw and overrides.in_pass_of(self) is not None
+        free = self._overridden and type(self)._draw is Preprocessor._draw
         return self.stochastic and not free
 
     @property

@@ -64,8 +64,8 @@ def check_preprocessor(defence: Preprocessor, sample: Any, y: Any = None) -> Non
     The rules, in this order: the facts are of legal kinds; public methods are not assigned to a class;
     labels fit the batch; arrays of the caller are never changed nor handed back; read-only, non-contiguous,
     empty and single-sample batches work; the dtype of the result follows from that of the batch; NaN,
-    infinity, complex numbers, text, object arrays and a wrong number of dimensions are refused; samples do not see
-    each other; samples of different lengths work where the class says so; draws are reproducible;
+    infinity, complex numbers, text, object arrays and a wrong number of dimensions are refused; samples do
+    not see each other; samples of different lengths work where the class says so; draws are reproducible;
     parameters are kept as passed, go through `set_params`, scikit-learn's `clone`, pickle and
     `copy.deepcopy`; gradients have the shape of the batch, take an axis of classes, are linear, and agree
     with finite differences where they are said to be exact; several threads may call at once; a chain of

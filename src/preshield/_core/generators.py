@@ -5,7 +5,8 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock, RLock
+from hashlib import blake2b
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -13,23 +14,22 @@ import numpy as np
 from .random import SEED_WORDS
 from .typing import Seed
 
-__all__ = ["Generators", "next_words", "seeded"]
+__all__ = ["Generators", "peeked_seed", "seeded"]
 
 _lock = RLock()  # what is shared can follow one seed at a time
-_twin, _twin_lock = np.random.RandomState(0), Lock()
 
 
 class Generators:
     """State of the shared generators at one moment. torch's are included if torch is loaded."""
 
     def __init__(self) -> None:
-        self._numpy = np.random.get_state(legacy=False)
+        self._numpy: Any = np.random.get_state(legacy=False)
         self._python = random.getstate()
         self._torch = [generator.get_state() for generator in _of_torch()]
 
     def __eq__(self, other: object) -> bool:
         """Whether nothing was drawn between two moments."""
-        return isinstance(other, Generators) and self._bytes() == other._bytes()
+        return isinstance(other, Generators) and self._written() == other._written()
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -40,15 +40,15 @@ class Generators:
         for generator, state in zip(_of_torch(), self._torch, strict=False):  # torch may be loaded since
             generator.set_state(state)
 
-    def _bytes(self) -> bytes:
-        return pickle.dumps((self._numpy, self._python, [state.numpy().tobytes() for state in self._torch]))
+    def _written(self) -> tuple[Any, ...]:
+        torch = [state.numpy().tobytes() for state in self._torch]
+        return pickle.dumps(self._numpy), self._python, torch
 
 
-def next_words() -> Seed:
-    """What the next draw of a seed from NumPy's global generator will be, without drawing it."""
-    with _twin_lock:
-        _twin.set_state(np.random.get_state(legacy=False))
-        return _twin.randint(0, 2**32, size=SEED_WORDS, dtype=np.uint32)
+def peeked_seed() -> Seed:
+    """A seed that follows from the state of NumPy's global generator, from which nothing is drawn."""
+    state = pickle.dumps(np.random.get_state(legacy=False))
+    return np.frombuffer(blake2b(state, digest_size=4 * SEED_WORDS).digest(), np.uint32)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ArgumentError
-from .generators import Generators, next_words, seeded
+from .generators import Generators, peeked_seed, seeded
 from .layout import as_array, object_array
 from .random import SEED_WORDS, SeedStream
 from .tensors import _traced, framework, to_numpy
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..preprocessor import Preprocessor
 
 __all__ = [
+    "PASSES",
     "Pass",
     "check_assignment",
     "honour",
@@ -38,6 +39,7 @@ __all__ = [
 
 METHODS = ("__call__", "transform", "estimate_gradient")  # of a pass
 FRAMEWORK = ("forward", "estimate_forward")  # get tensors in ART
+PASSES = (*METHODS, *FRAMEWORK)
 EVERYTHING = ("image", "video", "audio", "features")
 
 
@@ -130,6 +132,7 @@ def honour(cls: "type[Preprocessor]", base: "type[Preprocessor]") -> None:
     elif "transform" in written and "__call__" not in written:
         cls.__call__ = _derived(cls, "__call__", _call_from_transform)  # type: ignore[method-assign]
     if set(written) & set(METHODS):
+        cls._overridden = True
         cls._beneath = {name: vars(cls)[name] for name in CONTRACT if name in vars(cls)}
         for name, method in CONTRACT.items():
             setattr(cls, name, method)
@@ -144,6 +147,10 @@ def wrote(cls: "type[Preprocessor]", name: str) -> bool:
 def _written(cls: type, name: str) -> Any:
     methods = (vars(c).get(name) for c in cls.__mro__)
     return next((method for method in methods if getattr(method, "written", False)), None)
+
+
+def _base_of(defence: "Preprocessor") -> Any:
+    return next(c for c in type(defence).__mro__ if "_start_call" in vars(c))
 
 
 def _found(cls: type, name: str) -> Any:
@@ -229,10 +236,12 @@ def _call_from_transform(cls: Any) -> Callable[..., Any]:
     return lambda self, x, y=None: (transform(self, x), y)
 
 
-def check_assignment(defence: "Preprocessor", base: "type[Preprocessor]", names: tuple[str, ...]) -> None:
+def check_assignment(defence: "Preprocessor") -> None:
     """Refuse a pass through a class to which a public method was assigned after it was made."""
-    for name in names:
-        if not _is_known(getattr(type(defence), name), base, name):
+    base = _base_of(defence)
+    for name in PASSES:
+        method = getattr(type(defence), name)
+        if hasattr(method, "__get__") and not _is_known(method, base, name):
             raise ArgumentError(
                 f"`{type(defence).__name__}.{name}` was assigned after the class was made, so that tensors, "
                 f"chains and evaluations would not run it; derive a class that writes `{name}`."
@@ -339,7 +348,7 @@ class Pass:
             if Generators() == before:
                 return result
             before.put_back()  # It draws; so from the seed of the pass, now and from now on.
-            if np.array_equal(next_words(), self.seed):
+            if np.array_equal(peeked_seed(), self.seed):
                 SeedStream(None).next()
             vars(defence)["_has_drawn"] = True
             if not isinstance(_found(type(defence), "stochastic"), property):
@@ -349,7 +358,8 @@ class Pass:
 
 
 def _draws(defence: "Preprocessor") -> bool:
-    return bool(defence.stochastic or defence._has_drawn)
+    """Whether the methods that were written draw; hooks draw from seeds."""
+    return bool(defence._has_drawn or (defence.stochastic and not _of_hooks(defence, "_seed_words")))
 
 
 def _is_free(defence: "Preprocessor") -> bool:
@@ -390,7 +400,10 @@ def _of_hooks(defence: "Preprocessor", name: str) -> Any:
 
 
 def _begin(self: "Preprocessor", x: Array, seed: Seed) -> Any:
-    return Pass(self, x, seed) if in_pass_of(self) is None else _of_hooks(self, "_begin")(x, seed)
+    if in_pass_of(self) is not None:
+        return _of_hooks(self, "_begin")(x, seed)
+    check_assignment(self)
+    return Pass(self, x, seed)
 
 
 def _next_seed(self: "Preprocessor") -> Seed:
@@ -406,7 +419,7 @@ def _fresh_seed(self: "Preprocessor") -> Seed:
     if len(seed) or in_pass_of(self) is not None:
         return seed
     if not _draws(self):
-        return next_words()  # and nothing is drawn if it draws nothing
+        return peeked_seed()  # and nothing is drawn if it draws nothing
     stream: SeedStream = vars(self).setdefault("_stream", SeedStream(None))
     return stream.next()
 
@@ -441,11 +454,11 @@ CONTRACT: dict[str, Any] = {
 
 
 @contextmanager
-def parents(defence: "Preprocessor", base: "type[Preprocessor]", name: str) -> Iterator[None]:
+def parents(defence: "Preprocessor", name: str) -> Iterator[None]:
     """A public method of the base class, which may have been called through `super()`."""
     scope = in_pass_of(defence)
     if scope is None:
-        if getattr(type(defence), name) is vars(base)[name]:
+        if getattr(type(defence), name) is getattr(_base_of(defence), name):
             yield
             return
         with _scope(defence, None):
