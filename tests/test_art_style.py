@@ -736,6 +736,8 @@ def test_labels_of_any_kind_pass():
         assert defence(X, Y)[1] is Y
     torch = pytest.importorskip("torch")
     assert Brighten()(torch.tensor(X), boxes)[1] is boxes
+    array = np.array(boxes, dtype=object)
+    assert Brighten()(X, array)[1] is array
 
 
 def test_the_number_of_samples_may_change():

@@ -118,6 +118,7 @@ class Preprocessor:
     _frozen: int | None = None
     _stream: random.SeedStream | None = None
     _has_drawn: bool = False  # a public method that the class wrote
+    _first_seed: tuple[Any, Any] = (None, None)  # of the pass that showed it, and the one drawn in its place
     _assumed: ClassVar[tuple[str, ...]] = ()  # facts that a class written for ART does not state
     _overridden: ClassVar[bool] = False  # whether a class wrote public methods, which `overrides` runs
     _beneath: ClassVar[dict[str, Any]] = {}  # of the methods that `overrides` puts into a class, its own

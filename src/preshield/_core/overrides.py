@@ -261,7 +261,8 @@ class Pass:
     def __init__(self, defence: "Preprocessor", x: Array, seed: Seed) -> None:
         self.defence = defence
         self.x = x
-        self.seed = seed
+        peeked, drawn = defence._first_seed
+        self.seed = drawn if np.array_equal(seed, peeked) else seed
         self.labels = known_labels(defence)
         self._shape: Shape | None = None
         self._relabelled: tuple[Any, Any] | None = None  # labels, and what they became
@@ -348,11 +349,14 @@ class Pass:
             if Generators() == before:
                 return result
             before.put_back()  # It draws; so from the seed of the pass, now and from now on.
-            if np.array_equal(peeked_seed(), self.seed):
-                SeedStream(None).next()
             vars(defence)["_has_drawn"] = True
             if not isinstance(_found(type(defence), "stochastic"), property):
                 vars(defence)["stochastic"] = True
+            if np.array_equal(
+                peeked_seed(), self.seed
+            ):  # Nothing was drawn to make it; in a graph it returns.
+                vars(defence)["_first_seed"] = (self.seed, _fresh_seed(defence))
+                self.seed = defence._first_seed[1]
         with seeded(self.seed):
             return run()
 
@@ -376,8 +380,15 @@ def _copied(value: Any) -> Any:
 
 
 def _same(a: Any, b: Any) -> bool:
-    arrays = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
-    return a is b or (arrays and a.dtype == b.dtype and np.array_equal(a, b))
+    if a is b or not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return a is b
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return (
+        np.array_equal(a, b)
+        if a.dtype != object
+        else all(p is q for p, q in zip(a.flat, b.flat, strict=True))
+    )
 
 
 def _as_batch(values: Any) -> Array:
