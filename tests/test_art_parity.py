@@ -1737,6 +1737,35 @@ def test_deviation_apply_fit_can_be_set(name):
     assert ours.set_params(apply_fit=changed).apply_fit is changed
 
 
+def test_deviation_a_subclass_draws_once_for_both_passes():
+    torch = pytest.importorskip("torch")
+
+    def written(base):
+        class Dims(base):
+            def __init__(self):
+                super().__init__(is_fitted=True)
+
+            def __call__(self, x, y=None):
+                return x * np.random.uniform(0.5, 1, x.shape), y
+
+            def estimate_gradient(self, x, grad):
+                return grad * np.random.uniform(0.5, 1, x.shape)
+
+        return Dims()
+
+    ones = np.ones((2, 8))
+    theirs, ours = written(art.Preprocessor), written(preshield.Preprocessor)
+    np.random.seed(0)
+    out = theirs(ones)[0]
+    assert (theirs.estimate_gradient(ones, ones) != out).all()
+    np.random.seed(0)
+    x = torch.tensor(ones, requires_grad=True)
+    seen = ours(x)[0]
+    seen.sum().backward()
+    assert_array_equal(x.grad, seen.detach())
+    assert (seen.detach().numpy() != out).all()
+
+
 @pytest.mark.parametrize("name", ["CutMix", "Cutout", "GaussianAugmentation", "Mixup", "TotalVarMin"])
 def test_deviation_the_same_seed_draws_other_numbers(name):
     kwargs = {"augmentation": False} if name == "GaussianAugmentation" else {}

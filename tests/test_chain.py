@@ -245,7 +245,8 @@ def test_the_stages_are_checked():
     with pytest.raises(ValueError, match="`defences` must hold at least one defence"):
         Chain([])
     with pytest.raises(
-        TypeError, match=r"`defences\[1\]` must be a preshield defence, got 'jpeg' of type builtins.str"
+        TypeError,
+        match=r"`defences\[1\]` must be a defence of preshield or ART, got 'jpeg' of type builtins.str",
     ):
         Chain([SpatialSmoothing(), "jpeg"])
     with pytest.raises(TypeError, match=r"`defences\[0\]` must be .* of type builtins.type"):

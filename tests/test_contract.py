@@ -99,9 +99,37 @@ class OddGradientKind(Sound):
     gradient_kind = "approximate"
 
 
-class Overrides(Sound):
-    def transform(self, x):
-        return x
+class Patched(Sound):
+    pass
+
+
+Patched.transform = lambda self, x: x
+
+
+class TwoGradients(Sound):
+    """A direct call has another gradient than a chain."""
+
+    gradient_kind = "surrogate"
+
+    def _estimate_gradient(self, x, grad):
+        return 2 * super()._estimate_gradient(x, grad)
+
+
+class ForgetsGradient(Sound):
+    """What `__call__` doubles has not the gradient of the parent class."""
+
+    gradient_kind = "exact"
+
+    def __call__(self, x, y=None):
+        x, y = super().__call__(x, y)
+        return 2 * x, y
+
+
+class DrawsInSecret(Sound):
+    gradient_kind = "surrogate"
+
+    def __call__(self, x, y=None):
+        return x + np.random.random(), y
 
 
 class Converts(Sound):
@@ -318,7 +346,10 @@ class CountsCalls(Sound):
         (NoDomain, r"Facts are .* `domains` must be a tuple of names among .*'pictures'"),
         (OddGradientKind, r"Facts are .* `gradient_kind` must be one of"),
         (OddFlag, r"Facts are .* `in_place` must be True or False, got None"),
-        (Overrides, r"Public methods are not overridden.* `transform` is overridden"),
+        (Patched, r"written in the body of a class.* `transform` was assigned after the class was made"),
+        (TwoGradients, r"gives what a direct call gives.* gradient: values differ"),
+        (ForgetsGradient, r"agrees with finite differences.* Along a random direction it is"),
+        (DrawsInSecret, r"second call of a deterministic defence: values differ"),
         (Converts, r"very objects that were passed.* `factor`: passed .*, kept"),
         (Swallows, r"Unknown parameters are refused.* An unknown keyword .* was accepted"),
         (Unpicklable, r"It survives pickle and copy.deepcopy, also after use.* Can't pickle"),

@@ -283,7 +283,7 @@ BLUR = GaussianBlur()
         (
             lambda: MajorityVote(scores, [None, "blur"]),
             TypeError,
-            r"`views\[1\]` must be a preshield defence, or None for the input itself, got 'blur'",
+            r"`views\[1\]` must be a defence of preshield or ART, or None for the input itself, got 'blur'",
         ),
         (lambda: MajorityVote(scores, [BLUR, GaussianBlur]), TypeError, r"`views\[1\]` must be a preshield"),
         (

@@ -1,13 +1,15 @@
 """Several defences as one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from ._core import overrides
 from ._core.checks import check_bool
 from ._core.errors import ArgumentError
 from ._core.typing import Array, Dtype, Seed, Shape
+from .interop.foreign import adapted
 from .preprocessor import Preprocessor
 
 __all__ = ["Chain"]
@@ -16,10 +18,18 @@ __all__ = ["Chain"]
 class _Pass:
     """One pass through a chain: the seeds of its stages and, once it has run, what each stage saw."""
 
-    def __init__(self, x: Array, seeds: list[Seed]) -> None:
+    def __init__(self, chain: "Chain", x: Array, seeds: list[Seed], labels: Any) -> None:
+        self.chain = chain
         self.x = x
         self.seeds = seeds
+        self.labels = labels
+        self.shape: Shape = ()
         self.steps: list[tuple[Preprocessor, Array, Any]] = []  # stage, its input, its draw
+
+    def output_shape(self, x: Array) -> Shape:
+        """Shape of the output, for which the chain runs if it has not."""
+        self.chain._steps(self)
+        return self.shape
 
 
 class Chain(Preprocessor):
@@ -31,7 +41,8 @@ class Chain(Preprocessor):
     Parameters
     ----------
     defences : list of Preprocessor
-        Stages in order; each is applied whatever its own `apply_fit` and `apply_predict` say.
+        Stages in order, preshield's or ART's; each is applied whatever its own `apply_fit` and
+        `apply_predict` say.
     apply_fit : bool, default False
         Whether a classifier applies the chain when it is trained.
     apply_predict : bool, default True
@@ -40,7 +51,7 @@ class Chain(Preprocessor):
     Raises
     ------
     TypeError
-        If `defences` is not a list or tuple of preshield's defences.
+        If `defences` is not a list or tuple of defences.
     ValueError
         If it is empty, or no domain is common to all stages.
 
@@ -60,7 +71,7 @@ class Chain(Preprocessor):
 
     def __init__(
         self,
-        defences: list[Preprocessor] | tuple[Preprocessor, ...],
+        defences: list[Any] | tuple[Any, ...],
         apply_fit: bool = False,
         apply_predict: bool = True,
     ) -> None:
@@ -68,18 +79,20 @@ class Chain(Preprocessor):
             raise ArgumentError(f"`defences` must be a list of defences, got {type(defences).__name__}.")
         if not defences:
             raise ArgumentError("`defences` must hold at least one defence, got an empty list.")
-        for i, stage in enumerate(defences):
+        stages = adapted(defences)
+        for i, stage in enumerate(stages):
             if not isinstance(stage, Preprocessor):
                 raise ArgumentError(
-                    f"`defences[{i}]` must be a preshield defence, got {stage!r} of type "
+                    f"`defences[{i}]` must be a defence of preshield or ART, got {stage!r} of type "
                     f"{type(stage).__module__}.{type(stage).__name__}."
                 )
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict)
         self.defences = defences
+        self._adapted = stages
         self.apply_fit = apply_fit
         self.apply_predict = apply_predict
         if not self.domains:
-            of_each = ", ".join(f"{type(d).__name__}: {'/'.join(d.domains)}" for d in defences)
+            of_each = ", ".join(f"{d._name}: {'/'.join(d.domains)}" for d in stages)
             raise ArgumentError(f"`defences` must have a domain in common, got {of_each}.")
 
     # Facts, from the stages
@@ -87,64 +100,69 @@ class Chain(Preprocessor):
     @property
     def domains(self) -> tuple[str, ...]:  # type: ignore[override]
         """Domains that every stage has; labels aside, which pass through other stages."""
-        of_data = [d.domains for d in self.defences if d.domains != ("labels",)] or [("labels",)]
+        of_data = [d.domains for d in self._stages if d.domains != ("labels",)] or [("labels",)]
         return tuple(domain for domain in of_data[0] if all(domain in other for other in of_data))
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]
         """Whether a stage is stochastic."""
-        return any(d.stochastic for d in self.defences)
+        return any(d.stochastic for d in self._stages)
 
     @property
     def gradient_kind(self) -> str:  # type: ignore[override]
         """The weakest of the stages: identity, then surrogate, then exact."""
-        kinds = {d.gradient_kind for d in self.defences}
+        kinds = {d.gradient_kind for d in self._stages}
         return next(kind for kind in ("identity", "surrogate", "exact") if kind in kinds)
 
     @property
     def changes_shape(self) -> bool:  # type: ignore[override]
         """Whether a stage changes the shape."""
-        return any(d.changes_shape for d in self.defences)
+        return any(d.changes_shape for d in self._stages)
 
     @property
     def optimises_at_test_time(self) -> bool:  # type: ignore[override]
         """Whether a stage optimises."""
-        return any(d.optimises_at_test_time for d in self.defences)
+        return any(d.optimises_at_test_time for d in self._stages)
 
     @property
     def ragged(self) -> bool:  # type: ignore[override]
         """Whether every stage takes samples that differ in length."""
-        return all(d.ragged for d in self.defences if d.domains != ("labels",))
+        return all(d.ragged for d in self._stages if d.domains != ("labels",))
 
     @property
     def mixes_samples(self) -> bool:  # type: ignore[override]
         """Whether a stage makes samples of several of the batch."""
-        return any(d.mixes_samples for d in self.defences)
+        return any(d.mixes_samples for d in self._stages)
 
     @property
     def paper(self) -> str:  # type: ignore[override]
         """Papers of the stages."""
-        return ", ".join(dict.fromkeys(d.paper for d in self.defences))
+        return ", ".join(dict.fromkeys(d.paper for d in self._stages))
 
     @property
     def known_attacks(self) -> tuple[str, ...]:  # type: ignore[override]
         """Known attacks on the stages."""
-        return tuple(dict.fromkeys(attack for d in self.defences for attack in d.known_attacks))
+        return tuple(dict.fromkeys(attack for d in self._stages for attack in d.known_attacks))
 
     @property
     def is_fitted(self) -> bool:
         """Whether every stage is fitted."""
-        return all(d.is_fitted for d in self.defences)
+        return all(d.is_fitted for d in self._stages)
 
     # Hooks
 
     def _transform(self, x: Array, draw: _Pass) -> Array:
         draw.steps.clear()
-        for stage, seed in zip(self.defences, draw.seeds, strict=True):
+        y = draw.labels
+        for stage, seed in zip(self._stages, draw.seeds, strict=True):
             x = stage._checked(x, doubt=False)  # before the first stage, _check_layout looked at all
-            stage_draw = stage._begin(x, seed)
+            with overrides.labels_for(stage, x, y):
+                stage_draw = stage._begin(x, seed)
             draw.steps.append((stage, x, stage_draw))
             x = stage._run(x, stage_draw)
+            if y is not None and stage._changes_labels:
+                y = stage._labelled(y, stage_draw)
+        draw.shape = x.shape
         return x
 
     def _gradient(self, x: Array, grad: Array, draw: _Pass) -> Array:
@@ -156,16 +174,18 @@ class Chain(Preprocessor):
         if y is None:  # in prediction
             return None
         for stage, stage_draw in self._draws(draw):
-            y = stage._transform_labels(y, stage_draw)
+            y = stage._labelled(y, stage_draw)
         return y
 
     def _draws(self, draw: _Pass) -> Iterator[tuple[Preprocessor, Any]]:
         """Stages with their draws, which depend on the shape and the dtype of what a stage gets alone."""
+        if self._wants_labels:
+            self._steps(draw)
         if draw.steps:
             yield from ((stage, stage_draw) for stage, _, stage_draw in draw.steps)
             return
         x = draw.x
-        for stage, seed in zip(self.defences, draw.seeds, strict=True):
+        for stage, seed in zip(self._stages, draw.seeds, strict=True):
             yield stage, stage._begin(x, seed)
             if stage.domains != ("labels",):
                 zero = np.zeros((), stage._output_dtype(x.dtype))
@@ -177,8 +197,8 @@ class Chain(Preprocessor):
         return draw.steps
 
     def _fit(self, x: Array, y: Array | None) -> None:
-        learners = [i for i, d in enumerate(self.defences) if d._learns]
-        for i, stage in enumerate(self.defences[: max(learners, default=-1) + 1]):
+        learners = [i for i, d in enumerate(self._stages) if d._learns]
+        for i, stage in enumerate(self._stages[: max(learners, default=-1) + 1]):
             if stage._learns:
                 stage.fit(x, y)
             if i != learners[-1]:
@@ -186,15 +206,15 @@ class Chain(Preprocessor):
 
     @property
     def _learns(self) -> bool:
-        return any(d._learns for d in self.defences)
+        return any(d._learns for d in self._stages)
 
     def _output_shape(self, shape: Shape) -> Shape:
-        for stage in self.defences:
+        for stage in self._stages:
             shape = stage._output_shape(shape)
         return shape
 
     def _output_dtype(self, dtype: Dtype) -> Dtype:
-        for stage in self.defences:
+        for stage in self._stages:
             dtype = stage._output_dtype(dtype) if stage.domains != ("labels",) else dtype
         return dtype
 
@@ -223,23 +243,33 @@ class Chain(Preprocessor):
 
     @property
     def _seed_words(self) -> int:
-        return sum(d._seed_words for d in self.defences)
+        return sum(d._seed_words for d in self._stages)
 
     def _fresh_seed(self) -> Seed:
-        return np.concatenate([d._next_seed() for d in self.defences])
+        return np.concatenate([d._next_seed() for d in self._stages])
 
     @property
     def _draws_afresh(self) -> bool:
-        return super()._draws_afresh and any(d._draws_afresh for d in self.defences)
+        return super()._draws_afresh and any(d._draws_afresh for d in self._stages)
 
     def _begin(self, x: Array, seed: Seed) -> _Pass:
-        ends = np.cumsum([d._seed_words for d in self.defences])
-        return _Pass(x, np.split(seed, ends[:-1]))
+        ends = np.cumsum([d._seed_words for d in self._stages])
+        return _Pass(self, x, np.split(seed, ends[:-1]), overrides.known_labels(self))
 
     @property
     def _changes_labels(self) -> bool:
-        return any(d._changes_labels for d in self.defences)
+        return any(d._changes_labels for d in self._stages)
 
     @property
-    def _stages(self) -> list[Preprocessor] | tuple[Preprocessor, ...]:
-        return self.defences
+    def _wants_labels(self) -> bool:
+        return any(d._wants_labels for d in self._stages)
+
+    @property
+    def _states_shape(self) -> bool:
+        return all(d._states_shape for d in self._stages)
+
+    @property
+    def _stages(self) -> Sequence[Preprocessor]:
+        """The stages; those of ART, which `defences` holds as they are, adapted once."""
+        self._adapted = adapted(self.defences, self._adapted)
+        return self._adapted

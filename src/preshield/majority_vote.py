@@ -20,6 +20,7 @@ from .evaluation.classifiers import (
 )
 from .evaluation.subjects import as_labels
 from .evaluation.vote_report import VoteReport, elect
+from .interop.foreign import as_defence
 from .preprocessor import Preprocessor
 
 __all__ = ["MajorityVote"]
@@ -113,6 +114,8 @@ class MajorityVote:
                 f"`{name}` must be left out with `views`, which have layouts of their own, got "
                 f"{channels_first or layout!r}."
             )
+        if isinstance(views, list | tuple):
+            views = [as_defence(view) for view in views]
         _check_views(views)
         check_integer("min_votes", min_votes)
         if not 1 <= min_votes <= len(views):
@@ -269,7 +272,7 @@ class MajorityVote:
             if stages[: len(done)] != done or any(stage.stochastic for stage in done):
                 seen, done = x, ()
             for stage in stages[len(done) :]:
-                seen = stage.transform(seen)
+                seen = stage(seen)[0]
             done = stages
             yield seen
 
@@ -285,7 +288,7 @@ class MajorityVote:
         """What each view is, in a few words; equal ones are numbered."""
         names: list[str] = []
         for view in self.views:
-            name = " + ".join(type(stage).__name__ for stage in _stages(view)) or "input"
+            name = " + ".join(stage._name for stage in _stages(view)) or "input"
             names.append(name if name not in names else f"{name} ({len(names) + 1})")
         return names
 
@@ -307,8 +310,8 @@ def _check_views(views: Any) -> None:
             continue
         if not isinstance(view, Preprocessor):
             raise ArgumentError(
-                f"`views[{i}]` must be a preshield defence, or None for the input itself, got {view!r} of "
-                f"type {type(view).__module__}.{type(view).__name__}."
+                f"`views[{i}]` must be a defence of preshield or ART, or None for the input itself, got "
+                f"{view!r} of type {type(view).__module__}.{type(view).__name__}."
             )
         if view.domains == ("labels",):
             raise ArgumentError(
@@ -319,7 +322,7 @@ def _check_views(views: Any) -> None:
 def _stages(view: Preprocessor | None) -> tuple[Preprocessor, ...]:
     if view is None:
         return ()
-    return tuple(view.defences) if isinstance(view, Chain) else (view,)
+    return tuple(view._stages) if isinstance(view, Chain) else (view,)
 
 
 def _labels(outputs: Array, count: int) -> Array:

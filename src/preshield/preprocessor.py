@@ -1,13 +1,14 @@
 """The contract of a defence."""
 
 import inspect
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from ._core import random, tensors
+from ._core import overrides, random, tensors
 from ._core.checks import (
     check_batch,
     check_gradient,
@@ -16,6 +17,7 @@ from ._core.checks import (
     check_unknown,
     refuse_other_layout,
 )
+from ._core.errors import ArgumentError
 from ._core.layout import channel_axis, expected_layouts, kept_dtype, object_array, other_layouts
 from ._core.remedies import Taken
 from ._core.typing import Array, Dtype, Seed, Shape
@@ -125,24 +127,85 @@ class Preprocessor:
     paper: ClassVar[str] = ""
     known_attacks: ClassVar[tuple[str, ...]] = ()
     params: ClassVar[tuple[str, ...]] = ()
+    _settable: ClassVar[tuple[str, ...]] = ()  # what a class written for ART states as `params`
 
-    apply_fit: bool = False
-    apply_predict: bool = True
     layout: str | None = None
 
+    # Names of ART's, which classes written for it read and assign.
+    _apply_fit: bool = False
+    _apply_predict: bool = True
+    _is_fitted: bool = False
+
     _stream: random.SeedStream | None = None
-    _fitted: bool = False
+    _has_drawn: bool = False  # a public method that the class wrote
+    _first_seed: tuple[Any, Any] = (None, None)  # of the pass that showed it, and the one drawn in its place
+    _assumed: ClassVar[tuple[str, ...]] = ()  # facts that a class written for ART does not state
+    _overridden: ClassVar[bool] = False  # whether a class wrote public methods, which `overrides` runs
+    _beneath: ClassVar[dict[str, Any]] = {}  # of the methods that `overrides` puts into a class, its own
+
+    def __init__(
+        self,
+        is_fitted: bool = False,
+        apply_fit: bool | None = None,
+        apply_predict: bool | None = None,
+        *,
+        device_type: str | None = None,
+    ) -> None:
+        if device_type is not None:
+            warnings.warn(
+                "`device_type` has no effect: the result lies on the device of the batch; leave it out.",
+                UserWarning,
+                stacklevel=3,
+            )
+        self._is_fitted = bool(is_fitted)
+        for name, value in (("apply_fit", apply_fit), ("apply_predict", apply_predict)):
+            if value is not None:
+                vars(self)[f"_{name}"] = bool(value)
+                if not isinstance(inspect.getattr_static(type(self), name), property):
+                    setattr(self, name, bool(value))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         signature = inspect.signature(cls.__init__)
         ours = getattr(cls.__init__, "__module__", "").startswith(f"{__package__}.")
+        not_kept = {"self", *NOT_KEPT} if ours else {"self"}
+        if cls.__init__ is Preprocessor.__init__:
+            not_kept.add("is_fitted")
+        cls._settable = tuple(vars(cls).get("params", cls._settable))
         cls.params = tuple(
             name
             for name, parameter in signature.parameters.items()
-            if name not in (("self", *NOT_KEPT) if ours else ("self",))
+            if name not in not_kept
             and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         )
+        overrides.honour(cls, Preprocessor)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        attribute = name == "transform" and overrides.wrote(type(self), "__call__")  # of a class for ART
+        if name in overrides.PASSES and not attribute:
+            raise ArgumentError(
+                f"`{name}` must not be assigned to an object: tensors, chains and evaluations would not run "
+                f"it. Write a class with this method: `class Mine({type(self).__name__})`."
+            )
+        super().__setattr__(name, value)
+
+    @property
+    def apply_fit(self) -> bool:
+        """Whether a classifier applies the defence when it is trained."""
+        return self._apply_fit
+
+    @apply_fit.setter
+    def apply_fit(self, value: bool) -> None:
+        self._apply_fit = value
+
+    @property
+    def apply_predict(self) -> bool:
+        """Whether a classifier applies the defence when it predicts."""
+        return self._apply_predict
+
+    @apply_predict.setter
+    def apply_predict(self, value: bool) -> None:
+        self._apply_predict = value
 
     # Public, final
 
@@ -169,7 +232,10 @@ class Preprocessor:
         TypeError, ValueError
             If the batch cannot be defended; before any work starts.
         """
-        return tensors.call(self, x, y)
+        if not self._overridden:
+            return self._start_call(x, y)
+        with overrides.parents(self, "__call__"):
+            return self._start_call(x, y)
 
     def transform(self, x: Any) -> Any:
         """Apply the defence to a batch without labels.
@@ -184,7 +250,10 @@ class Preprocessor:
         array or tensor
             Defended batch.
         """
-        return self(x)[0]
+        if not self._overridden:
+            return self._start_call(x)[0]
+        with overrides.parents(self, "transform"):
+            return self._start_call(x)[0]
 
     def forward(self, x: Any, y: Any = None) -> tuple[Any, Any]:
         """Apply the defence, as ART's framework classifiers do; the same as calling it."""
@@ -210,7 +279,10 @@ class Preprocessor:
             Gradient with respect to `x`; with the axis of classes if `grad` has one. Exact, or an
             estimate: see `gradient_kind` and the class. A stochastic defence draws anew unless `frozen`.
         """
-        return self._estimate_gradient(x, grad)
+        if not self._overridden:
+            return self._estimate_gradient(x, grad)
+        with overrides.parents(self, "estimate_gradient"):
+            return self._estimate_gradient(x, grad)
 
     def fit(self, x: Any, y: Any = None, **kwargs: Any) -> Self:
         """Learn from data, if the defence has anything to learn.
@@ -229,13 +301,13 @@ class Preprocessor:
         self
         """
         self._fit(self._checked(tensors.to_numpy(x)), None if y is None else tensors.to_numpy(y), **kwargs)
-        self._fitted = True
+        self._is_fitted = True
         return self
 
     @property
     def is_fitted(self) -> bool:
         """Whether it can be called: always, unless there is something to learn first."""
-        return self._fitted or not self._learns
+        return self._is_fitted or not self._learns
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Parameters by name, the very objects that were passed.
@@ -249,8 +321,23 @@ class Preprocessor:
         -------
         dict
         """
+        kept = self._kept_params()
+        for name in self.params:
+            if name not in kept:
+                raise AttributeError(
+                    f"{type(self).__name__} does not keep its parameter `{name}`; assign "
+                    f"`self.{name} = {name}` in `__init__`."
+                )
+        return kept
+
+    def _kept_params(self) -> dict[str, Any]:
+        """Parameters that the constructor stored under their names."""
         kept = vars(self)  # not through a property, which may tell readers of a parameter about it
-        return {name: kept[name] if name in kept else getattr(self, name) for name in self.params}
+        return {
+            name: kept[name] if name in kept else getattr(self, name)
+            for name in self.params
+            if name in kept or hasattr(self, name)
+        }
 
     def set_params(self, **params: Any) -> Self:
         """Change parameters after the checks of the constructor.
@@ -269,13 +356,32 @@ class Preprocessor:
         TypeError
             If a name is unknown; nothing has changed then.
         """
-        check_unknown(set(params), self.params, type(self).__name__)
+        legal = tuple(dict.fromkeys((*self.params, *self._settable)))
+        check_unknown(set(params), legal, type(self).__name__)
+        if type(self)._check_params is not Preprocessor._check_params:
+            return self._set_checked(params)
         checked = type(self)(**{**self.get_params(), **params})
         for name in params:
             setattr(self, name, getattr(checked, name))
         if "rng" in params:
             self.__dict__.pop("_stream", None)
         return self
+
+    def _set_checked(self, params: dict[str, Any]) -> Self:
+        """Change parameters as ART does: assign them, and let `_check_params` refuse what is wrong."""
+        before = vars(self).copy()
+        try:
+            for name, value in params.items():
+                setattr(self, name, value)
+            self._check_params()
+        except Exception:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+        return self
+
+    def _check_params(self) -> None:
+        """Nothing to check; classes written for ART check their attributes here."""
 
     @contextmanager
     def frozen(self, seed: int = 0) -> Iterator[Self]:
@@ -309,7 +415,7 @@ class Preprocessor:
     def __repr__(self) -> str:
         """Constructor call with the parameters that differ from the defaults."""
         shown = [f"{name}={value!r}" for name, value in self._changed_params().items()]
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return f"{self._name}({', '.join(shown)})"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a card with parameters, facts, paper and known attacks."""
@@ -328,12 +434,19 @@ class Preprocessor:
             requires_fit=not self.is_fitted,
         )
 
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
     def _changed_params(self) -> dict[str, Any]:
         parameters = inspect.signature(type(self).__init__).parameters
+        defaults = {name: parameter.default for name, parameter in parameters.items()}
+        if type(self).__init__ is Preprocessor.__init__:
+            defaults = {name: getattr(type(self)(), name) for name in self.params}
         return {
             name: value
-            for name, value in self.get_params().items()
-            if not _equal(value, parameters[name].default)
+            for name, value in self._kept_params().items()
+            if name not in defaults or not _equal(value, defaults[name])
         }
 
     def _card(self) -> "Html":
@@ -342,11 +455,11 @@ class Preprocessor:
         stages = self._stages
         return html.card(
             self,
-            type(self).__name__,
+            self._name,
             {
                 name: html.short(value)
-                for name, value in self.get_params().items()
-                if not (stages and value is stages)  # they have cards of their own
+                for name, value in self._kept_params().items()
+                if not (stages and name == "defences")  # they have cards of their own
             },
             changed=self._changed_params(),
             stages=[stage._card() for stage in stages],
@@ -377,10 +490,10 @@ class Preprocessor:
 
     @property
     def _seed_words(self) -> int:
-        return random.SEED_WORDS if self.stochastic else 0
+        return random.SEED_WORDS if self._uses_draw else 0
 
     def _fresh_seed(self) -> Seed:
-        if not self.stochastic:
+        if not self._uses_draw:
             return np.zeros(0, dtype=np.uint32)
         stream = self._stream
         if stream is None:  # one for all threads, whichever is first
@@ -389,11 +502,18 @@ class Preprocessor:
 
     def _begin(self, x: Array, seed: Seed) -> Any:
         """The draw of one pass, from its seed."""
-        return self._draw(x, random.generator(seed)) if self.stochastic else None
+        overrides.check_assignment(self)
+        return self._draw(x, random.generator(seed)) if self._uses_draw else None
+
+    @property
+    def _uses_draw(self) -> bool:
+        """Whether `_draw` draws; public methods that a class writes may draw without it."""
+        free = self._overridden and type(self)._draw is Preprocessor._draw
+        return self.stochastic and not free
 
     @property
     def _learns(self) -> bool:
-        return type(self)._fit is not Preprocessor._fit
+        return type(self)._fit is not Preprocessor._fit or overrides.wrote(type(self), "fit")
 
     @property
     def _stages(self) -> "Sequence[Preprocessor]":
@@ -402,6 +522,27 @@ class Preprocessor:
     @property
     def _changes_labels(self) -> bool:
         return type(self)._transform_labels is not Preprocessor._transform_labels
+
+    @property
+    def _wants_labels(self) -> bool:
+        """Whether the data and the labels come from one method."""
+        return False
+
+    @property
+    def _states_shape(self) -> bool:
+        """Whether `_output_shape` is right; else a pass must run to know the shape of its output."""
+        return True
+
+    # What starts a pass
+
+    def _start_call(self, x: Any, y: Any = None) -> tuple[Any, Any]:
+        if y is None or not self._wants_labels:
+            return tensors.call(self, x, y)
+        with overrides.labels_for(self, x, y):
+            return tensors.call(self, x, y)
+
+    def _start_estimate_gradient(self, x: Any, grad: Any) -> Any:
+        return tensors.pull_back(self, x, grad)
 
     # What estimate_gradient does; the GAN search also answers for latents, as ART's does
 
@@ -499,7 +640,7 @@ class Preprocessor:
         """Transform a checked batch."""
         if self.domains == ("labels",):
             return x
-        out = self._transform(x, draw)
+        out = draw.transform(x) if isinstance(draw, overrides.Pass) else self._transform(x, draw)
         if x.dtype == object and out.dtype == object:
             return object_array([self._as_promised(*pair) for pair in zip(out, x, strict=True)])
         if x.dtype == object:  # samples that now have one shape
@@ -515,15 +656,31 @@ class Preprocessor:
         """Vector-Jacobian product at a checked batch; `grad` itself, in its memory, if it is passed on."""
         if x.dtype == object:
             grad = check_ragged_gradient(grad, [self._output_shape((1, *s.shape))[1:] for s in x])
-            pairs = zip(self._gradient(x, grad, draw), grad, strict=True)
+            pairs = zip(self._pulled(x, grad, draw), grad, strict=True)
             return object_array([_in_type_of(given, pulled) for pulled, given in pairs])
-        grad = check_gradient(grad, self._output_shape(x.shape))
-        if grad.ndim == x.ndim:
-            pulled = self._gradient(x, grad, draw)
+        shape = self._shape_after(x, draw, np.shape(grad))
+        grad = check_gradient(grad, shape)
+        if grad.ndim == len(shape):
+            pulled = self._pulled(x, grad, draw)
         else:
-            classes = [self._gradient(x, grad[:, k], draw) for k in range(grad.shape[1])]
+            classes = [self._pulled(x, grad[:, k], draw) for k in range(grad.shape[1])]
             pulled = np.stack(classes, axis=1) if classes else np.empty((*x.shape[:1], 0, *x.shape[1:]))
         return _in_type_of(grad, pulled)
+
+    def _pulled(self, x: Array, grad: Array, draw: Any) -> Array:
+        return draw.pull_back(x, grad) if isinstance(draw, overrides.Pass) else self._gradient(x, grad, draw)
+
+    def _shape_after(self, x: Array, draw: Any, grad: Shape) -> Shape:
+        """Shape of the output of a pass, of which a gradient of shape `grad` is known."""
+        shape = self._output_shape(x.shape)
+        if self._states_shape or shape in (grad, grad[:1] + grad[2:]):
+            return shape
+        found: Shape = draw.output_shape(x)
+        return found
+
+    def _labelled(self, y: Array | None, draw: Any) -> Array | None:
+        """Labels of a pass."""
+        return draw.relabel(y) if isinstance(draw, overrides.Pass) else self._transform_labels(y, draw)
 
 
 def _in_type_of(grad: Array, pulled: Array) -> Array:

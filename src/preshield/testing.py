@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from ._core.layout import LAYOUTS, expected_layouts, kept_dtype, object_array
+from ._core.overrides import wrote
 from ._core.typing import Array, Dtype
+from .chain import Chain
 from .preprocessor import Preprocessor
 
 __all__ = ["check_preprocessor"]
@@ -34,17 +36,7 @@ FLAGS = (
 )
 DTYPES = (np.float16, np.float32, np.float64, ">f4", np.uint8, np.int64, ">i2", np.bool_)
 SIDES = {"N": 2, "C": 3, "F": 24, "H": 40, "W": 56}  # of videos whose layout is plain
-FINAL = (
-    "__call__",
-    "transform",
-    "forward",
-    "estimate_forward",
-    "estimate_gradient",
-    "fit",
-    "get_params",
-    "set_params",
-    "frozen",
-)
+FINAL = ("__call__", "transform", "forward", "estimate_forward", "estimate_gradient", "fit", "frozen")
 
 
 def check_preprocessor(defence: Preprocessor, sample: Any, y: Any = None) -> None:
@@ -70,17 +62,18 @@ def check_preprocessor(defence: Preprocessor, sample: Any, y: Any = None) -> Non
 
     Notes
     -----
-    The rules, in this order: the facts are of legal kinds; public methods are not overridden; labels fit the
-    batch; arrays of the caller are never changed nor handed back; read-only, non-contiguous, empty and
-    single-sample batches work; the dtype of the result follows from that of the batch; NaN, infinity,
-    complex numbers, text, object arrays and a wrong number of dimensions are refused; a batch that plainly
-    has another layout is refused, unless the class attribute `layout` states one or it makes no difference;
-    each value of a parameter `layout` gives what moving the axes gives; samples do not see each other;
-    samples of different lengths work where the class says so; draws are reproducible;
+    The rules, in this order: the facts are of legal kinds; public methods are not assigned to a class;
+    labels fit the batch; arrays of the caller are never changed nor handed back; read-only, non-contiguous,
+    empty and single-sample batches work; the dtype of the result follows from that of the batch; NaN,
+    infinity, complex numbers, text and a wrong number of dimensions are refused; numbers of Python's are
+    numbers; a batch that plainly has another layout is refused, unless the class attribute `layout` states
+    one or it makes no difference; each value of a parameter `layout` gives what moving the axes gives;
+    samples do not see each other; samples of different lengths work where the class says so; draws are
+    reproducible;
     parameters are kept as passed, go through `set_params`, scikit-learn's `clone`, pickle and
     `copy.deepcopy`; gradients have the shape of the batch, take an axis of classes, are linear, and agree
-    with finite differences where they are said to be exact; several threads may call at once; tensors of
-    each framework give what NumPy gives, traced or not, with its gradient.
+    with finite differences where they are said to be exact; several threads may call at once; a chain of
+    the defence alone and tensors of each framework give what NumPy gives, traced or not, with its gradient.
 
     Examples
     --------
@@ -148,6 +141,8 @@ class Subject:
     @property
     def gradient_kind(self) -> str:
         """What the gradient of this instance is: a parameter `gradient` may have chosen another one."""
+        if wrote(type(self.defence), "estimate_gradient"):
+            return self.defence.gradient_kind
         chosen = getattr(self.defence, "gradient", self.defence.gradient_kind)
         return chosen if chosen in GRADIENT_KINDS else "surrogate"
 
@@ -220,10 +215,24 @@ def _check_facts(s: Subject) -> None:
 
 
 def _check_final(s: Subject) -> None:
-    """Public methods are not overridden: a subclass writes hooks."""
+    """Public methods are those of the base class, or written in the body of a class."""
     for name in FINAL:
-        same = getattr(type(s.defence), name) is getattr(Preprocessor, name)
-        _require(same, f"`{name}` is overridden.")
+        method = getattr(type(s.defence), name)
+        known = method is getattr(Preprocessor, name) or hasattr(method, "written")
+        _require(known, f"`{name}` was assigned after the class was made.")
+
+
+def _check_one_meaning(s: Subject) -> None:
+    """A chain of the defence alone gives what a direct call gives, with the same gradient."""
+    d, chain = s.defence, Chain([s.defence])
+    with d.frozen(0):
+        out, labels = d(s.x, s.y)
+        chained, chained_labels = chain(s.x, s.y)
+        _require_equal(chained, out, "result")
+        _require_equal(chained_labels, np.asarray(labels), "labels")
+        grad = s.gradient()
+        pulled = d.estimate_gradient(s.x, grad)
+        _require_equal(chain.estimate_gradient(s.x, grad), pulled, "gradient", 1e-6)
 
 
 # Parameters
@@ -405,9 +414,8 @@ def _check_dtype_rule(s: Subject) -> None:
 
 
 def _expected_dtype(defence: Preprocessor, dtype: Dtype) -> Dtype:
-    stages = getattr(defence, "defences", None)
-    if stages is not None:
-        for stage in stages:
+    if defence._stages:
+        for stage in defence._stages:
             dtype = _expected_dtype(stage, dtype)
         return dtype
     if defence.domains == ("labels",):
@@ -549,7 +557,7 @@ def _check_batch_independence(s: Subject) -> None:
 
 def _check_ragged(s: Subject) -> None:
     """Where the class says so, samples may differ in length, and each is defended as if it were alone."""
-    if not s.defence.ragged or s.defence.stochastic or s.of_labels:
+    if not s.defence.ragged or s.defence.stochastic or s.of_labels or "ragged" in s.defence._assumed:
         return
     time = 1 if s.x.ndim > 2 and s.defence._channel_axis(s.x.ndim) == 1 else 0
     samples = [np.delete(sample, np.s_[:i], axis=time) for i, sample in enumerate(s.x)]
@@ -829,6 +837,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     _check_identity_gradient,
     _check_exact_gradient,
     _check_threads,
+    _check_one_meaning,
     _check_torch,
     _check_tensorflow,
     _check_jax,

@@ -521,7 +521,7 @@ def test_samples_and_defences_are_left_alone():
         ({"x": X[:0], "y": Y[:0]}, ValueError, "`x` must hold at least one sample"),
         ({"x": X + 1}, ValueError, r"`x` must lie within the clip values \(0\.0, 1\.0\), got values from"),
         ({"clip_values": (1, 0)}, ValueError, "`clip_values` must have minimum < maximum"),
-        ({"defences": ["jpeg"]}, TypeError, r"`defences\['str'\]` must be a preshield defence"),
+        ({"defences": ["jpeg"]}, TypeError, r"`defences\['str'\]` must be a defence of preshield or ART"),
         ({"model": object()}, TypeError, "`classifier` must be an ART classifier"),
         ({"surrogate": 5}, TypeError, "`surrogate` must be an ART classifier"),
     ],

@@ -334,9 +334,13 @@ def never(x):
 @pytest.mark.parametrize(
     ("defences", "error", "match"),
     [
-        ([3], TypeError, r"`defences\['int'\]` must be a preshield defence .*, got 3 of type builtins\.int"),
-        (None, TypeError, r"`defences\['NoneType'\]` must be a preshield defence"),
-        ({"a": "jpeg"}, TypeError, r"`defences\['a'\]` must be a preshield defence or a pair"),
+        (
+            [3],
+            TypeError,
+            r"`defences\['int'\]` must be a defence of preshield or ART, .*, got 3 of type builtins\.int",
+        ),
+        (None, TypeError, r"`defences\['NoneType'\]` must be a defence of preshield or ART"),
+        ({"a": "jpeg"}, TypeError, r"`defences\['a'\]` must be a defence of preshield or ART, or a pair"),
         ({"none": SpatialSmoothing(3)}, ValueError, 'must not use the name "none": it is the undefended'),
         ([LabelSmoothing()], ValueError, r"`defences\['LabelSmoothing'\]` is about labels"),
         (

@@ -30,6 +30,7 @@ __all__ = [
     "check_limits",
     "check_number",
     "check_option",
+    "check_output_shape",
     "check_ragged_gradient",
     "check_rng",
     "check_unknown",
@@ -438,6 +439,15 @@ def _checked_copy(name: str, x: Array) -> Array:
     if not all(finite):
         check_values(name, x)
     return out
+
+
+def check_output_shape(defence: object, shape: Shape, stated: Shape) -> None:
+    """Refuse, in a traced graph, an output of another shape than the one that the graph was made for."""
+    if shape != stated:
+        raise ArgumentError(
+            f"{type(defence).__name__} returned the shape {shape} in a traced graph, which expects {stated}; "
+            "write `_output_shape(shape)`, which returns the shape of the output."
+        )
 
 
 def check_channels(name: str, value: Array, shape: Shape, axis: int) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import check_array_labels, check_given_labels, check_labels
+from .checks import check_array_labels, check_given_labels, check_labels, check_output_shape
 from .layout import as_array, as_numbers, object_array
 from .random import FROZEN
 from .typing import Array, Dtype, Seed, Shape
@@ -153,8 +153,8 @@ def _labels(defence: "Preprocessor", y: Any, x: Any, draw: Any) -> Any:
     if labels is not None:
         check_labels(labels, x)
         labels = as_numbers(labels)
-    out = defence._transform_labels(labels, draw)
-    return None if out is None else like(y, out)
+    out = defence._labelled(labels, draw)
+    return out if out is None or out is y else like(y, out)
 
 
 def like(x: Any, array: Array) -> Any:
@@ -188,7 +188,9 @@ def _traced(kind: str, *tensors: Any) -> bool:
 
 def _forward(defence: "Preprocessor", x: Array, seed: Seed) -> Array:
     x = defence._checked(x)
-    return defence._run(x, defence._begin(x, seed))
+    out = defence._run(x, defence._begin(x, seed))
+    check_output_shape(defence, out.shape, defence._output_shape(x.shape))
+    return out
 
 
 def _backward(defence: "Preprocessor", x: Array, seed: Seed, grad: Array) -> Array:
@@ -198,7 +200,7 @@ def _backward(defence: "Preprocessor", x: Array, seed: Seed, grad: Array) -> Arr
 
 def _relabel(defence: "Preprocessor", y: Array, x: Array, seed: Seed) -> Array:
     check_labels(y, x)
-    return np.asarray(defence._transform_labels(y, defence._begin(x, seed)))
+    return np.asarray(defence._labelled(y, defence._begin(x, seed)))
 
 
 def _label_example(defence: "Preprocessor", y: Shape, y_dtype: Any, x: Shape, x_dtype: Any) -> Array:

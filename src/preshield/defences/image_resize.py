@@ -131,10 +131,10 @@ class ImageResize(Preprocessor):
 
     def _gradient(self, x: Array, grad: Array, draw: list[tuple[int, int]]) -> Array:
         if x.dtype != object:
-            return self._pulled(x, grad)
+            return self._back_of_one_size(x, grad)
         out = np.empty(len(x), dtype=object)
         for i, (image, g) in enumerate(zip(x, grad, strict=True)):
-            out[i] = self._pulled(image[None], g[None])[0]
+            out[i] = self._back_of_one_size(image[None], g[None])[0]
         return out
 
     def _resized(self, x: Array) -> Array:
@@ -142,7 +142,7 @@ class ImageResize(Preprocessor):
         out = self._clipped(self._interpolated(x))
         return saturated(out, x.dtype) if x.dtype.kind != "f" else out.astype(kept_dtype(x.dtype), copy=False)
 
-    def _pulled(self, x: Array, grad: Array) -> Array:
+    def _back_of_one_size(self, x: Array, grad: Array) -> Array:
         """Gradient of images of one size."""
         if self.clip_values is not None:
             out = self._interpolated(x)

@@ -127,8 +127,8 @@ class ImageSquarePad(Preprocessor):
     def _gradient(self, x: Array, grad: Array, draw: list[tuple[int, int]]) -> Array:
         if x.dtype == object:
             pairs = zip(x, grad, strict=True)
-            return object_array([self._pulled(image[None], g[None])[0] for image, g in pairs])
-        return self._pulled(x, grad)
+            return object_array([self._back_of_one_size(image[None], g[None])[0] for image, g in pairs])
+        return self._back_of_one_size(x, grad)
 
     def _padded(self, x: Array) -> Array:
         """Images of one size."""
@@ -142,7 +142,7 @@ class ImageSquarePad(Preprocessor):
         margins = [none, none, *_margins(size)] if self._are_first else [none, *_margins(size), none]
         return _pad(x, margins, mode, self._for_axes(options, (0, 1, 2, 3)))
 
-    def _pulled(self, x: Array, grad: Array) -> Array:
+    def _back_of_one_size(self, x: Array, grad: Array) -> Array:
         """Gradient of images of one size."""
         if self.clip_values is not None:
             out = self._padded(x)

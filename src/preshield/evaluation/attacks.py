@@ -238,7 +238,7 @@ def gradient_variants(defence: Preprocessor | None) -> list[Preprocessor | None]
     list of Preprocessor
     """
     if isinstance(defence, Chain):
-        stages = [gradient_variants(stage) for stage in defence.defences]
+        stages = [gradient_variants(stage) for stage in defence._stages]
         count = max(map(len, stages))
         return [
             defence if k == 0 else _copy(defence, defences=[s[min(k, len(s) - 1)] for s in stages])

@@ -166,8 +166,9 @@ class DefenceNote:
     @classmethod
     def of(cls, defence: Any) -> Self:
         """Write down a defence, or a vote, which states the same."""
+        parameters = getattr(defence, "_kept_params", defence.get_params)()
         return cls(
-            name=type(defence).__name__,
+            name=getattr(defence, "_name", type(defence).__name__),
             description=repr(defence),
             gradient_kind=defence.gradient_kind,
             stochastic=defence.stochastic,
@@ -175,8 +176,8 @@ class DefenceNote:
             optimises_at_test_time=defence.optimises_at_test_time,
             paper=defence.paper,
             known_attacks=defence.known_attacks,
-            parameters={name: repr(value) for name, value in defence.get_params().items()},
-            stages=tuple(map(cls.of, defence.defences)) if isinstance(defence, Chain) else (),
+            parameters={name: repr(value) for name, value in parameters.items()},
+            stages=tuple(map(cls.of, defence._stages)) if isinstance(defence, Chain) else (),
         )
 
 

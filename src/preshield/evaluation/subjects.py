@@ -11,6 +11,7 @@ from .._core.errors import ArgumentError, noted
 from .._core.layout import as_numbers
 from .._core.tensors import to_numpy
 from .._core.typing import Array
+from ..interop.foreign import as_defence
 from ..preprocessor import Preprocessor
 from .classifiers import PredictOnly, as_classifier, distributions, fits
 from .report import COLUMNS
@@ -186,12 +187,13 @@ def as_subjects(
             behind = named_classifier(defence, head, y, clip_values, f"defences[{name!r}]")
             subjects.append(Subject(name, None, behind, defence))
             continue
+        defence = as_defence(defence)
         if not isinstance(defence, Preprocessor):
             raise ArgumentError(
-                f"`defences[{name!r}]` must be a preshield defence or a pair of a defence and a classifier, "
-                f"got {defence!r} of type {type(defence).__module__}.{type(defence).__name__}."
+                f"`defences[{name!r}]` must be a defence of preshield or ART, or a pair of one and a "
+                f"classifier, got {defence!r} of type {type(defence).__module__}.{type(defence).__name__}."
             )
-        if isinstance(own, Preprocessor):
+        if isinstance(as_defence(own), Preprocessor):
             raise ArgumentError(
                 f"`defences[{name!r}]` must be a defence or a pair of a defence and a classifier, got two "
                 "defences; put them into a Chain."
@@ -202,8 +204,10 @@ def as_subjects(
             )
         note = f"Raised by `defences[{name!r}]` for samples of shape {x.shape[1:]}."
         with noted(note), defence.frozen(0):
-            seen = np.asarray(defence.transform(head), dtype=np.float32)
+            seen = np.asarray(defence(head)[0], dtype=np.float32)
         count = defence._output_shape(x.shape)[0]
+        if count == len(x) and len(seen) != len(head):  # nothing states the shape
+            count = len(seen) * len(x) // len(head)
         if count != len(x):
             raise ArgumentError(
                 f"`defences[{name!r}]` must keep the number of samples, got {defence!r}, which turns "
@@ -238,7 +242,8 @@ def _named(defences: Any) -> dict[str, Any]:
     firsts = [value[0] if isinstance(value, tuple) else value for value in listed]
     classes = [type(defence).__name__ for defence in firsts]
     labels = [
-        name if classes.count(name) == 1 else repr(first) for name, first in zip(classes, firsts, strict=True)
+        name if classes.count(name) == 1 else repr(as_defence(first))
+        for name, first in zip(classes, firsts, strict=True)
     ]
     return _numbered(list(zip(labels, listed, strict=True)))
 
