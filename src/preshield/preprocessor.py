@@ -10,6 +10,7 @@ import numpy as np
 from ._core import random, tensors
 from ._core.checks import check_batch, check_gradient, check_integer, check_ragged_gradient, check_unknown
 from ._core.layout import kept_dtype, object_array
+from ._core.ranges import fits, misfit, most_of, warn_caller
 from ._core.typing import Array, Dtype, Seed, Shape
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class Preprocessor:
     _frozen: int | None = None
     _stream: random.SeedStream | None = None
     _fitted: bool = False
+    _range_doubted: bool = False  # a warning of the range of the data comes once
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -255,6 +257,8 @@ class Preprocessor:
             setattr(self, name, getattr(checked, name))
         if "rng" in params:
             self.__dict__.pop("_stream", None)
+        if not {"clip_values", "full_scale"}.isdisjoint(params):
+            self.__dict__.pop("_range_doubted", None)
         return self
 
     @contextmanager
@@ -403,7 +407,32 @@ class Preprocessor:
         if self.domains == ("labels",):
             return x  # type: ignore[no-any-return]
         channels_first = getattr(self, "channels_first", None)
-        return check_batch(x, self.domains, channels_first, ragged=self.ragged, writable=writable)
+        peaks: list[float] = []
+        batch = check_batch(
+            x, self.domains, channels_first, ragged=self.ragged, writable=writable, peaks=peaks
+        )
+        self._check_range(batch, peaks)
+        return batch
+
+    @property
+    def _stated_range(self) -> tuple[str, float] | None:
+        """The parameter that states the range of all values, and the larger magnitude of its ends."""
+        most = most_of(getattr(self, "clip_values", None))
+        return None if most is None else ("clip_values", most)
+
+    def _check_range(self, x: Array, peaks: list[float]) -> None:
+        """Warn of a batch that is far from the range that it is said to have."""
+        if self._range_doubted or (stated := self._stated_range) is None:
+            return
+        parameter, most = stated
+        if not fits(x, peaks, most):
+            self._doubt_range(misfit(x, parameter, getattr(self, parameter), most))
+
+    def _doubt_range(self, message: str) -> None:
+        """Warn of the range of the data, once for each object."""
+        if not self._range_doubted:
+            self._range_doubted = True
+            warn_caller(f"{type(self).__name__}: {message}")
 
     def _output_dtype(self, dtype: Dtype) -> Dtype:
         if self.output_dtype is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from .errors import ArgumentError
 from .layout import as_array, kept_dtype, object_array
 from .threads import WORTH_A_THREAD, block_length, map_blocks
-from .typing import Array, ClipValues, Shape
+from .typing import Array, ClipValues, Dtype, Shape
 
 __all__ = [
     "check_batch",
@@ -189,6 +189,7 @@ def check_batch(
     *,
     ragged: bool = False,
     writable: bool = False,
+    peaks: list[float] | None = None,
 ) -> Array:
     """Return `x` as a NumPy array if a defence for `domains` can take it.
 
@@ -205,6 +206,8 @@ def check_batch(
     writable : bool, default False
         Whether to return a copy, which may be written to, of what is not an object array. It is made in the
         pass that checks the values.
+    peaks : list of float, optional
+        Receives the largest magnitudes of floats, which the pass that checks the values yields.
 
     Returns
     -------
@@ -213,6 +216,7 @@ def check_batch(
         an object array, a new one of such views.
     """
     array = as_array(x)
+    peaks = [] if peaks is None else peaks
     if array.dtype == object:
         if not ragged:
             raise ArgumentError(
@@ -220,12 +224,12 @@ def check_batch(
                 "bring the samples to one shape first."
             )
         if array.ndim == 1:
-            return _read_only(object_array(_checked_samples(array, domains, channels_first)))
+            return _read_only(object_array(_checked_samples(array, domains, channels_first, peaks)))
         array = np.array(array.tolist())  # NumPy took samples of one shape for an array of Python's numbers
     if writable:
-        array = _checked_copy("x", array)
+        array = _checked_copy("x", array, peaks)
     else:
-        check_values("x", array)
+        check_values("x", array, peaks)
     if set(domains) <= {"image", "video"}:
         axes = {"image": "NCHW" if channels_first else "NHWC"}
         axes["video"] = "NCFHW" if channels_first else "NFHWC"
@@ -249,12 +253,14 @@ def check_batch(
     return array if writable else _read_only(array)
 
 
-def _checked_samples(batch: Array, domains: tuple[str, ...], channels_first: bool | None) -> list[Array]:
+def _checked_samples(
+    batch: Array, domains: tuple[str, ...], channels_first: bool | None, peaks: list[float]
+) -> list[Array]:
     """Samples of different lengths, each as a read-only view."""
     samples = []
     for i, sample in enumerate(batch):
         array = np.asarray(sample)
-        check_values(f"x[{i}]", array)
+        check_values(f"x[{i}]", array, peaks)
         if set(domains) == {"audio"} and array.ndim not in (1, 2):
             raise ArgumentError(
                 f"`x[{i}]` must be a sample (length,) or {_audio_layout(channels_first)}, got shape "
@@ -299,58 +305,70 @@ def _check_layout(shape: Shape, channels_first: bool) -> None:
         )
 
 
-def check_values(name: str, x: Array) -> None:
-    """Refuse what is not made of finite real numbers."""
+def check_values(name: str, x: Array, peaks: list[float] | None = None) -> None:
+    """Refuse what is not made of finite real numbers; `peaks` receives the largest magnitudes of floats."""
     if x.dtype.kind not in "buif":
         raise ArgumentError(f"`{name}` must hold real numbers, got dtype {x.dtype}.")
     if x.dtype.kind != "f":
         return
     rows = x.reshape(-1) if x.flags.c_contiguous else x
-    finite = []
+    found: list[Any] = []
 
     def look(block: slice) -> None:
-        finite.append(_is_finite(rows[block]))
+        found.append(_peak(rows[block]))
 
     map_blocks(look, len(rows), block_length(rows, WORTH_A_THREAD))
-    if not all(finite):
+    if not np.isfinite(found).all():
         nan, infinite = int(np.isnan(x).sum()), int(np.isinf(x).sum())
         raise ArgumentError(
             f"`{name}` must be finite, got {nan} NaN and {infinite} infinite among {x.size} values; "
             "replace them first, for example with numpy.nan_to_num."
         )
+    if peaks is not None:
+        peaks += map(float, found)
 
 
-def _is_finite(x: Array) -> bool:
-    """Whether floats hold neither NaN nor infinity."""
-    if x.dtype.newbyteorder("=") != x.dtype or x.dtype.itemsize > 8:
-        return bool(np.isfinite(x).all())
+def _peak(x: Array) -> Any:
+    """The largest magnitude of floats; NaN or infinity if there is one among them."""
+    if not x.dtype.isnative or x.dtype.itemsize > 8:
+        return np.abs(x).max()
     # Read as integers, numbers of one sign keep their order, and infinity and NaN come after all of them. So
     # one fast pass does for data without negative numbers, which have the sign in the highest bit.
-    unsigned, signed = x.view(f"u{x.dtype.itemsize}"), x.view(f"i{x.dtype.itemsize}")
-    infinities = np.array([np.inf, -np.inf], x.dtype)
-    above, below = infinities.view(unsigned.dtype)
-    largest = unsigned.max()
-    return bool(largest < above or (largest < below and signed.max() < infinities.view(signed.dtype)[0]))
+    unsigned, signed, sign = x.view(f"u{x.dtype.itemsize}"), x.view(f"i{x.dtype.itemsize}"), _sign(x.dtype)
+    largest = int(unsigned.max())
+    if largest >= sign:
+        largest = max(largest - sign, int(signed.max()))
+    return _from_bits(largest, x.dtype)
 
 
-def _checked_copy(name: str, x: Array) -> Array:
+def _sign(dtype: Dtype) -> int:
+    return 1 << (8 * dtype.itemsize - 1)
+
+
+def _from_bits(bits: int, dtype: Dtype) -> Any:
+    return np.array(bits, f"u{dtype.itemsize}").view(dtype)[()]
+
+
+def _checked_copy(name: str, x: Array, peaks: list[float]) -> Array:
     """A copy of finite real numbers, in the byte order of this machine."""
     if not (x.dtype.kind == "f" and x.dtype.isnative and x.dtype.itemsize <= 8 and x.flags.c_contiguous):
-        check_values(name, x)
+        check_values(name, x, peaks)
         return np.array(x, x.dtype.newbyteorder("="), order="C")
     from .kernels.finite import copy_floats
 
     out, bits = np.empty_like(x, subok=False), f"u{x.dtype.itemsize}"
     source, target = _read_only(x).reshape(-1).view(bits), out.reshape(-1).view(bits)
-    minus_zero, infinity = np.array([-0.0, np.inf], x.dtype).view(bits)
-    finite = []
+    magnitude = source.dtype.type(_sign(x.dtype) - 1)
+    found: list[int] = []
 
     def work(block: slice) -> None:
-        finite.append(copy_floats(source[block], target[block], ~minus_zero, infinity))
+        found.append(int(copy_floats(source[block], target[block], magnitude)))
 
     map_blocks(work, x.size, block_length(source, WORTH_A_THREAD))
-    if not all(finite):
+    peak = _from_bits(max(found, default=0), x.dtype)
+    if not np.isfinite(peak):
         check_values(name, x)
+    peaks.append(float(peak))
     return out
 
 

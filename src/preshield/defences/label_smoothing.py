@@ -90,12 +90,12 @@ class LabelSmoothing(Preprocessor):
         if y is None:
             raise ArgumentError("`y` must be given: LabelSmoothing changes labels.")
         check_values("y", y)
-        if y.ndim == 1 and self.num_classes is not None:
-            y = _one_hot(y, self.num_classes)
-        if y.ndim != 2 or y.shape[1] != (self.num_classes or y.shape[1]):
-            classes = self.num_classes or "classes"
-            hint = "" if self.num_classes else "; class indices (N,) need `num_classes`"
-            raise ArgumentError(f"`y` must have shape (N, {classes}), got {y.shape}{hint}.")
+        classes = None if self.num_classes is None else int(self.num_classes)
+        if y.ndim == 1 and classes is not None:
+            y = _one_hot(y, classes)
+        if y.ndim != 2 or y.shape[1] != (classes or y.shape[1]):
+            hint = "" if classes else "; class indices (N,) need `num_classes`"
+            raise ArgumentError(f"`y` must have shape (N, {classes or 'classes'}), got {y.shape}{hint}.")
         if y.shape[1] < 2:
             raise ArgumentError(f"`y` must have at least two classes, got shape {y.shape}.")
         rest = (1 - self.max_value) / (y.shape[1] - 1)
