@@ -445,7 +445,7 @@ def test_deviation_one_median_for_every_framework():
         other(3, clip_values=(0, 1))(x)
     import tensorflow as tf
 
-    for parameters in ({"window_size": 2}, {"clip_values": (0, 1)}):
+    for parameters in ({"window_size": 2}, {"clip_values": (2, 5)}):
         ours = preshield.SpatialSmoothing(**parameters)
         assert_array_equal(ours.transform(tf.constant(x)).numpy(), ours.transform(x))
 
@@ -556,6 +556,15 @@ def test_deviation_thermometer_does_not_write_into_the_callers_array():
     assert ours.transform(x).shape == (1, 20)
 
 
+def test_deviation_thermometer_needs_an_axis_of_channels():
+    ours, theirs = both("ThermometerEncoding", (0, 1), 3)
+    x = np.array([0.2, 0.5, 0.9])
+    assert theirs(x.copy())[0].shape == (9,)  # nine samples of three, for three labels
+    with pytest.raises(ValueError, match=r"`x` must have an axis of channels, got shape \(3,\).*x\[..., None\]"):
+        ours.transform(x)
+    assert_array_equal(ours.transform(x[..., None]).ravel(), theirs(x)[0])
+
+
 def test_deviation_thermometer_gradient_knows_the_range():
     ours, theirs = both("ThermometerEncoding", (0, 255), 4)
     x, grad = np.array([[102.0]]), np.array([[1.0, 2, 3, 4]])
@@ -599,6 +608,25 @@ def test_pixel_defend_in_one_pass(shape, channels_first, eps, seed):
     assert labels is None
     assert_array_equal(ours.transform(x), out)
     assert ours.transform(x).dtype == out.dtype == np.float32
+
+
+@settings(max_examples=10, deadline=None)
+@given(shape=st.tuples(st.integers(1, 4), st.integers(1, 9)), eps=st.integers(0, 60), seed=seeds)
+def test_pixel_defend_of_feature_vectors(shape, eps, seed):
+    x = ((np.random.default_rng(seed).integers(eps, 255 - eps, shape) + 0.25) / 255).astype(np.float32)
+    ours, theirs = both("PixelDefend", (0.0, 1.0), eps, PixelClassifier(seed))
+    out = theirs(x)[0]
+    assert out.shape == shape
+    assert_array_equal(ours.set_params(decoding="one-pass").transform(x), out)
+
+
+def test_deviation_pixel_defend_takes_images_and_feature_vectors():
+    ours, theirs = both("PixelDefend", (0.0, 1.0), 0, PixelClassifier())
+    for shape in ((2, 3, 4), (1, 2, 2, 3, 1)):
+        x = np.full(shape, 0.5, np.float32)
+        assert theirs(x)[0].shape == shape
+        with pytest.raises(ValueError, match=r"images \(N, H, W, C\) or of feature vectors \(N, D\), got"):
+            ours.transform(x)
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in scalar:RuntimeWarning")
@@ -758,6 +786,14 @@ def test_deviation_total_var_min_of_integers_is_not_rounded():
     assert_array_equal(smoothed, np.trunc(smoothed))  # the result went through uint8
     out = ours.transform(x)
     assert (out != np.trunc(out)).any()
+
+
+def test_deviation_total_var_min_takes_images_and_videos():
+    ours, theirs = both("TotalVarMin", max_iter=1)
+    x = np.random.default_rng(0).random((1, 4, 5, 2, 3, 2))
+    assert theirs(x)[0].shape == x.shape  # differences along axes 1 and 2 alone, norms of all that follows
+    with pytest.raises(ValueError, match=r"`x` must be a .* got shape \(1, 4, 5, 2, 3, 2\)"):
+        ours.transform(x)
 
 
 def test_deviation_total_var_min_of_videos():

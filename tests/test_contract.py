@@ -210,6 +210,11 @@ class LooksAround(Sound):
         return np.asarray(x, dtype=float) - x.max(axis=0, initial=0)
 
 
+class GuessesForAll(Sound):
+    def _transform(self, x, draw):
+        return x * (self.factor if x.max(initial=0) <= 1 else self.factor / 255)
+
+
 class ForgetsRagged(Sound):
     ragged = True
 
@@ -281,6 +286,7 @@ class CountsCalls(Sound):
         (WantsTwo, r"A batch of one sample works.* The shape is \(2, 1, 4\) instead of \(1, 4\)"),
         (Widens, r"The dtype of the result is .* float16 became float64 instead of float16"),
         (AcceptsNaN, r"NaN and infinity are refused.* was accepted"),
+        (GuessesForAll, r"does not follow from the others.* sample 0 beside others .* values differ"),
         (LooksAround, r"a sample is defended alike.* sample 0 alone: values differ"),
         (ForgetsRagged, r"may differ in length.* sample 0: values differ"),
         (Irreproducible, r"values differ by up to"),

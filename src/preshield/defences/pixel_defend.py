@@ -31,7 +31,8 @@ class PixelDefend(Preprocessor):
         Model of clean images. A `PixelCNN` that is not trained yet says what `fit` trains; None is the
         default one. Otherwise a Keras model, a torch module or a callable, which maps images in [0, 1], in
         the layout of `x`, to logits or probabilities `(N, H, W, C, 256)` or `(N, H * W * C * 256)`; or a
-        classifier of ART's, whose last layer gives them.
+        classifier of ART's, whose last layer gives them. For feature vectors, `(N, D, 256)` or
+        `(N, D * 256)`.
     batch_size : int, default 128
         Images that a model of yours is given at once, at most.
     apply_fit : bool, default False
@@ -54,8 +55,9 @@ class PixelDefend(Preprocessor):
 
     Notes
     -----
-    Images `(N, H, W, C)`; `float32` on the grid of 256 levels. Of levels that are equally probable, the
-    lowest is taken. The gradient is the identity.
+    Images `(N, H, W, C)`, or feature vectors `(N, D)` for a model that scores them, which `PixelCNN` does
+    not; `float32` on the grid of 256 levels. Of levels that are equally probable, the lowest is taken. The
+    gradient is the identity.
 
     ``fit(x)`` trains the model, unless there is a trained one, and keeps the log-likelihoods of `x` for
     `p_values`; keywords go to `PixelCNN.fit`. The result is in ``pixel_cnn_``.
@@ -79,6 +81,7 @@ class PixelDefend(Preprocessor):
     array([  0.,  35., 239.], dtype=float32)
     """
 
+    domains = ("image", "features")
     output_dtype = "float32"
     paper = "arXiv:1710.10766"
     known_attacks = (
@@ -215,5 +218,12 @@ class PixelDefend(Preprocessor):
         return PixelScores(model, channels_first=self.channels_first, batch_size=self.batch_size)
 
     def _in_unit_range(self, x: Array) -> Array:
-        """Images `(N, H, W, C)` in [0, 1]."""
+        """Images `(N, H, W, C)`, or feature vectors, in [0, 1]."""
+        if x.ndim not in (2, 4):
+            images = "(N, C, H, W)" if self.channels_first else "(N, H, W, C)"
+            hint = "; add the batch axis with x[None]" if x.ndim in (1, 3) else ""
+            raise ArgumentError(
+                f"`x` must be a batch of images {images} or of feature vectors (N, D), got shape "
+                f"{x.shape}{hint}."
+            )
         return to_unit_range(x, self.clip_values, self.channels_first)
