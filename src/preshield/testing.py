@@ -74,11 +74,11 @@ def check_preprocessor(defence: Preprocessor, sample: Any, y: Any = None) -> Non
     batch; arrays of the caller are never changed nor handed back; read-only, non-contiguous, empty and
     single-sample batches work; the dtype of the result follows from that of the batch; NaN, infinity,
     complex numbers, text, object arrays and a wrong number of dimensions are refused; samples do not see
-    each other, nor the range of the others; samples of different lengths work where the class says so; draws are reproducible;
-    parameters are kept as passed, go through `set_params`, scikit-learn's `clone`, pickle and
-    `copy.deepcopy`; gradients have the shape of the batch, take an axis of classes, are linear, and agree
-    with finite differences where they are said to be exact; several threads may call at once; tensors of
-    each framework give what NumPy gives, traced or not, with its gradient.
+    each other, nor take their range from each other; samples of different lengths work where the class says
+    so; draws are reproducible; parameters are kept as passed, go through `set_params`, scikit-learn's
+    `clone`, pickle and `copy.deepcopy`; gradients have the shape of the batch, take an axis of classes, are
+    linear, and agree with finite differences where they are said to be exact; several threads may call at
+    once; tensors of each framework give what NumPy gives, traced or not, with its gradient.
 
     Examples
     --------

@@ -69,6 +69,45 @@ def test_equals_the_codec_clip_by_clip(shape, video_format, crf, channels_first,
     np.testing.assert_array_equal(unit, wanted / 255)
 
 
+TAKEN = r"taken for video in \[0, 1\], cut off .* clip_values=\(0, 1\) if it is, or clip_values=\(0, 255\)"
+
+
+@pytest.mark.parametrize("peak", [1.001, 1.5, 7.9])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_one_value_outside_the_range_is_cut_off_and_no_more(peak, dtype):
+    x = np.random.default_rng(0).random((1, 5, 18, 26, 3)).astype(dtype)
+    x[0, 2, 3, 4, 1] = peak
+    unit = VideoCompression(video_format="mp4", clip_values=(0, 1)).transform(x)
+    defence = VideoCompression(video_format="mp4")
+    with pytest.warns(UserWarning, match=TAKEN):
+        out = defence.transform(x)
+    np.testing.assert_array_equal(out, unit)
+    assert abs(out.mean(dtype=float) - x.mean(dtype=float)) < 0.02  # 0.5; 1.0 for levels of 8 bits
+    np.testing.assert_array_equal(defence.transform(x), unit)  # warns once
+
+
+def test_the_guess_for_a_video_does_not_follow_from_the_others():
+    bright, unit = 255 * clips(1), 1.01 * clips(1) / clips(1).max()
+    dark = np.rint(5 * clips(1))  # levels of 8 bits
+    defence = VideoCompression(video_format="mp4")
+    alone = [defence.transform(bright), None, defence.transform(dark)]
+    with pytest.warns(UserWarning, match=TAKEN):
+        alone[1] = VideoCompression(video_format="mp4").transform(unit)
+    np.testing.assert_array_equal(alone[2], defence.transform(dark.astype(np.uint8)))
+    for batch in (np.concatenate, lambda videos: object_array([video[0] for video in videos])):
+        with pytest.warns(UserWarning, match=TAKEN):
+            out = VideoCompression(video_format="mp4").transform(batch([bright, unit, dark]))
+        for i in range(3):
+            np.testing.assert_array_equal(out[i], alone[i][0])
+
+
+def test_brighter_than_8_bits():
+    x = 65535 * clips(1)
+    with pytest.warns(UserWarning, match=r"got None for .*; scale the data, for example with x / 257\.$"):
+        VideoCompression(video_format="mp4").transform(x)
+    VideoCompression(video_format="mp4").transform(x / 257)
+
+
 def test_the_scale_is_guessed_as_in_art():
     x = clips()
     guess = VideoCompression(video_format="mp4")

@@ -4,7 +4,7 @@ Only magnitudes are compared, and with a margin: an attack, noise or a filter ma
 and a mistake of units is off by the 255 steps of 8 bits or the 32768 of 16.
 """
 
-import sys
+import inspect
 import warnings
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,12 @@ def most_of(limits: object) -> float | None:
     if not isinstance(limits, tuple | list | np.ndarray) or len(limits) != 2:
         return None
     try:
-        return max(abs(float(value)) for value in limits)
-    except (TypeError, ValueError):  # arrays with an entry for each channel
+        ends = [np.asarray(value) for value in limits]
+    except ValueError:  # lists that make no array
         return None
+    if not all(end.size == 1 and end.dtype.kind in "buif" for end in ends):  # an entry for each channel
+        return None
+    return max(abs(float(end.item())) for end in ends)
 
 
 def fits(x: Array, peaks: list[float], most: float) -> bool:
@@ -113,7 +116,7 @@ def misfit(x: Array, parameter: str, value: Any, most: float) -> str:
 
 def warn_caller(message: str) -> None:
     """Warn, and point to the line outside of this package that led here."""
-    level, frame = 1, sys._getframe(0)
+    level, frame = 1, inspect.currentframe()
     while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, stacklevel=level)

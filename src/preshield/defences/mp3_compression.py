@@ -10,8 +10,8 @@ from .._core.checks import (
     resolve_channels_first,
 )
 from .._core.errors import ArgumentError
-from .._core.ranges import MARGIN, in_unit_range, largest, misfit
 from .._core.layout import working_dtype
+from .._core.ranges import MARGIN, in_unit_range, largest, misfit
 from .._core.threads import map_blocks
 from .._core.typing import Array, Shape
 from ..codecs import mp3, mp3_pydub
@@ -170,8 +170,8 @@ class Mp3Compression(Preprocessor):
             return float(STEPS)
         if peak > 1:
             self._doubt_range(
-                f"`x` reaches {peak:.6g}, beyond [-1, 1] but far from 32768, and is taken for audio in [-1, 1], "
-                "cut off there; pass full_scale=1.0 if it is, or full_scale=32768 for steps of 16 bits."
+                f"`x` reaches {peak:.6g}, beyond [-1, 1] but far from 32768, and is taken for audio in "
+                "[-1, 1], cut off there; pass full_scale=1.0 if it is, or full_scale=32768 for 16-bit steps."
             )
         return 1.0
 

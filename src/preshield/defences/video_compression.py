@@ -157,8 +157,8 @@ class VideoCompression(Preprocessor):
             return 1
         if peak > 1:
             self._doubt_range(
-                f"`x` reaches {peak:.6g}, beyond 1 but far from 255, and is taken for video in [0, 1], cut off "
-                "there; pass clip_values=(0, 1) if it is, or clip_values=(0, 255) for steps of 8 bits."
+                f"`x` reaches {peak:.6g}, beyond 1 but far from 255, and is taken for video in [0, 1], cut "
+                "off there; pass clip_values=(0, 1) if it is, or clip_values=(0, 255) for steps of 8 bits."
             )
         return 255
 
