@@ -964,6 +964,18 @@ def test_deviation_mp3_needs_no_program(monkeypatch):
 
 
 @pytest.mark.usefixtures("programs")
+def test_deviation_mp3_one_value_beyond_the_range():
+    x = recordings(16000, 1, np.float64)
+    x[:, 4000] = 1.0014
+    ours, theirs = both("Mp3Compression", 16000)
+    assert np.abs(theirs(x)[0] - x).mean() > 0.9 * np.abs(x).mean()  # all but the one value are cut off to 0
+    with pytest.warns(UserWarning, match=r"taken for audio in \[-1, 1\].* pass full_scale=1\.0"):
+        out = ours.transform(x)
+    assert_array_equal(out, ours.set_params(full_scale=1.0).transform(x))
+    assert np.abs(out - 0.95 * x).mean() < 0.2 * np.abs(x).mean()
+
+
+@pytest.mark.usefixtures("programs")
 def test_deviation_mp3_of_quiet_integers():
     x = (np.arange(3000) // 50 % 2).astype(np.int16).reshape(1, 3000, 1)
     ours, theirs = both("Mp3Compression", 16000)
@@ -1102,6 +1114,26 @@ def test_deviation_video_rounds_and_saturates():
 
 
 @runs_the_program
+def test_deviation_video_one_value_beyond_the_range():
+    x = films() / 255
+    x[0, 0, 0, 0, 0] = 1.001
+    ours, theirs = both("VideoCompression", video_format="mp4")
+    assert set(np.unique(theirs(x.copy())[0])) <= {0, 1, 2}  # of 255
+    with pytest.warns(UserWarning, match=r"taken for video in \[0, 1\].* pass clip_values=\(0, 1\)"):
+        out = ours.transform(x)
+    assert np.abs(out - x).mean() < 0.02
+
+
+@runs_the_program
+def test_deviation_video_ranges_are_those_of_each_video():
+    x = films()
+    x[0] /= 255
+    ours, theirs = both("VideoCompression", video_format="mp4")
+    assert theirs(x.copy())[0][0].mean() < x[0].mean() / 2
+    assert np.abs(ours.transform(x) / x.max(axis=(1, 2, 3, 4), keepdims=True) - films() / 255).mean() < 0.02
+
+
+@runs_the_program
 def test_deviation_video_of_integers_in_0_to_1_is_rounded():
     x = np.ones((1, 3, 32, 16, 8, 3), np.uint8)
     x[:, :, :, ::2] = 0  # stripes of 8 pixels
@@ -1194,6 +1226,52 @@ def test_deviation_video_results_repeat(monkeypatch):
 # What all have in common
 
 
+BAD = {  # which ART refuses for one parameter or another, with ValueError or TypeError as it comes
+    "missing": None,
+    "empty": "",
+    "text": "1",
+    "bytes": b"1",
+    "no sequence": [],
+    "three": (0, 1, 2),
+    "backwards": (1, 0),
+    "equal": (1, 1),
+    "backward arrays": (np.ones(3), np.zeros(3)),
+    "limits of text": ("0", "1"),
+    "half a pair": (None, 1),
+    "mapping": {},
+    "complex": 1j,
+    "object": object(),
+    "array": np.array(3),
+    "nan": float("nan"),
+    "infinite": float("inf"),
+    "least": -float("inf"),
+    "negative": -1,
+    "negative half": -0.5,
+    "half": 0.5,
+    "zero": 0,
+    "huge": 10**400,
+    "true": True,
+}
+
+
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
+@names
+def test_what_art_refuses_is_refused_with_an_error_that_the_same_clause_catches(name, value):
+    given = dict(zip((p for p, _ in positional(getattr(art, name))[0]), REQUIRED.get(name, ()), strict=False))
+    for parameter in inspect.signature(getattr(art, name)).parameters:
+        kwargs = {**given, **KEYWORDS.get(name, {}), parameter: value}
+        try:
+            getattr(art, name)(**kwargs)
+        except (TypeError, ValueError):
+            if parameter == "pixel_cnn" and value is None:
+                continue  # which is trained
+            for kind in (TypeError, ValueError):
+                with pytest.raises(kind, match=rf"`{parameter}` must "):
+                    getattr(preshield, name)(**kwargs)
+        except (IndexError, KeyError):  # of its own check, for what is no pair
+            assert (name, parameter) == ("PixelDefend", "clip_values")
+
+
 @names
 def test_deviation_unknown_parameters_are_refused(name):
     ours, theirs = both(name, *REQUIRED.get(name, ()), **KEYWORDS.get(name, {}))
@@ -1250,9 +1328,25 @@ def test_deviation_parameters_are_checked(name, kwargs, error):
         getattr(preshield, name)(**kwargs)
 
 
+@pytest.mark.parametrize(("limits", "top"), [((0, 255), 1), ((0, 1), 255)])
+@pytest.mark.parametrize(
+    "name", ["FeatureSqueezing", "GaussianAugmentation", "JpegCompression", "SpatialSmoothing", "TotalVarMin"]
+)
+def test_deviation_data_in_another_range_warn(name, limits, top):
+    x = np.random.default_rng(0).integers(0, 256, (2, 6, 5, 3)).astype(np.float32) * top / 255
+    ours, theirs = both(name, clip_values=limits)
+    theirs(x)  # a warning would be an error
+    with pytest.warns(
+        UserWarning, match=rf"^{name}: `clip_values` should be .* clip_values=\(0, {top}\)"
+    ):
+        ours(x)
+
+
 def test_deviation_numpy_numbers_are_numbers():
     for name, kwargs in (
         ("JpegCompression", {"clip_values": (0, 1), "quality": np.int64(50)}),
+        ("JpegCompression", {"clip_values": (0, 1), "quality": 50.0}),
+        ("SpatialSmoothing", {"window_size": np.float64(3)}),
         ("SpatialSmoothing", {"window_size": np.int64(3)}),
         ("FeatureSqueezing", {"clip_values": (0, 1), "bit_depth": np.int64(3)}),
         ("TotalVarMin", {"prob": np.float32(0.3)}),

@@ -69,7 +69,7 @@ def test_pairs_of_numbers(limits, most):
 
 
 @pytest.mark.parametrize(
-    "limits", [None, "01", (0, 1, 2), (np.zeros(3), np.ones(3)), {0: 1, 2: 3}, (None, 1), 7]
+    "limits", [None, "01", (0, 1, 2), (np.zeros(3), np.ones(3)), {0: 1, 2: 3}, (None, 1), 7, np.array(7)]
 )
 def test_what_is_no_pair_of_numbers_says_nothing(limits):
     assert most_of(limits) is None

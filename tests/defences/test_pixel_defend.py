@@ -135,6 +135,7 @@ def test_feature_vectors(decoding, expected, channels_first):
     [
         (np.zeros(4), r"\(4,\); add the batch axis with x\[None\]"),
         (np.zeros((4, 5, 3)), r"\(4, 5, 3\); add the batch axis with x\[None\]"),
+        (np.zeros((4, 28, 28)), r"\(4, 28, 28\); add the axis of channels with x\[\.\.\., None\]"),
         (np.zeros((2, 3, 4, 5, 3)), r"\(2, 3, 4, 5, 3\)\."),
     ],
     ids=str,

@@ -3,6 +3,7 @@
 Every message states the name, the rule, the value received and, where it is not plain, the remedy.
 """
 
+import math
 import warnings
 from numbers import Integral, Real
 from typing import Any, TypeGuard
@@ -29,6 +30,7 @@ __all__ = [
     "check_rng",
     "check_unknown",
     "check_values",
+    "is_pair",
     "resolve_channels_first",
 ]
 
@@ -57,7 +59,15 @@ def check_integer(name: str, value: object, minimum: int | None = None, maximum:
 def _is_integer(value: Any) -> TypeGuard[int]:
     if isinstance(value, bool | np.bool_):
         return False
-    return isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
+    return isinstance(value, Integral) or (isinstance(value, Real) and _as_float(value).is_integer())
+
+
+def _as_float(value: Real) -> float:
+    """A number in double precision; infinity if it is too large."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def check_number(
@@ -66,7 +76,7 @@ def check_number(
     """Refuse what is not a finite real number between `minimum` and `maximum`, both included."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise ArgumentError(f"`{name}` must be a number, got {value!r} of type {type(value).__name__}.")
-    if not np.isfinite(float(value)):
+    if not math.isfinite(_as_float(value)):
         raise ArgumentError(f"`{name}` must be finite, got {value!r}.")
     _check_range(name, float(value), minimum, maximum, value)
 
@@ -104,18 +114,25 @@ def check_rng(rng: object) -> None:
     check_integer("rng", rng, minimum=0)
 
 
+def is_pair(value: object) -> TypeGuard[tuple[Any, Any] | list[Any] | Array]:
+    """Whether it is a sequence or an array of two."""
+    if isinstance(value, np.ndarray) and not value.ndim:
+        return False
+    return isinstance(value, tuple | list | np.ndarray) and len(value) == 2
+
+
 def check_clip_values(clip_values: object, *, optional: bool = False) -> None:
     """Refuse what is not a pair `(minimum, maximum)` of finite numbers or arrays in this order."""
     name = "`clip_values`"
     if clip_values is None and optional:
         return
-    if not isinstance(clip_values, tuple | list | np.ndarray) or len(clip_values) != 2:
+    if not is_pair(clip_values):
         raise ArgumentError(f"{name} must be a pair (minimum, maximum), got {clip_values!r}.")
     try:
-        if any(np.asarray(value).dtype.kind in "SU" for value in clip_values):  # NumPy would read "1" as 1
+        if any(np.asarray(value).dtype.kind in "SUc" for value in clip_values):  # "1" would be read as 1
             raise TypeError
         low, high = (np.asarray(value, dtype=float) for value in clip_values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ArgumentError(f"{name} must hold numbers or arrays, got {clip_values!r}.") from None
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ArgumentError(f"{name} must be finite, got {clip_values!r}.")

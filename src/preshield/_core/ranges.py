@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .checks import is_pair
 from .typing import Array
 
 __all__ = ["fits", "in_unit_range", "largest", "misfit", "most_of", "warn_caller"]
@@ -39,7 +40,7 @@ def in_unit_range(x: Array, peak: float) -> bool:
 
 def most_of(limits: object) -> float | None:
     """The larger magnitude of a pair of numbers, if it is one."""
-    if not isinstance(limits, tuple | list | np.ndarray) or len(limits) != 2:
+    if not is_pair(limits):
         return None
     try:
         ends = [np.asarray(value) for value in limits]

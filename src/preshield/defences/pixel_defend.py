@@ -221,7 +221,11 @@ class PixelDefend(Preprocessor):
         """Images `(N, H, W, C)`, or feature vectors, in [0, 1]."""
         if x.ndim not in (2, 4):
             images = "(N, C, H, W)" if self.channels_first else "(N, H, W, C)"
-            hint = "; add the batch axis with x[None]" if x.ndim in (1, 3) else ""
+            hint = ""
+            if x.ndim == 3 and x.shape[0 if self.channels_first else -1] not in (1, 3, 4):
+                hint = f"; add the axis of channels with x[{':' if self.channels_first else '...'}, None]"
+            elif x.ndim in (1, 3):
+                hint = "; add the batch axis with x[None]"
             raise ArgumentError(
                 f"`x` must be a batch of images {images} or of feature vectors (N, D), got shape "
                 f"{x.shape}{hint}."
