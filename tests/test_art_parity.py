@@ -1336,9 +1336,7 @@ def test_deviation_data_in_another_range_warn(name, limits, top):
     x = np.random.default_rng(0).integers(0, 256, (2, 6, 5, 3)).astype(np.float32) * top / 255
     ours, theirs = both(name, clip_values=limits)
     theirs(x)  # a warning would be an error
-    with pytest.warns(
-        UserWarning, match=rf"^{name}: `clip_values` should be .* clip_values=\(0, {top}\)"
-    ):
+    with pytest.warns(UserWarning, match=rf"^{name}: `clip_values` should be .* clip_values=\(0, {top}\)"):
         ours(x)
 
 
