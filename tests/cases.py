@@ -76,6 +76,12 @@ def near_the_left(x: np.ndarray) -> np.ndarray:
     return -np.abs(255 * left[..., None] - np.arange(256))
 
 
+def near_the_one_before(x: np.ndarray) -> np.ndarray:
+    """Logits of the levels of feature vectors: the nearer to the feature before, the higher."""
+    before = np.pad(x, ((0, 0), (1, 0)))[:, :-1]
+    return -np.abs(255 * before[..., None] - np.arange(256))
+
+
 def near_the_left_channels_first(x: np.ndarray) -> np.ndarray:
     """The same for images with the channels first, as one row for each image."""
     scores = near_the_left(np.moveaxis(x, 1, -1))
@@ -245,6 +251,7 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
     },
     PixelDefend: {
         "sequential": ({"pixel_cnn": near_the_left}, images()),
+        "features": ({"pixel_cnn": near_the_one_before, "clip_values": (0, 2)}, 2 * features()),
         "one-pass": (
             {
                 "clip_values": (0, 255),
@@ -329,6 +336,7 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
     },
     VideoCompression: {
         "in [0, 1]": ({"video_format": "mp4"}, videos()),
+        "bright and dark": ({"video_format": "mp4"}, videos() * np.array([1, 255]).reshape(2, 1, 1, 1, 1)),
         "in [0, 255]": (
             {
                 "video_format": "avi",
@@ -363,7 +371,7 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
         ),
         "labels": ({"defences": (LabelSmoothing(), LabelSmoothing(0.8))}, features()),
         "recordings": (
-            {"defences": [Resample(16000, 8000), Mp3Compression(8000), Resample(8000, 16000)]},
+            {"defences": [Resample(16000, 8000), Mp3Compression(8000, full_scale=1), Resample(8000, 16000)]},
             audio(2),
         ),
     },

@@ -528,7 +528,7 @@ def test_deviation_one_median_for_every_framework():
         other(3, clip_values=(0, 1))(x)
     import tensorflow as tf
 
-    for parameters in ({"window_size": 2}, {"clip_values": (0, 1)}):
+    for parameters in ({"window_size": 2}, {"clip_values": (2, 5)}):
         ours = preshield.SpatialSmoothing(**parameters)
         assert_array_equal(ours.transform(tf.constant(x)).numpy(), ours.transform(x))
 
@@ -639,6 +639,15 @@ def test_deviation_thermometer_does_not_write_into_the_callers_array():
     assert ours.transform(x).shape == (1, 20)
 
 
+def test_deviation_thermometer_needs_an_axis_of_channels():
+    ours, theirs = both("ThermometerEncoding", (0, 1), 3)
+    x = np.array([0.2, 0.5, 0.9])
+    assert theirs(x.copy())[0].shape == (9,)  # nine samples of three, for three labels
+    with pytest.raises(ValueError, match=r"must have an axis of channels, got shape \(3,\).*x\[..., None\]"):
+        ours.transform(x)
+    assert_array_equal(ours.transform(x[..., None]).ravel(), theirs(x)[0])
+
+
 def test_deviation_thermometer_gradient_knows_the_range():
     ours, theirs = both("ThermometerEncoding", (0, 255), 4)
     x, grad = np.array([[102.0]]), np.array([[1.0, 2, 3, 4]])
@@ -682,6 +691,25 @@ def test_pixel_defend_in_one_pass(shape, channels_first, eps, seed):
     assert labels is None
     assert_array_equal(ours.transform(x), out)
     assert ours.transform(x).dtype == out.dtype == np.float32
+
+
+@settings(max_examples=10, deadline=None)
+@given(shape=st.tuples(st.integers(1, 4), st.integers(1, 9)), eps=st.integers(0, 60), seed=seeds)
+def test_pixel_defend_of_feature_vectors(shape, eps, seed):
+    x = ((np.random.default_rng(seed).integers(eps, 255 - eps, shape) + 0.25) / 255).astype(np.float32)
+    ours, theirs = both("PixelDefend", (0.0, 1.0), eps, PixelClassifier(seed))
+    out = theirs(x)[0]
+    assert out.shape == shape
+    assert_array_equal(ours.set_params(decoding="one-pass").transform(x), out)
+
+
+def test_deviation_pixel_defend_takes_images_and_feature_vectors():
+    ours, theirs = both("PixelDefend", (0.0, 1.0), 0, PixelClassifier())
+    for shape in ((2, 3, 4), (1, 2, 2, 3, 1)):
+        x = np.full(shape, 0.5, np.float32)
+        assert theirs(x)[0].shape == shape
+        with pytest.raises(ValueError, match=r"images \(N, H, W, C\) or of feature vectors \(N, D\), got"):
+            ours.transform(x)
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in scalar:RuntimeWarning")
@@ -841,6 +869,14 @@ def test_deviation_total_var_min_of_integers_is_not_rounded():
     assert_array_equal(smoothed, np.trunc(smoothed))  # the result went through uint8
     out = ours.transform(x)
     assert (out != np.trunc(out)).any()
+
+
+def test_deviation_total_var_min_takes_images_and_videos():
+    ours, theirs = both("TotalVarMin", max_iter=1)
+    x = np.random.default_rng(0).random((1, 4, 5, 2, 3, 2))
+    assert theirs(x)[0].shape == x.shape  # differences along axes 1 and 2 alone, norms of all that follows
+    with pytest.raises(ValueError, match=r"`x` must be a .* got shape \(1, 4, 5, 2, 3, 2\)"):
+        ours.transform(x)
 
 
 def test_deviation_total_var_min_of_videos():
@@ -1011,6 +1047,18 @@ def test_deviation_mp3_needs_no_program(monkeypatch):
 
 
 @pytest.mark.usefixtures("programs")
+def test_deviation_mp3_one_value_beyond_the_range():
+    x = recordings(16000, 1, np.float64)
+    x[:, 4000] = 1.0014
+    ours, theirs = both("Mp3Compression", 16000)
+    assert np.abs(theirs(x)[0] - x).mean() > 0.9 * np.abs(x).mean()  # all but the one value are cut off to 0
+    with pytest.warns(UserWarning, match=r"taken for audio in \[-1, 1\].* pass full_scale=1\.0"):
+        out = ours.transform(x)
+    assert_array_equal(out, ours.set_params(full_scale=1.0).transform(x))
+    assert np.abs(out - 0.95 * x).mean() < 0.2 * np.abs(x).mean()
+
+
+@pytest.mark.usefixtures("programs")
 def test_deviation_mp3_of_quiet_integers():
     x = (np.arange(3000) // 50 % 2).astype(np.int16).reshape(1, 3000, 1)
     ours, theirs = both("Mp3Compression", 16000)
@@ -1146,6 +1194,26 @@ def test_deviation_video_rounds_and_saturates():
     above = np.full((1, 2, 32, 128, 3), 1.2)
     assert theirs(above.copy())[0].max() <= 1  # of 255
     assert_array_equal(unit.transform(above), 1)
+
+
+@runs_the_program
+def test_deviation_video_one_value_beyond_the_range():
+    x = films() / 255
+    x[0, 0, 0, 0, 0] = 1.001
+    ours, theirs = both("VideoCompression", video_format="mp4")
+    assert set(np.unique(theirs(x.copy())[0])) <= {0, 1, 2}  # of 255
+    with pytest.warns(UserWarning, match=r"taken for video in \[0, 1\].* pass clip_values=\(0, 1\)"):
+        out = ours.transform(x)
+    assert np.abs(out - x).mean() < 0.02
+
+
+@runs_the_program
+def test_deviation_video_ranges_are_those_of_each_video():
+    x = films()
+    x[0] /= 255
+    ours, theirs = both("VideoCompression", video_format="mp4")
+    assert theirs(x.copy())[0][0].mean() < x[0].mean() / 2
+    assert np.abs(ours.transform(x) / x.max(axis=(1, 2, 3, 4), keepdims=True) - films() / 255).mean() < 0.02
 
 
 @runs_the_program
@@ -1713,6 +1781,52 @@ def test_deviation_targets_that_are_not_dicts_are_refused_in_words():
 # What all have in common
 
 
+BAD = {  # which ART refuses for one parameter or another, with ValueError or TypeError as it comes
+    "missing": None,
+    "empty": "",
+    "text": "1",
+    "bytes": b"1",
+    "no sequence": [],
+    "three": (0, 1, 2),
+    "backwards": (1, 0),
+    "equal": (1, 1),
+    "backward arrays": (np.ones(3), np.zeros(3)),
+    "limits of text": ("0", "1"),
+    "half a pair": (None, 1),
+    "mapping": {},
+    "complex": 1j,
+    "object": object(),
+    "array": np.array(3),
+    "nan": float("nan"),
+    "infinite": float("inf"),
+    "least": -float("inf"),
+    "negative": -1,
+    "negative half": -0.5,
+    "half": 0.5,
+    "zero": 0,
+    "huge": 10**400,
+    "true": True,
+}
+
+
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD)
+@names
+def test_what_art_refuses_is_refused_with_an_error_that_the_same_clause_catches(name, value):
+    given = dict(zip((p for p, _ in positional(getattr(art, name))[0]), REQUIRED.get(name, ()), strict=False))
+    for parameter in inspect.signature(getattr(art, name)).parameters:
+        kwargs = {**given, **KEYWORDS.get(name, {}), parameter: value}
+        try:
+            getattr(art, name)(**kwargs)
+        except (TypeError, ValueError):
+            if parameter == "pixel_cnn" and value is None:
+                continue  # which is trained
+            for kind in (TypeError, ValueError):
+                with pytest.raises(kind, match=rf"`{parameter}` must "):
+                    getattr(preshield, name)(**kwargs)
+        except (IndexError, KeyError):  # of its own check, for what is no pair
+            assert (name, parameter) == ("PixelDefend", "clip_values")
+
+
 @names
 def test_deviation_unknown_parameters_are_refused(name):
     ours, theirs = both(name, *REQUIRED.get(name, ()), **KEYWORDS.get(name, {}))
@@ -1809,9 +1923,23 @@ def test_deviation_parameters_are_checked(name, kwargs, error):
         getattr(preshield, name)(**kwargs)
 
 
+@pytest.mark.parametrize(("limits", "top"), [((0, 255), 1), ((0, 1), 255)])
+@pytest.mark.parametrize(
+    "name", ["FeatureSqueezing", "GaussianAugmentation", "JpegCompression", "SpatialSmoothing", "TotalVarMin"]
+)
+def test_deviation_data_in_another_range_warn(name, limits, top):
+    x = np.random.default_rng(0).integers(0, 256, (2, 6, 5, 3)).astype(np.float32) * top / 255
+    ours, theirs = both(name, clip_values=limits)
+    theirs(x)  # a warning would be an error
+    with pytest.warns(UserWarning, match=rf"^{name}: `clip_values` should be .* clip_values=\(0, {top}\)"):
+        ours(x)
+
+
 def test_deviation_numpy_numbers_are_numbers():
     for name, kwargs in (
         ("JpegCompression", {"clip_values": (0, 1), "quality": np.int64(50)}),
+        ("JpegCompression", {"clip_values": (0, 1), "quality": 50.0}),
+        ("SpatialSmoothing", {"window_size": np.float64(3)}),
         ("SpatialSmoothing", {"window_size": np.int64(3)}),
         ("FeatureSqueezing", {"clip_values": (0, 1), "bit_depth": np.int64(3)}),
         ("TotalVarMin", {"prob": np.float32(0.3)}),

@@ -37,6 +37,10 @@ def one_hot(n):
     return np.eye(3, dtype=np.float32)[np.arange(n) % 3]
 
 
+def integers(defence):
+    return {name: value for name, value in defence.get_params().items() if type(value) is int}
+
+
 # Every rule over every defence
 
 
@@ -68,6 +72,23 @@ def test_check_preprocessor_leaves_the_defence_alone(case):
     check_preprocessor(defence, sample)
     assert pickle.dumps(vars(defence)) == state
     np.testing.assert_array_equal(sample, case.sample)
+
+
+@pytest.mark.parametrize("case", [case for case in ALL if integers(case.make())], ids=str)
+@pytest.mark.parametrize("kind", [float, np.float64])
+def test_whole_numbers_of_a_floating_type_are_integers(case, kind):
+    defence = case.make()
+    floats = {name: kind(value) for name, value in integers(defence).items()}
+    other = case.make().set_params(**floats)
+    assert all(other.get_params()[name] is value for name, value in floats.items())
+    one, two = (Subject(d, case.sample, one_hot(len(case.sample))) for d in (defence, other))
+    expected = one.run(case.sample)
+    np.testing.assert_array_equal(two.run(case.sample), expected)
+    grad = one.gradient()
+    np.testing.assert_array_equal(two.pull_back(case.sample, grad), one.pull_back(case.sample, grad))
+    with defence.frozen(0), other.frozen(0):
+        labels = [d(case.sample, one_hot(len(case.sample)))[1] for d in (defence, other)]
+    np.testing.assert_array_equal(*labels)
 
 
 # A check that cannot fail is a defect: one broken defence for each rule
@@ -290,6 +311,11 @@ class MixesGradients(Sound):
         return grad * (draw + x.max(initial=0))
 
 
+class GuessesForAll(Sound):
+    def _transform(self, x, draw):
+        return x * (self.factor if x.max(initial=0) <= 1 else self.factor / 255)
+
+
 class ForgetsRagged(Sound):
     ragged = True
 
@@ -364,6 +390,7 @@ class CountsCalls(Sound):
         (WantsTwo, r"A batch of one sample works.* The shape is \(2, 1, 4\) instead of \(1, 4\)"),
         (Widens, r"The dtype of the result is .* float16 became float64 instead of float16"),
         (AcceptsNaN, r"NaN and infinity are refused.* was accepted"),
+        (GuessesForAll, r"does not follow from the others.* sample 0 beside others .* values differ"),
         (LooksAround, r"A sample is defended alike.* sample 0 alone: values differ"),
         (MixesByDraw, r"by the same draw, if there is one.* sample 0 with copies of itself for the others"),
         (MixesGradients, r"by the same draw, if there is one.* gradient of sample 0 with copies of it"),

@@ -56,12 +56,17 @@ def test_a_generator_is_drawn_from():
     assert same(noise(rng=3).transform(X), first)
 
 
-def test_numpy_integers_are_seeds():
-    assert same(noise(rng=np.int64(3)).transform(X), noise(rng=3).transform(X))
+@pytest.mark.parametrize("seed", [np.int64(3), 3.0, np.float64(3)], ids=repr)
+def test_numpy_integers_and_whole_floats_are_seeds(seed):
+    assert same(noise(rng=seed).transform(X), noise(rng=3).transform(X))
+    with noise().frozen(seed) as frozen:
+        first = frozen.transform(X)
+    with noise().frozen(3) as frozen:
+        assert same(frozen.transform(X), first)
 
 
 @pytest.mark.parametrize(
-    "bad", ["3", 3.0, True, np.random.RandomState(3), [3]], ids=lambda v: type(v).__name__
+    "bad", ["3", 3.5, True, np.random.RandomState(3), [3]], ids=lambda v: type(v).__name__
 )
 @pytest.mark.parametrize("make", [GaussianAugmentation, TotalVarMin])
 def test_other_sources_are_refused(make, bad):

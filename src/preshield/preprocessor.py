@@ -1,7 +1,6 @@
 """The contract of a defence."""
 
 import inspect
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -15,10 +14,12 @@ from ._core.checks import (
     check_integer,
     check_ragged_gradient,
     check_unknown,
+    ignore_device_type,
     refuse_other_layout,
 )
 from ._core.errors import ArgumentError
 from ._core.layout import channel_axis, expected_layouts, kept_dtype, object_array, other_layouts
+from ._core.ranges import fits, misfit, most_of, warn_caller
 from ._core.remedies import Taken
 from ._core.typing import Array, Dtype, Seed, Shape
 
@@ -137,6 +138,7 @@ class Preprocessor:
     _is_fitted: bool = False
 
     _stream: random.SeedStream | None = None
+    _range_doubted: bool = False  # a warning of the range of the data comes once
     _has_drawn: bool = False  # a public method that the class wrote
     _first_seed: tuple[Any, Any] = (None, None)  # of the pass that showed it, and the one drawn in its place
     _assumed: ClassVar[tuple[str, ...]] = ()  # facts that a class written for ART does not state
@@ -151,12 +153,7 @@ class Preprocessor:
         *,
         device_type: str | None = None,
     ) -> None:
-        if device_type is not None:
-            warnings.warn(
-                "`device_type` has no effect: the result lies on the device of the batch; leave it out.",
-                UserWarning,
-                stacklevel=3,
-            )
+        ignore_device_type(device_type)
         self._is_fitted = bool(is_fitted)
         for name, value in (("apply_fit", apply_fit), ("apply_predict", apply_predict)):
             if value is not None:
@@ -365,6 +362,8 @@ class Preprocessor:
             setattr(self, name, getattr(checked, name))
         if "rng" in params:
             self.__dict__.pop("_stream", None)
+        if not {"clip_values", "full_scale"}.isdisjoint(params):
+            self.__dict__.pop("_range_doubted", None)
         return self
 
     def _set_checked(self, params: dict[str, Any]) -> Self:
@@ -574,6 +573,7 @@ class Preprocessor:
         if self.domains == ("labels",):
             return x  # type: ignore[no-any-return]
         channels_first, layout = self._axes
+        peaks: list[float] = []
         batch = check_batch(
             x,
             tuple(self.domains),
@@ -582,6 +582,7 @@ class Preprocessor:
             keywords=self.params,
             ragged=self.ragged,
             writable=writable,
+            peaks=peaks,
         )
         if doubt and batch.dtype == object:
             for i, sample in enumerate(batch):
@@ -589,6 +590,7 @@ class Preprocessor:
                     self._check_layout((1, *sample.shape), name=f"x[{i}]")
         elif doubt and batch.ndim in (4, 5):
             self._check_layout(batch.shape)
+        self._check_range(batch, peaks)
         return batch
 
     @property
@@ -626,6 +628,26 @@ class Preprocessor:
             taken = Taken(self.domains, channels_first, layout, self.params)
             refuse_other_layout(shape, expected, found, taken, name)
         return axis
+
+    @property
+    def _stated_range(self) -> tuple[str, float] | None:
+        """The parameter that states the range of all values, and the larger magnitude of its ends."""
+        most = most_of(getattr(self, "clip_values", None))
+        return None if most is None else ("clip_values", most)
+
+    def _check_range(self, x: Array, peaks: list[float]) -> None:
+        """Warn of a batch that is far from the range that it is said to have."""
+        if self._range_doubted or (stated := self._stated_range) is None:
+            return
+        parameter, most = stated
+        if not fits(x, peaks, most):
+            self._doubt_range(misfit(x, parameter, getattr(self, parameter), most))
+
+    def _doubt_range(self, message: str) -> None:
+        """Warn of the range of the data, once for each object."""
+        if not self._range_doubted:
+            self._range_doubted = True
+            warn_caller(f"{type(self).__name__}: {message}")
 
     def _output_dtype(self, dtype: Dtype) -> Dtype:
         if self.output_dtype is not None:

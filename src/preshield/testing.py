@@ -4,6 +4,7 @@ import copy
 import os
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -68,12 +69,12 @@ def check_preprocessor(defence: Preprocessor, sample: Any, y: Any = None) -> Non
     infinity, complex numbers, text and a wrong number of dimensions are refused; numbers of Python's are
     numbers; a batch that plainly has another layout is refused, unless the class attribute `layout` states
     one or it makes no difference; each value of a parameter `layout` gives what moving the axes gives;
-    samples do not see each other; samples of different lengths work where the class says so; draws are
-    reproducible;
-    parameters are kept as passed, go through `set_params`, scikit-learn's `clone`, pickle and
-    `copy.deepcopy`; gradients have the shape of the batch, take an axis of classes, are linear, and agree
-    with finite differences where they are said to be exact; several threads may call at once; a chain of
-    the defence alone and tensors of each framework give what NumPy gives, traced or not, with its gradient.
+    samples do not see each other, nor take their range from each other; samples of different lengths work
+    where the class says so; draws are reproducible; parameters are kept as passed, go through `set_params`,
+    scikit-learn's `clone`, pickle and `copy.deepcopy`; gradients have the shape of the batch, take an axis
+    of classes, are linear, and agree with finite differences where they are said to be exact; several
+    threads may call at once; a chain of the defence alone and tensors of each framework give what NumPy
+    gives, traced or not, with its gradient.
 
     Examples
     --------
@@ -181,6 +182,14 @@ def _require_equal(actual: Any, expected: Array, what: str, tolerance: float = 0
 
 def _distance(a: Array, b: Array) -> float:
     return float(np.abs(a.astype(float) - b.astype(float)).max(initial=0))
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Without the warnings of a defence that is given data outside of its range on purpose."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _require_refusal(kind: type[Exception], what: str, function: Callable[..., Any], *args: Any) -> str:
@@ -408,7 +417,8 @@ def _check_dtype_rule(s: Subject) -> None:
     for name in DTYPES:
         dtype = np.dtype(name)
         x = s.x.astype(dtype) if dtype.kind in "fb" else np.clip(np.rint(s.x), 0, 127).astype(dtype)
-        out, expected = s.run(x), _expected_dtype(s.defence, dtype)
+        with _silence():  # truth values do not fill a range of 255 steps
+            out, expected = s.run(x), _expected_dtype(s.defence, dtype)
         _require(out.dtype == expected, f"{dtype} became {out.dtype} instead of {expected}.")
         _require(out.dtype.isnative, f"{dtype} came back in foreign byte order.")
 
@@ -553,6 +563,21 @@ def _check_batch_independence(s: Subject) -> None:
         _require_equal(among_others, out[i], f"sample {i} with copies of itself for the others", 1e-6)
         back = s.pull_back(others, grad)[i]
         _require_equal(back, pulled[i], f"gradient of sample {i} with copies of it for the others", 1e-6)
+
+
+def _check_own_range(s: Subject) -> None:
+    """Without randomness, what range a sample has does not follow from the others in the batch."""
+    if s.defence.stochastic or s.of_labels or s.x.dtype.kind != "f":
+        return
+    expected = s.run(s.x)[:1]
+    x = s.x.copy()
+    x[1:] *= 255
+    with _silence():
+        try:
+            out = s.run(x)
+        except ValueError:  # a defence may refuse what lies outside of its range
+            return
+    _require_equal(out[:1], expected, "sample 0 beside others that are 255 times as large", 1e-6)
 
 
 def _check_ragged(s: Subject) -> None:
@@ -823,6 +848,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     _check_refuses_other_layouts,
     _check_layouts,
     _check_batch_independence,
+    _check_own_range,
     _check_ragged,
     _check_frozen,
     _check_reproducible,

@@ -20,12 +20,14 @@ def test_not_bool(value):
         checks.check_bool(other=True, flag=value)
 
 
-@pytest.mark.parametrize("value", [1, 3, np.int64(2), np.uint8(3)])
+@pytest.mark.parametrize("value", [1, 3, np.int64(2), np.uint8(3), 2.0, np.float64(3), np.float16(1)])
 def test_integer(value):
-    checks.check_integer("n", value, 1, 3)
+    number = checks.check_integer("n", value, 1, 3)
+    assert type(number) is int
+    assert number == value
 
 
-@pytest.mark.parametrize("value", [*NUMBERS, 1.0, True, np.True_])
+@pytest.mark.parametrize("value", [*NUMBERS, 1.5, np.float64(2.5), np.float32("inf"), True, np.True_])
 def test_not_an_integer(value):
     with pytest.raises(TypeError, match=r"`n` must be an integer, got .* of type "):
         checks.check_integer("n", value)

@@ -122,7 +122,7 @@ def test_identity_gradient_is_the_default():
     [
         ({"bit_depth": 0}, ValueError, "`bit_depth` must be between 1 and 64, got 0"),
         ({"bit_depth": 65}, ValueError, "`bit_depth` must be between 1 and 64, got 65"),
-        ({"bit_depth": 2.0}, TypeError, "`bit_depth` must be an integer, got 2.0"),
+        ({"bit_depth": 2.5}, TypeError, "`bit_depth` must be an integer, got 2.5"),
         ({"clip_values": (1, 0)}, ValueError, "`clip_values` must have minimum < maximum"),
         ({"clip_values": (0, 1, 2)}, ValueError, "`clip_values` must be a pair"),
         ({"clip_values": None}, ValueError, "`clip_values` must be a pair"),

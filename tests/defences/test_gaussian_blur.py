@@ -160,7 +160,7 @@ def test_nothing_to_do(shape):
     [
         ({"kernel_size": 4}, ValueError, "`kernel_size` must be odd.*got 4; take 3 or 5"),
         ({"kernel_size": 0}, ValueError, "`kernel_size` must be at least 1, got 0"),
-        ({"kernel_size": 3.0}, TypeError, "`kernel_size` must be an integer, got 3.0"),
+        ({"kernel_size": 3.5}, TypeError, "`kernel_size` must be an integer, got 3.5"),
         ({"kernel_size": (3, 3)}, TypeError, r"`kernel_size` must be an integer, got \(3, 3\)"),
         ({"sigma": 0}, ValueError, "`sigma` must be positive, in pixels, got 0"),
         ({"sigma": -1.0}, ValueError, "`sigma` must be positive, in pixels, got -1.0"),

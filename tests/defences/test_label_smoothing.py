@@ -88,7 +88,7 @@ def test_layouts():
         ({"max_value": np.nan}, ValueError, "`max_value` must be finite"),
         ({"max_value": "high"}, TypeError, "`max_value` must be a number, got 'high'"),
         ({"num_classes": 1}, ValueError, "`num_classes` must be at least 2, got 1"),
-        ({"num_classes": 3.0}, TypeError, "`num_classes` must be an integer, got 3.0"),
+        ({"num_classes": 3.5}, TypeError, "`num_classes` must be an integer, got 3.5"),
         ({"apply_fit": "no"}, TypeError, "`apply_fit` must be True or False"),
         ({"apply_predict": 1}, TypeError, "`apply_predict` must be True or False"),
     ],

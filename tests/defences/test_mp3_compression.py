@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from preshield import Mp3Compression
+from preshield import Chain, GaussianAugmentation, Mp3Compression, Resample
 from preshield.codecs import mp3
 from tests.cases import audio
 
@@ -91,6 +92,104 @@ def test_the_scale_is_guessed_sample_by_sample():
     np.testing.assert_array_equal(out[:1], alone)
 
 
+TAKEN = r"taken for audio in \[-1, 1\], cut off there; pass full_scale=1\.0 if it is, or full_scale=32768"
+
+
+def rms(x):
+    return np.sqrt(np.mean(x**2))
+
+
+def attacked():
+    """A recording with an RMS of 0.433, and one value that an attack has pushed to 1.0014."""
+    x = tone(16000, level=0.6)[None] + np.random.default_rng(0).uniform(-0.1, 0.1, (1, 16000))
+    x *= 0.433 / rms(x)
+    x[0, 8000] = 1.0014
+    return x
+
+
+def test_one_value_outside_the_range_is_cut_off_and_no_more():
+    x = attacked()
+    with pytest.warns(UserWarning, match=r"^Mp3Compression: `x` reaches 1\.0014, .*" + TAKEN):
+        out = Mp3Compression(16000).transform(x)
+    assert rms(out) == pytest.approx(0.4115, rel=5e-3)  # 95% of 0.433; 0.0158 for steps of 16 bits
+    np.testing.assert_array_equal(out, Mp3Compression(16000, full_scale=1.0).transform(x))
+
+
+@pytest.mark.parametrize("peak", [1.2, -1.01, 2.5, -7.9])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_attacks_and_noise_leave_the_range(peak, dtype):
+    x = attacked().astype(dtype)
+    x[0, 8000] = peak
+    defence = Mp3Compression(16000)
+    with pytest.warns(UserWarning, match=TAKEN):
+        out = defence.transform(x)
+    np.testing.assert_array_equal(out, Mp3Compression(16000, full_scale=1).transform(x))
+    defence.transform(x)  # warns once
+
+
+def test_resampled_recordings_overshoot():
+    square = np.where(tone(44100, rate=44100, hertz=300) >= 0, 1.0, -1.0)[None]
+    down = Resample(44100, 16000)
+    assert 1.1 < np.abs(down.transform(square)).max() < 1.3
+    with pytest.warns(UserWarning, match=TAKEN):
+        out = Chain([down, Mp3Compression(16000)]).transform(square)
+    np.testing.assert_array_equal(out, Chain([down, Mp3Compression(16000, full_scale=1)]).transform(square))
+    assert 0.9 < rms(out) < 1
+
+
+def test_a_chain_that_begins_with_noise():
+    x, noise = np.clip(attacked(), -1, 1), GaussianAugmentation(0.3, augmentation=False)
+    outs = []
+    for mp3_compression in (Mp3Compression(16000), Mp3Compression(16000, full_scale=1)):
+        chain = Chain([noise, mp3_compression])
+        with chain.frozen(0), nullcontext() if outs else pytest.warns(UserWarning, match=TAKEN):
+            outs.append(chain.transform(x))
+    np.testing.assert_array_equal(*outs)
+
+
+@pytest.mark.parametrize("peak", [2, 3, 8, 9])
+def test_near_silence_of_16_bits_in_floats_is_what_it_is_in_integers(peak):
+    steps = np.rint(peak * tone(3000, level=1))[None]
+    assert np.abs(steps).max() == peak
+    out = Mp3Compression(16000).transform(steps)
+    np.testing.assert_array_equal(out, Mp3Compression(16000).transform(steps.astype(np.int16)))
+
+
+def test_floats_beyond_8_are_steps():
+    x = 8.5 * tone(3000, level=1)[None]
+    out = Mp3Compression(16000).transform(x)
+    np.testing.assert_array_equal(out, Mp3Compression(16000, full_scale=32768).transform(x))
+
+
+def test_the_guess_for_a_sample_does_not_follow_from_the_others():
+    quiet, loud = tone(4000, level=1.5), 20000 * tone(4000)
+    with pytest.warns(UserWarning, match=TAKEN):
+        together = Mp3Compression(16000).transform(np.stack([loud, quiet]))
+    with pytest.warns(UserWarning, match=TAKEN):
+        ragged = Mp3Compression(16000).transform([loud[:3000], np.zeros(0), quiet])
+    with pytest.warns(UserWarning, match=TAKEN):
+        alone = Mp3Compression(16000).transform(quiet[None])
+    np.testing.assert_array_equal(together[1], alone[0])
+    np.testing.assert_array_equal(ragged[2], alone[0])
+
+
+@pytest.mark.parametrize(
+    ("x", "remedy"),
+    [
+        (2**30 * tone(3000), "pass full_scale=2147483648"),
+        ((2**31 * tone(3000)).astype(np.int32), "pass full_scale=2147483648"),
+        ((2**23 * tone(3000)).astype(np.int32), "pass full_scale=8388608"),
+    ],
+    ids=["floats", "32 bits", "24 bits"],
+)
+def test_louder_than_16_bits(x, remedy):
+    with pytest.warns(UserWarning, match=rf"`full_scale` should be .* got None for .*; {remedy}\.$"):
+        Mp3Compression(16000).transform(x[None])
+    full_scale = int(remedy.rpartition("=")[2])
+    out = Mp3Compression(16000, full_scale=full_scale).transform(x[None])
+    assert rms(out / full_scale) == pytest.approx(LEVEL * rms(x / full_scale), rel=0.02)
+
+
 @pytest.mark.parametrize("full_scale", [1.0, 4, 100.0, 32768, np.float32(2**31)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_full_scale(full_scale, dtype):
@@ -102,7 +201,9 @@ def test_full_scale(full_scale, dtype):
 
 def test_full_scale_overrides_the_guess():
     x = np.full((1, 2000), 0.9)  # less than one of 32768 steps
-    np.testing.assert_array_equal(Mp3Compression(16000, full_scale=32768).transform(x), 0)
+    steps = Mp3Compression(16000, full_scale=32768)
+    with pytest.warns(UserWarning, match=r"got 32768 for values from 0.9 to 0.9; pass full_scale=1\.$"):
+        np.testing.assert_array_equal(steps.transform(x), 0)
     assert Mp3Compression(16000).transform(x)[0, 1000] == pytest.approx(0.9 * LEVEL, abs=1e-3)
 
 
@@ -142,7 +243,8 @@ def test_quiet_16_bit_recordings_are_not_taken_for_normalised_ones():
 def test_what_is_too_loud_saturates(dtype, loud):
     x = np.full((1, 3000), loud).astype(dtype)
     full = np.full((3000, 1), 32767, np.int16)
-    out = Mp3Compression(16000).transform(x)
+    with nullcontext() if loud < 1e5 else pytest.warns(UserWarning, match="should be the largest value"):
+        out = Mp3Compression(16000).transform(x)
     np.testing.assert_array_equal(out[0], expected(full, 16000)[:, 0].astype(dtype))
 
 
@@ -258,7 +360,7 @@ def test_verbose_shows_a_bar(capsys):
         ),
         ({"sample_rate": 0}, ValueError, "`sample_rate` must be one that MP3 has, .* got 0; Resample"),
         ({"sample_rate": -16000}, ValueError, "got -16000; Resample"),
-        ({"sample_rate": 16000.0}, TypeError, r"`sample_rate` must be an integer, got 16000\.0"),
+        ({"sample_rate": 16000.5}, TypeError, r"`sample_rate` must be an integer, got 16000\.5"),
         ({"sample_rate": None}, TypeError, "`sample_rate` must be an integer, got None"),
         (
             {"bit_rate": 64},
@@ -274,7 +376,7 @@ def test_verbose_shows_a_bar(capsys):
             ValueError,
             "at 44100 Hz, 32000, .* or 320000 bit/s, got 8000",
         ),
-        ({"bit_rate": 32000.0}, TypeError, r"`bit_rate` must be an integer, got 32000\.0"),
+        ({"bit_rate": 32000.5}, TypeError, r"`bit_rate` must be an integer, got 32000\.5"),
         ({"full_scale": 0}, ValueError, r"`full_scale` must be positive, got 0; usual are 1\.0 and 32768"),
         ({"full_scale": -1.0}, ValueError, r"`full_scale` must be positive, got -1\.0"),
         ({"full_scale": np.inf}, ValueError, "`full_scale` must be finite, got inf"),

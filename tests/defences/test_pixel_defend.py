@@ -115,6 +115,39 @@ def test_channels_first_and_all_shapes_of_outputs(decoding, model):
     )
 
 
+@pytest.mark.parametrize("channels_first", [False, True])
+@pytest.mark.parametrize(
+    ("decoding", "expected"), [("sequential", [3, 6, 14, 17]), ("one-pass", [3, 13, 23, 33])]
+)
+def test_feature_vectors(decoding, expected, channels_first):
+    x = np.array([[10, 20, 30, 33], [10, 20, 30, 33]]) / 255
+    for model in (near_previous, lambda x: near_previous(x).reshape(len(x), -1)):
+        defence = PixelDefend(pixel_cnn=model, decoding=decoding, channels_first=channels_first)
+        out = defence.transform(x)
+        assert out.dtype == np.float32
+        assert_array_equal(levels(out), [expected, expected])
+    as_images = PixelDefend(pixel_cnn=near_previous).log_likelihood(x.reshape(2, 1, 4, 1))
+    assert_array_equal(defence.log_likelihood(x), as_images)
+
+
+@pytest.mark.parametrize(
+    ("x", "hint"),
+    [
+        (np.zeros(4), r"\(4,\); add the batch axis with x\[None\]"),
+        (np.zeros((4, 5, 3)), r"\(4, 5, 3\); add the batch axis with x\[None\]"),
+        (np.zeros((4, 28, 28)), r"\(4, 28, 28\); add the axis of channels with x\[\.\.\., None\]"),
+        (np.zeros((2, 3, 4, 5, 3)), r"\(2, 3, 4, 5, 3\)\."),
+    ],
+    ids=str,
+)
+def test_neither_images_nor_feature_vectors(x, hint):
+    defence = PixelDefend(pixel_cnn=near_previous)
+    rule = r"images \(N, H, W, C\) or of feature vectors \(N, D\), got shape "
+    for call in (defence.transform, defence.log_likelihood, defence.fit):
+        with pytest.raises(ValueError, match=rule + hint):
+            call(x)
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     shape=st.tuples(*[st.integers(1, 4)] * 4),

@@ -297,7 +297,7 @@ def test_numpy_integers_are_integers():
     [
         ({"sr_original": 0}, ValueError, "`sr_original` must be at least 1, got 0"),
         ({"sr_new": -8000}, ValueError, "`sr_new` must be at least 1, got -8000"),
-        ({"sr_new": 8000.0}, TypeError, r"`sr_new` must be an integer, got 8000\.0 of type float"),
+        ({"sr_new": 8000.5}, TypeError, r"`sr_new` must be an integer, got 8000\.5 of type float"),
         ({"sr_original": True}, TypeError, "`sr_original` must be an integer, got True"),
         ({"sr_original": "16k"}, TypeError, "`sr_original` must be an integer, got '16k'"),
         ({"filter": "sinc"}, ValueError, "one of 'sinc_window', 'kaiser_best', 'kaiser_fast', got 'sinc'"),

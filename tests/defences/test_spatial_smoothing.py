@@ -207,7 +207,7 @@ def test_verbose_shows_a_bar(capsys):
     ("parameters", "error", "message"),
     [
         ({"window_size": 0}, ValueError, "`window_size` must be at least 1, got 0"),
-        ({"window_size": 3.0}, TypeError, "`window_size` must be an integer, got 3.0"),
+        ({"window_size": 3.5}, TypeError, "`window_size` must be an integer, got 3.5"),
         ({"window_size": (3, 3)}, TypeError, r"`window_size` must be an integer, got \(3, 3\)"),
         ({"clip_values": (1, 0)}, ValueError, "`clip_values` must have minimum < maximum"),
         ({"clip_values": (0, 1, 2)}, ValueError, "`clip_values` must be a pair"),

@@ -158,7 +158,7 @@ def test_channel_index():
     ("parameters", "error", "message"),
     [
         ({"num_space": 0}, ValueError, "`num_space` must be at least 1, got 0"),
-        ({"num_space": 4.0}, TypeError, "`num_space` must be an integer, got 4.0"),
+        ({"num_space": 4.5}, TypeError, "`num_space` must be an integer, got 4.5"),
         ({"clip_values": (1, 1)}, ValueError, "`clip_values` must have minimum < maximum"),
         ({"clip_values": (0,)}, ValueError, "`clip_values` must be a pair"),
         ({"gradient": "exact"}, ValueError, "`gradient` must be one of 'surrogate', 'identity', got 'exact'"),

@@ -192,7 +192,7 @@ def test_verbose_shows_a_bar(capsys):
         ({"prob": 1.1}, ValueError, "`prob` must be between 0 and 1, got 1.1"),
         ({"prob": "0.3"}, TypeError, "`prob` must be a number, got '0.3'"),
         ({"norm": 0}, ValueError, "`norm` must be at least 1, got 0"),
-        ({"norm": 2.0}, TypeError, "`norm` must be an integer, got 2.0"),
+        ({"norm": 2.5}, TypeError, "`norm` must be an integer, got 2.5"),
         ({"lamb": -1}, ValueError, "`lamb` must be at least 0, got -1"),
         ({"lamb": np.nan}, ValueError, "`lamb` must be finite, got nan"),
         ({"solver": "BFGS"}, ValueError, "`solver` must be one of 'L-BFGS-B', 'CG', 'Newton-CG', got 'BFGS'"),
@@ -202,7 +202,7 @@ def test_verbose_shows_a_bar(capsys):
         ({"verbose": 2}, TypeError, "`verbose` must be True or False, got 2"),
         ({"channels_first": None}, TypeError, "`channels_first` must be True or False, got None"),
         ({"apply_fit": "no"}, TypeError, "`apply_fit` must be True or False, got 'no'"),
-        ({"rng": 1.0}, TypeError, "`rng` must be None, an integer seed or a numpy.random.Generator"),
+        ({"rng": 1.5}, TypeError, "`rng` must be None, an integer seed or a numpy.random.Generator"),
     ],
 )
 def test_bad_parameters(parameters, error, message):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -68,6 +69,45 @@ def test_equals_the_codec_clip_by_clip(shape, video_format, crf, channels_first,
     np.testing.assert_array_equal(unit, wanted / 255)
 
 
+TAKEN = r"taken for video in \[0, 1\], cut off .* clip_values=\(0, 1\) if it is, or clip_values=\(0, 255\)"
+
+
+@pytest.mark.parametrize("peak", [1.001, 1.5, 7.9])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_one_value_outside_the_range_is_cut_off_and_no_more(peak, dtype):
+    x = np.random.default_rng(0).random((1, 5, 18, 26, 3)).astype(dtype)
+    x[0, 2, 3, 4, 1] = peak
+    unit = VideoCompression(video_format="mp4", clip_values=(0, 1)).transform(x)
+    defence = VideoCompression(video_format="mp4")
+    with pytest.warns(UserWarning, match=TAKEN):
+        out = defence.transform(x)
+    np.testing.assert_array_equal(out, unit)
+    assert abs(out.mean(dtype=float) - x.mean(dtype=float)) < 0.02  # 0.5; 1.0 for levels of 8 bits
+    np.testing.assert_array_equal(defence.transform(x), unit)  # warns once
+
+
+def test_the_guess_for_a_video_does_not_follow_from_the_others():
+    bright, unit = 255 * clips(1), 1.01 * clips(1) / clips(1).max()
+    dark = np.rint(5 * clips(1))  # levels of 8 bits
+    defence = VideoCompression(video_format="mp4")
+    alone = [defence.transform(bright), None, defence.transform(dark)]
+    with pytest.warns(UserWarning, match=TAKEN):
+        alone[1] = VideoCompression(video_format="mp4").transform(unit)
+    np.testing.assert_array_equal(alone[2], defence.transform(dark.astype(np.uint8)))
+    for batch in (np.concatenate, lambda videos: object_array([video[0] for video in videos])):
+        with pytest.warns(UserWarning, match=TAKEN):
+            out = VideoCompression(video_format="mp4").transform(batch([bright, unit, dark]))
+        for i in range(3):
+            np.testing.assert_array_equal(out[i], alone[i][0])
+
+
+def test_brighter_than_8_bits():
+    x = 65535 * clips(1)
+    with pytest.warns(UserWarning, match=r"got None for .*; scale the data, for example with x / 257\.$"):
+        VideoCompression(video_format="mp4").transform(x)
+    VideoCompression(video_format="mp4").transform(x / 257)
+
+
 def test_the_scale_is_guessed_as_in_art():
     x = clips()
     guess = VideoCompression(video_format="mp4")
@@ -77,9 +117,11 @@ def test_the_scale_is_guessed_as_in_art():
     np.testing.assert_array_equal(guess.transform(x), unit.transform(x))
     np.testing.assert_allclose(guess.transform(255 * x), 255 * unit.transform(x), atol=1e-10)
     np.testing.assert_array_equal(guess.transform(255 * x), byte.transform(255 * x))
-    # Told otherwise, it believes it: nearly black, and far too bright
-    assert byte.transform(x).max() <= 1
-    assert np.abs(unit.transform(255 * x + 1) - 1).max() < 0.01
+    # Told otherwise, it believes it, with a warning: nearly black, and far too bright
+    with pytest.warns(UserWarning, match=r"pass clip_values=\(0, 1\), or scale .* with x \* 255\.$"):
+        assert byte.transform(x).max() <= 1
+    with pytest.warns(UserWarning, match=r"pass clip_values=\(0, 255\), or scale .* with x / 255\.$"):
+        assert np.abs(unit.transform(255 * x + 1) - 1).max() < 0.01
 
 
 @pytest.mark.parametrize(
@@ -107,7 +149,9 @@ def test_values_are_rounded_and_saturated(value, same_as):
 )
 def test_the_largest_values_saturate(x, clip_values):
     batch = np.full((1, 2, 8, 10, 3), x)
-    out = VideoCompression(video_format="mp4", clip_values=clip_values).transform(batch)
+    far = x > (8 if clip_values == (0, 1) else 8 * 255)
+    with pytest.warns(UserWarning, match="should be the range of the data") if far else nullcontext():
+        out = VideoCompression(video_format="mp4", clip_values=clip_values).transform(batch)
     assert out.dtype == batch.dtype
     np.testing.assert_array_equal(out, 1 if clip_values == (0, 1) else 255)
 
@@ -315,7 +359,7 @@ def test_x264_says_nothing(capfd):
         ({"video_format": None}, ValueError, "`video_format` must be one of .*, got None"),
         ({"constant_rate_factor": -1}, ValueError, "must be between 0 and 51, got -1"),
         ({"constant_rate_factor": 52}, ValueError, "must be between 0 and 51, got 52"),
-        ({"constant_rate_factor": 28.0}, TypeError, "`constant_rate_factor` must be an integer, got 28.0"),
+        ({"constant_rate_factor": 28.5}, TypeError, "`constant_rate_factor` must be an integer, got 28.5"),
         ({"constant_rate_factor": True}, TypeError, "`constant_rate_factor` must be an integer, got True"),
         ({"channels_first": 1}, TypeError, "`channels_first` must be True or False, got 1"),
         ({"verbose": "yes"}, TypeError, "`verbose` must be True or False, got 'yes'"),

@@ -15,7 +15,7 @@ _KERNELS = ("box", "gaussian")
 
 def check_kernel_size(kernel_size: int) -> None:
     """Refuse what is not a positive odd integer."""
-    check_integer("kernel_size", kernel_size, 1)
+    kernel_size = check_integer("kernel_size", kernel_size, 1)
     if kernel_size % 2 == 0:
         raise ArgumentError(
             f"`kernel_size` must be odd, so that the filter has a middle, got {kernel_size!r}; take "

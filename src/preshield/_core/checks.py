@@ -3,6 +3,7 @@
 Every message states the name, the rule, the value received and, where it is not plain, the remedy.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
@@ -14,7 +15,7 @@ from .errors import ArgumentError
 from .layout import LAYOUTS, as_array, as_numbers, expected_layouts, kept_dtype, object_array
 from .remedies import CHANNELS_FIRST, Taken, how_to_add_axes, how_to_change_layout
 from .threads import WORTH_A_THREAD, block_length, map_blocks
-from .typing import Array, ClipValues, Shape
+from .typing import Array, ClipValues, Dtype, Shape
 
 __all__ = [
     "check_array_labels",
@@ -36,6 +37,7 @@ __all__ = [
     "check_unknown",
     "check_values",
     "ignore_device_type",
+    "is_pair",
     "refuse_other_layout",
     "resolve_channels_first",
 ]
@@ -63,7 +65,15 @@ def check_integer(name: str, value: object, minimum: int | None = None, maximum:
 def _is_integer(value: Any) -> TypeGuard[int]:
     if isinstance(value, bool | np.bool_):
         return False
-    return isinstance(value, Integral) or (isinstance(value, Real) and float(value).is_integer())
+    return isinstance(value, Integral) or (isinstance(value, Real) and _as_float(value).is_integer())
+
+
+def _as_float(value: Real) -> float:
+    """A number in double precision; infinity if it is too large."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def check_number(
@@ -72,7 +82,7 @@ def check_number(
     """Refuse what is not a finite real number between `minimum` and `maximum`, both included."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise ArgumentError(f"`{name}` must be a number, got {value!r} of type {type(value).__name__}.")
-    if not np.isfinite(float(value)):
+    if not math.isfinite(_as_float(value)):
         raise ArgumentError(f"`{name}` must be finite, got {value!r}.")
     _check_range(name, float(value), minimum, maximum, value)
 
@@ -110,18 +120,25 @@ def check_rng(rng: object) -> None:
     check_integer("rng", rng, minimum=0)
 
 
+def is_pair(value: object) -> TypeGuard[tuple[Any, Any] | list[Any] | Array]:
+    """Whether it is a sequence or an array of two."""
+    if isinstance(value, np.ndarray) and not value.ndim:
+        return False
+    return isinstance(value, tuple | list | np.ndarray) and len(value) == 2
+
+
 def check_clip_values(clip_values: object, *, optional: bool = False) -> None:
     """Refuse what is not a pair `(minimum, maximum)` of finite numbers or arrays in this order."""
     name = "`clip_values`"
     if clip_values is None and optional:
         return
-    if not isinstance(clip_values, tuple | list | np.ndarray) or len(clip_values) != 2:
+    if not is_pair(clip_values):
         raise ArgumentError(f"{name} must be a pair (minimum, maximum), got {clip_values!r}.")
     try:
-        if any(np.asarray(value).dtype.kind in "SU" for value in clip_values):  # NumPy would read "1" as 1
+        if any(np.asarray(value).dtype.kind in "SUc" for value in clip_values):  # "1" would be read as 1
             raise TypeError
         low, high = (np.asarray(value, dtype=float) for value in clip_values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ArgumentError(f"{name} must hold numbers or arrays, got {clip_values!r}.") from None
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ArgumentError(f"{name} must be finite, got {clip_values!r}.")
@@ -270,6 +287,7 @@ def check_batch(
     keywords: tuple[str, ...] = (),
     ragged: bool = False,
     writable: bool = False,
+    peaks: list[float] | None = None,
 ) -> Array:
     """Return `x` as a NumPy array if a defence for `domains` can take it.
 
@@ -290,6 +308,8 @@ def check_batch(
     writable : bool, default False
         Whether to return a copy, which may be written to, of what is not an object array. It is made in the
         pass that checks the values.
+    peaks : list of float, optional
+        Receives the largest magnitudes of floats, which the pass that checks the values yields.
 
     Returns
     -------
@@ -298,16 +318,17 @@ def check_batch(
         an object array, a new one of such views.
     """
     array = as_array(x)
+    peaks = [] if peaks is None else peaks
     if array.dtype == object:
         if ragged and array.ndim == 1:
-            return _read_only(object_array(_checked_samples(array, domains, channels_first, layout)))
+            return _read_only(object_array(_checked_samples(array, domains, channels_first, layout, peaks)))
         array = as_numbers(array)
         if array.dtype == object:
             raise ArgumentError(f"`x` must be an array of numbers, got {_other_than_numbers(array)}.")
     if writable:
-        array = _checked_copy("x", array)
+        array = _checked_copy("x", array, peaks)
     else:
-        check_values("x", array)
+        check_values("x", array, peaks)
     if layout is not None or set(domains) <= {"image", "video"}:
         if array.ndim not in expected_layouts(domains, channels_first, layout):
             _refuse_axes(array.shape, Taken(domains, channels_first, layout, keywords))
@@ -350,13 +371,17 @@ def _refuse_axes(shape: Shape, taken: Taken) -> NoReturn:
 
 
 def _checked_samples(
-    batch: Array, domains: tuple[str, ...], channels_first: bool | None, layout: str | None
+    batch: Array,
+    domains: tuple[str, ...],
+    channels_first: bool | None,
+    layout: str | None,
+    peaks: list[float],
 ) -> list[Array]:
     """Samples of different lengths, each as a read-only view."""
     samples = []
     for i, sample in enumerate(batch):
         array = as_numbers(np.asarray(sample))
-        check_values(f"x[{i}]", array)
+        check_values(f"x[{i}]", array, peaks)
         if set(domains) == {"audio"} and array.ndim not in (1, 2):
             raise ArgumentError(
                 f"`x[{i}]` must be a sample (length,) or {_audio_layout(channels_first)}, got shape "
@@ -386,58 +411,70 @@ def _read_only(array: Array) -> Array:
     return view
 
 
-def check_values(name: str, x: Array) -> None:
-    """Refuse what is not made of finite real numbers."""
+def check_values(name: str, x: Array, peaks: list[float] | None = None) -> None:
+    """Refuse what is not made of finite real numbers; `peaks` receives the largest magnitudes of floats."""
     if x.dtype.kind not in "buif":
         raise ArgumentError(f"`{name}` must hold real numbers, got dtype {x.dtype}.")
     if x.dtype.kind != "f":
         return
     rows = x.reshape(-1) if x.flags.c_contiguous else x
-    finite = []
+    found: list[Any] = []
 
     def look(block: slice) -> None:
-        finite.append(_is_finite(rows[block]))
+        found.append(_peak(rows[block]))
 
     map_blocks(look, len(rows), block_length(rows, WORTH_A_THREAD))
-    if not all(finite):
+    if not np.isfinite(found).all():
         nan, infinite = int(np.isnan(x).sum()), int(np.isinf(x).sum())
         raise ArgumentError(
             f"`{name}` must be finite, got {nan} NaN and {infinite} infinite among {x.size} values; "
             "replace them first, for example with numpy.nan_to_num."
         )
+    if peaks is not None:
+        peaks += map(float, found)
 
 
-def _is_finite(x: Array) -> bool:
-    """Whether floats hold neither NaN nor infinity."""
-    if x.dtype.newbyteorder("=") != x.dtype or x.dtype.itemsize > 8:
-        return bool(np.isfinite(x).all())
+def _peak(x: Array) -> Any:
+    """The largest magnitude of floats; NaN or infinity if there is one among them."""
+    if not x.dtype.isnative or x.dtype.itemsize > 8:
+        return np.abs(x).max()
     # Read as integers, numbers of one sign keep their order, and infinity and NaN come after all of them. So
     # one fast pass does for data without negative numbers, which have the sign in the highest bit.
-    unsigned, signed = x.view(f"u{x.dtype.itemsize}"), x.view(f"i{x.dtype.itemsize}")
-    infinities = np.array([np.inf, -np.inf], x.dtype)
-    above, below = infinities.view(unsigned.dtype)
-    largest = unsigned.max()
-    return bool(largest < above or (largest < below and signed.max() < infinities.view(signed.dtype)[0]))
+    unsigned, signed, sign = x.view(f"u{x.dtype.itemsize}"), x.view(f"i{x.dtype.itemsize}"), _sign(x.dtype)
+    largest = int(unsigned.max())
+    if largest >= sign:
+        largest = max(largest - sign, int(signed.max()))
+    return _from_bits(largest, x.dtype)
 
 
-def _checked_copy(name: str, x: Array) -> Array:
+def _sign(dtype: Dtype) -> int:
+    return 1 << (8 * dtype.itemsize - 1)
+
+
+def _from_bits(bits: int, dtype: Dtype) -> Any:
+    return np.array(bits, f"u{dtype.itemsize}").view(dtype)[()]
+
+
+def _checked_copy(name: str, x: Array, peaks: list[float]) -> Array:
     """A copy of finite real numbers, in the byte order of this machine."""
     if not (x.dtype.kind == "f" and x.dtype.isnative and x.dtype.itemsize <= 8 and x.flags.c_contiguous):
-        check_values(name, x)
+        check_values(name, x, peaks)
         return np.array(x, x.dtype.newbyteorder("="), order="C")
     from .kernels.finite import copy_floats
 
     out, bits = np.empty_like(x, subok=False), f"u{x.dtype.itemsize}"
     source, target = _read_only(x).reshape(-1).view(bits), out.reshape(-1).view(bits)
-    minus_zero, infinity = np.array([-0.0, np.inf], x.dtype).view(bits)
-    finite = []
+    magnitude = source.dtype.type(_sign(x.dtype) - 1)
+    found: list[int] = []
 
     def work(block: slice) -> None:
-        finite.append(copy_floats(source[block], target[block], ~minus_zero, infinity))
+        found.append(int(copy_floats(source[block], target[block], magnitude)))
 
     map_blocks(work, x.size, block_length(source, WORTH_A_THREAD))
-    if not all(finite):
+    peak = _from_bits(max(found, default=0), x.dtype)
+    if not np.isfinite(peak):
         check_values(name, x)
+    peaks.append(float(peak))
     return out
 
 

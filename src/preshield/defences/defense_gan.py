@@ -139,14 +139,15 @@ class _Projection(Preprocessor):
         generator = self._generator(x)
         targets, encoder = self._as_made(x, generator), self._encoder()
         encoded, shape = int(encoder is not None), generator.latent_shape or ()
+        restarts, batch_size = int(self.restarts), int(self.batch_size)
 
         def starts(rows: slice) -> Array:
-            latents = np.empty((rows.stop - rows.start, self.restarts, *shape))
+            latents = np.empty((rows.stop - rows.start, restarts, *shape))
             if encoder is not None:
                 latents[:, 0] = self._encoded(encoder, targets[rows], generator)
             for sample in range(rows.start, rows.stop):
                 normal = block_generator(draw, sample).standard_normal
-                latents[sample - rows.start, encoded:] = normal((self.restarts - encoded, *shape))
+                latents[sample - rows.start, encoded:] = normal((restarts - encoded, *shape))
             return latents
 
         latents = nearest_latents(
@@ -154,14 +155,14 @@ class _Projection(Preprocessor):
             targets,
             starts,
             method=METHODS[self.optimiser],
-            max_iter=self.max_iter,
+            max_iter=int(self.max_iter),
             tolerance=TOLERANCE * self._squared_range(),
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             progress=type(self).__name__ if self.verbose else None,
         )
         images = np.empty(targets.shape, np.float32)
-        for start in range(0, len(x), self.batch_size):
-            rows = slice(start, start + self.batch_size)
+        for start in range(0, len(x), batch_size):
+            rows = slice(start, start + batch_size)
             images[rows] = generator.images(latents[rows])
         return self._as_given(images, x)
 

@@ -87,7 +87,7 @@ class FeatureSqueezing(Preprocessor):
         from .._core.kernels.squeeze import squeeze
 
         dtype = range_dtype(x.dtype, self.clip_values)
-        levels = float(2.0**self.bit_depth - 1)
+        levels = float(2.0 ** int(self.bit_depth) - 1)
         low, span = self._range(x, dtype)
         out = np.empty(x.shape, working_dtype(x.dtype))
         if span.ndim == 0:
@@ -114,7 +114,7 @@ class FeatureSqueezing(Preprocessor):
         if self.gradient == "identity":
             return grad
         low, span = self._range(x, np.dtype(np.float64))
-        position = (x - low) / span * (2.0**self.bit_depth - 1)
+        position = (x - low) / span * (2.0 ** int(self.bit_depth) - 1)
         between = position - np.floor(position) - 0.5  # 0 half-way between two levels
         sharpness = 4.0
         slope = sharpness / (2 * np.tanh(sharpness / 2) * np.cosh(sharpness * between) ** 2)

@@ -12,6 +12,7 @@ from .._core.checks import (
 )
 from .._core.errors import ArgumentError
 from .._core.layout import working_dtype
+from .._core.ranges import MARGIN, in_unit_range, largest, misfit
 from .._core.threads import map_blocks
 from .._core.typing import Array, Shape
 from ..codecs import mp3, mp3_pydub
@@ -43,9 +44,10 @@ class Mp3Compression(Preprocessor):
         sample rate (8 up to 12 kHz). By default LAME's choice, as in ART: from 8000 (mono at 8 kHz) to
         128000 (stereo at 44.1 kHz).
     full_scale : float, optional
-        The largest value that a signal can have: 1.0, or 32768 for 16 bits. By default 32768 for integers;
-        for floating types 1.0 if all values of a sample lie within [-1, 1], else 32768. Values beyond it
-        saturate.
+        The largest value that a signal can have: 1.0, or 32768 for 16 bits. Values beyond it saturate. By
+        default 32768 for integers; for floating types 1.0 for a sample within [-1, 1], and up to 8 for values
+        that are not whole, as attacks, noise and filters leave [-1, 1] by a little; else 32768. A guess that
+        is not certain warns, once for each object.
     engine : {"pyav", "pydub"}, default "pyav"
         Who compresses: libraries in this process, or the program ffmpeg, as in ART, which is slower and
         needs the extra "ffmpeg". With the same version of LAME they agree to the bit.
@@ -138,31 +140,45 @@ class Mp3Compression(Preprocessor):
         else:
             self._check_channels("x", x.shape[1:])
         out = np.empty(x.shape, x.dtype.newbyteorder("="))
+        scales = [self._scale(sample) for sample in x]
 
         def work(numbers: slice) -> None:
             for number in range(numbers.start, numbers.stop):
-                out[number] = self._compress(x[number])
+                out[number] = self._compress(x[number], scales[number])
 
         map_blocks(work, len(x), 1, progress="MP3 compression" if self.verbose else None)
         return out
 
-    def _compress(self, sample: Array) -> Array:
+    def _compress(self, sample: Array, full_scale: float) -> Array:
         """One sample there and back."""
         if not sample.size:
             return sample
         codec, rate = ENGINES[self.engine], int(self.sample_rate)
         track = sample[:, None] if sample.ndim == 1 else sample.T if self.channels_first else sample
-        full_scale = self._full_scale(track)
         bit_rate = None if self.bit_rate is None else int(self.bit_rate)
         decoded = codec.decode(codec.encode(_to_pcm(track, full_scale), rate, bit_rate))
         track = _from_pcm(decoded[: len(track)], full_scale, sample.dtype)
         return track[:, 0] if sample.ndim == 1 else track.T if self.channels_first else track
 
-    def _full_scale(self, track: Array) -> float:
+    @property
+    def _stated_range(self) -> tuple[str, float] | None:
+        return None if self.full_scale is None else ("full_scale", float(self.full_scale))
+
+    def _scale(self, sample: Array) -> float:
+        """Full scale of a sample, alike whatever else is in the batch."""
         if self.full_scale is not None:
             return float(self.full_scale)
-        normalised = track.dtype.kind == "f" and track.min() >= -1 and track.max() <= 1
-        return 1.0 if normalised else float(STEPS)
+        peak = largest(sample)
+        if sample.dtype.kind != "f" or not in_unit_range(sample, peak):
+            if peak > MARGIN * STEPS:
+                self._doubt_range(misfit(sample, "full_scale", None, STEPS))
+            return float(STEPS)
+        if peak > 1:
+            self._doubt_range(
+                f"`x` reaches {peak:.6g}, beyond [-1, 1] but far from 32768, and is taken for audio in "
+                "[-1, 1], cut off there; pass full_scale=1.0 if it is, or full_scale=32768 for 16-bit steps."
+            )
+        return 1.0
 
     def _check_channels(self, name: str, shape: Shape) -> None:
         """`shape` is that of a sample."""

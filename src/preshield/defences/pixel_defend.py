@@ -7,6 +7,7 @@ import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_integer, check_layout, check_option
 from .._core.errors import ArgumentError
+from .._core.remedies import Taken, how_to_add_axes
 from .._core.tensors import to_numpy
 from .._core.typing import Array, ClipValues
 from .._core.unit_range import from_unit_range, to_unit_range
@@ -31,7 +32,8 @@ class PixelDefend(Preprocessor):
         Model of clean images. A `PixelCNN` that is not trained yet says what `fit` trains; None is the
         default one. Otherwise a Keras model, a torch module or a callable, which maps images in [0, 1], in
         the layout of `x`, to logits or probabilities `(N, H, W, C, 256)` or `(N, H * W * C * 256)`; or a
-        classifier of ART's, whose last layer gives them.
+        classifier of ART's, whose last layer gives them. For feature vectors, `(N, D, 256)` or
+        `(N, D * 256)`.
     batch_size : int, default 128
         Images that a model of yours is given at once, at most.
     apply_fit : bool, default False
@@ -56,8 +58,9 @@ class PixelDefend(Preprocessor):
 
     Notes
     -----
-    Images `(N, H, W, C)`; `float32` on the grid of 256 levels. Of levels that are equally probable, the
-    lowest is taken. The gradient is the identity.
+    Images `(N, H, W, C)`, or feature vectors `(N, D)` for a model that scores them, which `PixelCNN` does
+    not; `float32` on the grid of 256 levels. Of levels that are equally probable, the lowest is taken. The
+    gradient is the identity.
 
     ``fit(x)`` trains the model, unless there is a trained one, and keeps the log-likelihoods of `x` for
     `p_values`; keywords go to `PixelCNN.fit`. The result is in ``pixel_cnn_``.
@@ -81,6 +84,7 @@ class PixelDefend(Preprocessor):
     array([  0.,  35., 239.], dtype=float32)
     """
 
+    domains = ("image", "features")
     output_dtype = "float32"
     paper = "arXiv:1710.10766"
     known_attacks = (
@@ -221,5 +225,12 @@ class PixelDefend(Preprocessor):
         return PixelScores(model, channels_first=first, batch_size=self.batch_size)
 
     def _in_unit_range(self, x: Array) -> Array:
-        """Images `(N, H, W, C)` in [0, 1]."""
-        return to_unit_range(x, self.clip_values, axis=self._channel_axis(x.ndim))
+        """Images `(N, H, W, C)`, or feature vectors, in [0, 1]."""
+        if x.ndim not in (2, 4):
+            layout = self.layout or ("NCHW" if self.channels_first else "NHWC")
+            taken = Taken(("image",), self.channels_first, self.layout, self.params)
+            raise ArgumentError(
+                f"`x` must be a batch of images ({layout}) or of feature vectors (N, D), got shape "
+                f"{x.shape}{how_to_add_axes(x.shape, taken)}."
+            )
+        return to_unit_range(x, self.clip_values, axis=self._channel_axis(x.ndim) if x.ndim == 4 else 1)

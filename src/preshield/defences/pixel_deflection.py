@@ -43,8 +43,8 @@ class PixelDeflection(Preprocessor):
         `(minimum, maximum)` of the data: numbers, or arrays that broadcast against one sample. Denoisers see
         values scaled from this range to [0, 1], and their result is clipped to it.
     deflections : int or float, default 200
-        Deflections of each channel of each image. A float in (0, 1] is a fraction of the pixels, rounded,
-        but at least one deflection.
+        Deflections of each channel of each image. A float in (0, 1], 1.0 included, is a fraction of the
+        pixels, rounded, but at least one deflection.
     window : int, default 10
         How many rows and columns away a source may lie: the window has ``(2 * window + 1)**2`` pixels.
     sigma : float, default 0.04
@@ -249,7 +249,8 @@ class PixelDeflection(Preprocessor):
 
 
 def _is_fraction(deflections: object) -> bool:
-    return isinstance(deflections, float | np.floating)
+    """Whether it is no whole number of them; 1.0 is the fraction, and 200.0 a number."""
+    return isinstance(deflections, float | np.floating) and not (deflections > 1 and deflections % 1 == 0)
 
 
 def _check_deflections(deflections: float) -> None:

@@ -134,7 +134,7 @@ class ThermometerEncoding(Preprocessor):
         dtype = range_dtype(x.dtype, self.clip_values)
         low, span = self._range(x, dtype)
         low, span = (per_channel(value, x.ndim, axis=axis) for value in (low, span))
-        split = (*x.shape[: axis + 1], self.num_space, *x.shape[axis + 1 :])
+        split = (*x.shape[: axis + 1], int(self.num_space), *x.shape[axis + 1 :])
         levels = grad.reshape(split)
         if self.gradient == "surrogate":
             position = np.expand_dims((np.clip(x.astype(dtype), low, low + span) - low) / span, axis + 1)
@@ -152,7 +152,8 @@ class ThermometerEncoding(Preprocessor):
         return (*shape[:axis], shape[axis] * int(self.num_space), *shape[axis + 1 :])
 
     def _thresholds(self, dtype: Dtype) -> Array:
-        return np.array([k / self.num_space for k in range(self.num_space)], dtype=dtype)
+        levels = int(self.num_space)
+        return np.array([k / levels for k in range(levels)], dtype=dtype)
 
     def _range(self, x: Array, dtype: Dtype) -> tuple[Array, Array]:
         """Minimum and range for each channel."""

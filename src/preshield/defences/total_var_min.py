@@ -184,5 +184,5 @@ class TotalVarMin(Preprocessor):
             return values, grads.reshape(len(z), -1)
 
         flat = planes.reshape(len(planes), -1)
-        result = minimise(objective, flat, method=self.solver, max_iter=self.max_iter)
+        result = minimise(objective, flat, method=self.solver, max_iter=int(self.max_iter))
         return result.x.reshape(planes.shape)

@@ -12,6 +12,7 @@ from .._core.checks import (
 )
 from .._core.errors import ArgumentError
 from .._core.layout import LAYOUTS, working_dtype
+from .._core.ranges import MARGIN, in_unit_range, largest, misfit
 from .._core.remedies import Taken, how_to_change_layout
 from .._core.threads import map_blocks
 from .._core.typing import Array, ClipValues, Dtype
@@ -42,9 +43,9 @@ class VideoCompression(Preprocessor):
     verbose : bool, default False
         Show a progress bar.
     clip_values : tuple, optional
-        Range of the data: `(0, 1)` or `(0, 255)`. Larger values saturate. None takes `(0, 1)` for a batch
-        without larger values than 1, and `(0, 255)` for any other, as ART does; where videos differ in
-        length, for each on its own.
+        Range of the data: `(0, 1)` or `(0, 255)`. Larger values saturate. None guesses, for each video on its
+        own: `(0, 1)` up to 1, and up to 8 for values that are not whole, as attacks and noise leave [0, 1] by
+        a little; `(0, 255)` for any other. A guess that is not certain warns, once for each object.
     preset : str, default "medium"
         How hard x264 tries, from "ultrafast" through "medium" to "veryslow" and "placebo".
     engine : str, default "pyav"
@@ -142,7 +143,7 @@ class VideoCompression(Preprocessor):
         out = np.empty(x.shape, x.dtype.newbyteorder("="))
         if not x.size:
             return out
-        scales = [self._scale(video) for video in x] if ragged else [self._scale(x)] * len(x)
+        scales = [self._scale(video) for video in x]
 
         def work(numbers: slice) -> None:
             for number in range(numbers.start, numbers.stop):
@@ -163,11 +164,21 @@ class VideoCompression(Preprocessor):
         values = _levels(video.dtype, scale)[decoded[:, :height, :width]]
         return np.moveaxis(values, -1, axis)
 
-    def _scale(self, x: Array) -> int:
-        """Levels of 8 bits in a unit."""
-        if self.clip_values is None:
-            return 255 if x.max() <= 1 else 1
-        return 255 // int(np.max(self.clip_values[1]))
+    def _scale(self, video: Array) -> int:
+        """Levels of 8 bits in a unit, alike whatever else is in the batch."""
+        if self.clip_values is not None:
+            return 255 // int(np.max(self.clip_values[1]))
+        peak = largest(video)
+        if not in_unit_range(video, peak):
+            if peak > MARGIN * 255:
+                self._doubt_range(misfit(video, "clip_values", None, 255))
+            return 1
+        if peak > 1:
+            self._doubt_range(
+                f"`x` reaches {peak:.6g}, beyond 1 but far from 255, and is taken for video in [0, 1], cut "
+                "off there; pass clip_values=(0, 1) if it is, or clip_values=(0, 255) for steps of 8 bits."
+            )
+        return 255
 
     def _check_videos(self, name: str, x: Array) -> None:
         """`x` is a video, or several of one shape."""

@@ -109,9 +109,9 @@ def square_attack(
     """
     radius, low, high = _checked(x, norm, eps, clip_values, channels_first, queries, seed)
     start, move = (_stripes, _square) if norm == "linf" else (_bump_grid, _moved_mass)
-    origins, generators = _channels_last(x, channels_first), np.random.default_rng(seed).spawn(len(x))
+    origins, generators = _channels_last(x, channels_first), np.random.default_rng(int(seed)).spawn(len(x))
     best, smallest, active = np.array(x), np.full(len(x), np.inf), np.flatnonzero(radius)
-    for query in range(queries):
+    for query in range(int(queries)):
         if not len(active):
             break
         propose = start if query == 1 else move

@@ -69,10 +69,9 @@ class CAM:
     """
 
     def __init__(self, model: Any, layer: str | None = None, *, batch_size: int = 128) -> None:
-        check_integer("batch_size", batch_size, 1)
         self.model = model
         self.layer = layer
-        self.batch_size = batch_size
+        self.batch_size = check_integer("batch_size", batch_size, 1)
         self._view = FeatureView(model, layer)
 
     def __call__(self, x: Any, y: Any = None) -> Array:

@@ -108,7 +108,7 @@ class WassersteinGAN(LatentModel):
         RuntimeError
             If Keras runs on another backend.
         """
-        check_integer("critic_steps", critic_steps, 1)
+        critic_steps = check_integer("critic_steps", critic_steps, 1)
         images = to_images(
             check_training(
                 x, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, verbose=verbose
@@ -118,7 +118,7 @@ class WassersteinGAN(LatentModel):
         size = min(int(batch_size), len(images))
         networks = self._new_networks(images.shape[1:])
         critic_step, generator_step = self._steps(
-            *networks, float(learning_rate), epochs * (len(images) // size), critic_steps
+            *networks, float(learning_rate), int(epochs) * (len(images) // size), critic_steps
         )
 
         def latents() -> Any:

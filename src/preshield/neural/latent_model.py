@@ -85,7 +85,7 @@ class LatentModel:
         check_integer("n", n, 0)
         check_integer("seed", seed, 0)
         generator = self.generator
-        latents = np.random.default_rng(seed).standard_normal((int(n), self.latent_dim), np.float32)
+        latents = np.random.default_rng(int(seed)).standard_normal((int(n), self.latent_dim), np.float32)
         images = [generator.predict_on_batch(latents[i : i + BATCH]) for i in range(0, len(latents), BATCH)]
         return np.concatenate([np.empty((0, *generator.output_shape[1:]), np.float32), *images])
 

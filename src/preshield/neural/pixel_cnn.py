@@ -167,7 +167,7 @@ class PixelCNN:
         learned, test = split(to_levels(images), validation, rng)
         size = min(int(batch_size), len(learned))
         model = self._network(images.shape[1:])
-        _compile(model, learning_rate, epochs * (len(learned) // size))
+        _compile(model, learning_rate, int(epochs) * (len(learned) // size))
 
         def epoch() -> float:
             batches = (learned[rows] for rows in shuffled(len(learned), size, rng))
@@ -246,7 +246,7 @@ class PixelCNN:
         """
         check_integer("n", n, 0)
         check_integer("seed", seed, 0)
-        draws = np.random.default_rng(seed).random((int(n), *self._fitted_shape()))
+        draws = np.random.default_rng(int(seed)).random((int(n), *self._fitted_shape()))
         return to_images(self._scan(np.zeros(draws.shape, np.uint8), draws=draws)[0])
 
     def save(self, path: str | Path) -> None:

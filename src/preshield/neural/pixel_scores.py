@@ -28,7 +28,8 @@ class PixelScores:
     model : object
         A Keras model, a torch module or a callable, which maps images to 256 logits or probabilities of each
         value, shape `(N, H, W, C, 256)`, or, in the same order, `(N, H * W * C, 256)` or
-        `(N, H * W * C * 256)`; or a classifier of ART's, whose last layer gives them.
+        `(N, H * W * C * 256)`; or a classifier of ART's, whose last layer gives them. Feature vectors
+        `(N, D)` are scored alike.
     channels_first : bool, default False
         Whether the model takes `(N, C, H, W)`; its outputs are then in this order, or in that above.
     batch_size : int, default 128
@@ -135,7 +136,7 @@ class PixelScores:
         wanted = (*images.shape, 256)
         if scores.shape in (wanted, (len(x), size * 256), (len(x), size, 256)):
             scores = scores.reshape(wanted)
-            return np.moveaxis(scores, 1, 3) if self.channels_first else scores
+            return np.moveaxis(scores, 1, -2) if self.channels_first else scores
         if scores.shape == (*x.shape, 256):
             return scores
         raise ArgumentError(

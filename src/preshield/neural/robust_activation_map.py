@@ -66,12 +66,10 @@ class RobustActivationMap:
     """
 
     def __init__(self, model: Any, k: int = 5, layer: str | None = None, *, batch_size: int = 128) -> None:
-        check_integer("k", k, 1)
-        check_integer("batch_size", batch_size, 1)
         self.model = model
-        self.k = k
+        self.k = check_integer("k", k, 1)
         self.layer = layer
-        self.batch_size = batch_size
+        self.batch_size = check_integer("batch_size", batch_size, 1)
         self._view = FeatureView(model, layer)
 
     def __call__(self, x: Any) -> Array:

@@ -95,7 +95,7 @@ def train(
         If a loss is not finite; the message names the epoch.
     """
     best, last = np.inf, 0
-    with progress_bar(iterable=range(epochs), desc=name, disable=not verbose) as progress:
+    with progress_bar(iterable=range(int(epochs)), desc=name, disable=not verbose) as progress:
         for number in progress:
             loss = epoch()
             if not np.isfinite(loss):

@@ -131,7 +131,7 @@ class VariationalAutoencoder(LatentModel):
         learned, test = split(images, validation, rng)
         size = min(int(batch_size), len(learned))
         networks = self._new_networks(images.shape[1:])
-        model = self._trainer(*networks, float(learning_rate), epochs * (len(learned) // size))
+        model = self._trainer(*networks, float(learning_rate), int(epochs) * (len(learned) // size))
         test_noise = rng.standard_normal((len(test), self.latent_dim), np.float32)
 
         def mean_loss(step: Any, rows: Iterable[Any], images: Array, noise: Array) -> float:

@@ -179,7 +179,7 @@ def spectrogram(
     signal = _signal(x)
     if window is None:
         window = 2 ** round(np.log2(max(0.032 * rate, 4)))
-    check_integer("window", window, minimum=2)
+    window = check_integer("window", window, minimum=2)
     check_limits(limits)
     window = min(window, len(signal))
     levels, hop = _levels(signal / full_scale, window)

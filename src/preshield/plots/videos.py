@@ -51,7 +51,7 @@ def frame_strip(
     >>> [ax.get_title() for ax in axes[0]]
     ['0.00 s', '0.56 s', '1.16 s']
     """
-    check_integer("frames", frames, minimum=1)
+    frames = check_integer("frames", frames, minimum=1)
     if rate is not None:
         check_number("rate", rate, minimum=1e-12)
     named = clips if isinstance(clips, Mapping) else {"": clips}

@@ -7,8 +7,8 @@ __all__ = ["copy_floats"]
 
 
 @kernel
-def copy_floats(source: Array, target: Array, magnitude: int, infinity: int) -> bool:
-    """Copy floats, and tell whether they hold neither NaN nor infinity.
+def copy_floats(source: Array, target: Array, magnitude: int) -> int:
+    """Copy floats, and return the bits of the largest magnitude.
 
     Without the sign, the bits of numbers have their order, and infinity and NaN come after all of them.
 
@@ -16,15 +16,15 @@ def copy_floats(source: Array, target: Array, magnitude: int, infinity: int) -> 
     ----------
     source, target : ndarray of unsigned integers, shape (n,)
         The bits of floats. `target` is written.
-    magnitude, infinity : unsigned integer
-        All bits but the sign, and those of infinity.
+    magnitude : unsigned integer
+        All bits but the sign.
 
     Returns
     -------
-    bool
+    unsigned integer
     """
-    largest = infinity - infinity  # 0 of this type
+    largest = magnitude - magnitude  # 0 of this type
     for i in range(source.size):
         target[i] = source[i]
         largest = max(largest, source[i] & magnitude)
-    return bool(largest < infinity)
+    return largest
