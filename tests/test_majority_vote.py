@@ -285,7 +285,7 @@ BLUR = GaussianBlur()
             TypeError,
             r"`views\[1\]` must be a defence of preshield or ART, or None for the input itself, got 'blur'",
         ),
-        (lambda: MajorityVote(scores, [BLUR, GaussianBlur]), TypeError, r"`views\[1\]` must be a preshield"),
+        (lambda: MajorityVote(scores, [BLUR, GaussianBlur]), TypeError, r"`views\[1\]` must be a defence"),
         (
             lambda: MajorityVote(scores, [None, LabelSmoothing()]),
             ValueError,
