@@ -110,6 +110,8 @@ class Preprocessor:
     apply_fit: bool = False
     apply_predict: bool = True
 
+    rng = random.RngParameter()
+
     _frozen: int | None = None
     _stream: random.SeedStream | None = None
     _fitted: bool = False
@@ -253,8 +255,6 @@ class Preprocessor:
         checked = type(self)(**{**self.get_params(), **params})
         for name in params:
             setattr(self, name, getattr(checked, name))
-        if "rng" in params:
-            self.__dict__.pop("_stream", None)
         return self
 
     @contextmanager
@@ -365,7 +365,7 @@ class Preprocessor:
         if not self.stochastic:
             return np.zeros(0, dtype=np.uint32)
         stream = self._stream
-        if stream is None:  # one for all threads, whichever is first
+        if stream is None:  # for lack of a parameter `rng`; one for all threads, whichever is first
             stream = self.__dict__.setdefault("_stream", random.SeedStream(getattr(self, "rng", None)))
         return stream.next()
 

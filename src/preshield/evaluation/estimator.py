@@ -259,7 +259,7 @@ def _drawn_from(rng: np.random.Generator, defences: list[Preprocessor]) -> Itera
     """Let defences take their seeds from a generator, and leave their own streams where they are."""
     own = [(defence, defence.__dict__.pop("_stream", None)) for defence in defences]
     for defence in defences:
-        defence._stream = SeedStream(rng)
+        defence._stream = SeedStream(rng, everywhere=True)
     try:
         yield
     finally:
