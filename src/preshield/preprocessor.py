@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from ._core import random, tensors
+from ._core import random, samples, tensors
 from ._core.checks import check_batch, check_gradient, check_integer, check_ragged_gradient, check_unknown
 from ._core.layout import kept_dtype, object_array
 from ._core.typing import Array, Dtype, Seed, Shape
@@ -167,6 +167,38 @@ class Preprocessor:
             Defended batch.
         """
         return self(x)[0]
+
+    def transform_one(self, x: Any) -> Any:
+        """Apply the defence to one sample, as data pipelines hold it.
+
+        Parameters
+        ----------
+        x : array_like, tensor or PIL.Image.Image
+            An image `(H, W, C)`, or `(C, H, W)` by `channels_first`; a recording `(length,)`,
+            `(length, C)` or `(C, length)`; a vector `(D,)`; for a defence of videos alone, a video. Arrays
+            and tensors, eager or traced, are in the units of the defence, as in `transform`. The 256 levels
+            of an image of Pillow, of mode L, LA, RGB or RGBA, span the `clip_values` of the defence, or
+            [0, 1] if it states none; alpha passes through.
+
+        Returns
+        -------
+        array, tensor or PIL.Image.Image
+            The defended sample, of the same kind.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `x` is a batch or cannot be defended; if the defence changes labels or the number of samples.
+
+        Examples
+        --------
+        >>> from PIL import Image
+        >>> from preshield import FeatureSqueezing
+        >>> image = Image.new("RGB", (640, 480), (200, 100, 50))
+        >>> FeatureSqueezing((0, 1), bit_depth=1).transform_one(image).getpixel((0, 0))
+        (255, 0, 0)
+        """
+        return samples.transform_one(self, x)
 
     def forward(self, x: Any, y: Any = None) -> tuple[Any, Any]:
         """Apply the defence, as ART's framework classifiers do; the same as calling it."""
