@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "files": {"codecs"},
     "majority_vote": {"preprocessor", "chain", "defences", "evaluation"},
     "plots": set(),
-    "interop": {"preprocessor"},
+    "interop": {"preprocessor", NAMESPACE},  # Keras finds the classes of a saved model there
     "testing": {"preprocessor"},
     "catalogue": {"preprocessor", NAMESPACE},
     "demo": {"preprocessor", "chain", "defences", "neural", "evaluation", "plots", NAMESPACE},

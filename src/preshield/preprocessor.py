@@ -110,7 +110,7 @@ class Preprocessor:
     apply_fit: bool = False
     apply_predict: bool = True
 
-    rng = random.RngParameter()
+    rng = random.SeedSource()
 
     _frozen: int | None = None
     _stream: random.SeedStream | None = None
@@ -396,10 +396,13 @@ class Preprocessor:
     def _fresh_seed(self) -> Seed:
         if not self.stochastic:
             return np.zeros(0, dtype=np.uint32)
-        stream = self._stream
-        if stream is None:  # for lack of a parameter `rng`; one for all threads, whichever is first
-            stream = self.__dict__.setdefault("_stream", random.SeedStream(getattr(self, "rng", None)))
-        return stream.next()
+        return self._own_stream().next()
+
+    def _own_stream(self) -> random.SeedStream:
+        if self._stream is None:  # for lack of a parameter `rng`; one for all threads, whichever is first
+            self.__dict__.setdefault("_stream", random.SeedStream(getattr(self, "rng", None)))
+        stream: random.SeedStream = self.__dict__["_stream"]
+        return stream
 
     def _begin(self, x: Array, seed: Seed) -> Any:
         """The draw of one pass, from its seed."""

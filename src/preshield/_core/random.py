@@ -19,7 +19,7 @@ from .typing import Rng, Seed, Shape
 
 __all__ = [
     "SEED_WORDS",
-    "RngParameter",
+    "SeedSource",
     "SeedStream",
     "block_generator",
     "draw_seed",
@@ -66,6 +66,19 @@ class SeedStream:
         mixed = np.random.SeedSequence(words.tolist(), spawn_key=key)
         return mixed.generate_state(SEED_WORDS).astype(np.uint32, copy=False)
 
+    @property
+    def position(self) -> dict[str, Any] | None:
+        """Where it is, as JSON can hold it; None for NumPy's global state."""
+        if self._generator is None:
+            return None
+        position: dict[str, Any] = _plain(self._generator.bit_generator.state)
+        return position
+
+    def move_to(self, position: dict[str, Any] | None) -> None:
+        """Go on from a position; NumPy's global state is left where it is."""
+        if self._generator is not None and position is not None:
+            self._generator.bit_generator.state = position
+
     def _key(self) -> Shape:
         """What tells this copy from its siblings; nothing at home and in the main process."""
         copy, rank = self._key_of_copy(), _rank()
@@ -103,8 +116,8 @@ class SeedStream:
             self._forks = len(LINEAGE.forks)
 
 
-class RngParameter:
-    """The parameter `rng` of a defence. Assigning it starts a stream, which is at home where that happens."""
+class SeedSource:
+    """The parameter `rng` of a defence: assigning it starts a stream, which is at home where that happens."""
 
     def __get__(self, defence: Any, owner: type | None = None) -> Any:
         if defence is None:
@@ -136,6 +149,13 @@ def generator(seed: Seed) -> np.random.Generator:
 def block_generator(seed: Seed, block: int) -> np.random.Generator:
     """The generator of one block of a call, whatever thread it runs on."""
     return np.random.Generator(np.random.SFC64(np.random.SeedSequence(seed, spawn_key=(block,))))
+
+
+def _plain(state: Any) -> Any:
+    """The state of a bit generator, its arrays as lists."""
+    if isinstance(state, dict):
+        return {name: _plain(value) for name, value in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
 
 
 # Who this process is. Packages that are not loaded have not started it.

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,17 @@ import numpy as np
 from .._core.errors import ArgumentError
 from .._core.optional import require
 from .._core.typing import Array, Shape
+from ..preprocessor import Preprocessor
 
-__all__ = ["PredictOnly", "are_probabilities", "as_classifier", "has_gradients", "predictor", "unchanged"]
+__all__ = [
+    "PredictOnly",
+    "are_probabilities",
+    "as_classifier",
+    "defences_in",
+    "has_gradients",
+    "predictor",
+    "unchanged",
+]
 
 BATCH = 128  # samples that a network predicts at once, as in ART
 TINY = 1e-30  # in place of a probability of 0
@@ -73,10 +82,13 @@ def as_classifier(model: Any, x: Array, clip_values: tuple[float, float]) -> Any
     """
     if _is_a(model, "art.estimators.estimator", "BaseEstimator"):
         return model
-    if _is_a(model, "keras", "Model") and sys.modules["keras"].config.backend() != "torch":
-        return _from_keras(model, x, clip_values)
-    if _is_a(model, "torch.nn", "Module"):
-        return _from_torch(model, x, clip_values)
+    with ExitStack() as stack:
+        for part in defences_in(model):  # whose own streams stay where they are
+            stack.enter_context(part.frozen())
+        if _is_a(model, "keras", "Model") and sys.modules["keras"].config.backend() != "torch":
+            return _from_keras(model, x, clip_values)
+        if _is_a(model, "torch.nn", "Module"):
+            return _from_torch(model, x, clip_values)
     if hasattr(model, "for_attacks"):  # a vote, which knows better than its predictions tell
         _outputs(lambda: model.predict(x), x, None, labels=True)
         return model.for_attacks(x, clip_values)
@@ -142,6 +154,13 @@ def unchanged(*models: Any) -> Iterator[None]:
     finally:
         for module, flag in zip(modules, flags, strict=True):
             module.training = flag
+
+
+def defences_in(model: Any) -> list[Preprocessor]:
+    """Defences that are modules or layers of a torch or Keras model."""
+    walk = getattr(model, "modules", None) or getattr(model, "_flatten_layers", None)
+    parts = [getattr(part, "defence", None) for part in walk()] if walk is not None else []
+    return [part for part in parts if isinstance(part, Preprocessor)]
 
 
 def _is_a(value: Any, module: str, name: str) -> bool:
