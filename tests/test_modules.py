@@ -297,9 +297,7 @@ class Shift(Preprocessor):
 
 
 def recipe(defence):
-    return re.sub(
-        r"np\.\w+\((\d\.?\d*)\)", r"\1", repr(defence)
-    )  # the numbers of NumPy come back as Python's
+    return re.sub(r"np\.\w+\((\d\.?\d*)\)", r"\1", repr(defence))  # NumPy's numbers become Python's
 
 
 PARAMETERS = {
