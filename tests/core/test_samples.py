@@ -331,3 +331,16 @@ def test_an_image_through_a_chain_is_rounded_once():
 def test_images_that_are_refused(defence, image, message):
     with pytest.raises(ValueError, match=message):
         defence.transform_one(image)
+
+
+def test_a_defence_of_few_shapes():
+    class Narrow(Preprocessor):
+        def _transform(self, x, draw):
+            return x
+
+        def _output_shape(self, shape):
+            if shape[-1] != 3:
+                raise ValueError("colours only")
+            return shape
+
+    np.testing.assert_array_equal(Narrow().transform_one(LAST), LAST)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,17 +62,19 @@ def leaves(defence: "Preprocessor") -> Iterator["Preprocessor"]:
 
 def check_keeps_samples(defence: "Preprocessor", what: str) -> None:
     """Refuse a defence that needs labels, or has more or fewer samples after it."""
-    # Where the number changes it does so for images, or features, or whatever it is for.
-    counts = [defence._output_shape((64, *shape))[0] for shape in _examples(defence)]
-    if defence.domains == ("labels",) or defence._changes_labels or any(count != 64 for count in counts):
+    if defence.domains == ("labels",) or defence._changes_labels or not _keeps_their_number(defence):
         raise ArgumentError(
             f"{what} takes a defence that changes neither labels nor the number of samples, got {defence!r}; "
             "call that with a batch and its labels: defence(x, y)."
         )
 
 
-def _examples(defence: "Preprocessor") -> list[tuple[int, ...]]:
-    return [(64,) * n for n in sample_axes(defence.domains)]
+def _keeps_their_number(defence: "Preprocessor") -> bool:
+    counts = []
+    for axes in sample_axes(defence.domains):
+        with suppress(TypeError, ValueError):  # a shape that it does not take says nothing
+            counts.append(defence._output_shape((64,) * (axes + 1))[0])
+    return all(count == 64 for count in counts)
 
 
 def _check_sample(defence: "Preprocessor", shape: tuple[int | None, ...]) -> None:
