@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "majority_vote": {"preprocessor", "chain", "interop", "defences", "evaluation"},
     "plots": set(),
     "variants": {"defences"},
-    "interop": {"preprocessor"},
+    "interop": {"preprocessor", NAMESPACE},  # Keras finds the classes of a saved model there
     "testing": {"preprocessor", "chain"},
     "catalogue": {"preprocessor", NAMESPACE},
     "demo": {"preprocessor", "chain", "defences", "neural", "evaluation", "plots", NAMESPACE},

@@ -7,6 +7,7 @@ JAX. Every name is loaded when it is first used.
 import lazy_loader
 
 from .interop.art import register_on_import
+from .interop.modules import register_layer_on_import
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
@@ -22,3 +23,4 @@ def __getattr__(name: str) -> object:
 
 
 register_on_import()
+register_layer_on_import()

@@ -28,6 +28,8 @@ from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.report import RobustnessReport as RobustnessReport
 from .evaluation.sweep import ablate as ablate
 from .evaluation.sweep import sweep as sweep
+from .interop.modules import as_keras_layer as as_keras_layer
+from .interop.modules import as_torch_module as as_torch_module
 from .majority_vote import MajorityVote as MajorityVote
 from .neural.cam import CAM as CAM
 from .neural.gan import WassersteinGAN as WassersteinGAN

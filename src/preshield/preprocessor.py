@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from ._core import overrides, random, tensors
+from ._core import overrides, random, samples, tensors
 from ._core.checks import (
     check_batch,
     check_gradient,
@@ -137,6 +137,7 @@ class Preprocessor:
     _apply_predict: bool = True
     _is_fitted: bool = False
 
+    rng = random.SeedSource()
     _stream: random.SeedStream | None = None
     _range_doubted: bool = False  # a warning of the range of the data comes once
     _has_drawn: bool = False  # a public method that the class wrote
@@ -252,6 +253,38 @@ class Preprocessor:
         with overrides.parents(self, "transform"):
             return self._start_call(x)[0]
 
+    def transform_one(self, x: Any) -> Any:
+        """Apply the defence to one sample, as data pipelines hold it.
+
+        Parameters
+        ----------
+        x : array_like, tensor or PIL.Image.Image
+            An image `(H, W, C)`, or `(C, H, W)` by `channels_first`; a recording `(length,)`,
+            `(length, C)` or `(C, length)`; a vector `(D,)`; for a defence of videos alone, a video. Arrays
+            and tensors, eager or traced, are in the units of the defence, as in `transform`. The 256 levels
+            of an image of Pillow, of mode L, LA, RGB or RGBA, span the `clip_values` of the defence, or
+            [0, 1] if it states none; alpha passes through.
+
+        Returns
+        -------
+        array, tensor or PIL.Image.Image
+            The defended sample, of the same kind.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `x` is a batch or cannot be defended; if the defence changes labels or the number of samples.
+
+        Examples
+        --------
+        >>> from PIL import Image
+        >>> from preshield import FeatureSqueezing
+        >>> image = Image.new("RGB", (640, 480), (200, 100, 50))
+        >>> FeatureSqueezing((0, 1), bit_depth=1).transform_one(image).getpixel((0, 0))
+        (255, 0, 0)
+        """
+        return samples.transform_one(self, x)
+
     def forward(self, x: Any, y: Any = None) -> tuple[Any, Any]:
         """Apply the defence, as ART's framework classifiers do; the same as calling it."""
         return self(x, y)
@@ -360,8 +393,6 @@ class Preprocessor:
         checked = type(self)(**{**self.get_params(), **params})
         for name in params:
             setattr(self, name, getattr(checked, name))
-        if "rng" in params:
-            self.__dict__.pop("_stream", None)
         if not {"clip_values", "full_scale"}.isdisjoint(params):
             self.__dict__.pop("_range_doubted", None)
         return self
@@ -494,10 +525,13 @@ class Preprocessor:
     def _fresh_seed(self) -> Seed:
         if not self._uses_draw:
             return np.zeros(0, dtype=np.uint32)
-        stream = self._stream
-        if stream is None:  # one for all threads, whichever is first
-            stream = self.__dict__.setdefault("_stream", random.SeedStream(getattr(self, "rng", None)))
-        return stream.next()
+        return self._own_stream().next()
+
+    def _own_stream(self) -> random.SeedStream:
+        if self._stream is None:  # for lack of a parameter `rng`; one for all threads, whichever is first
+            self.__dict__.setdefault("_stream", random.SeedStream(getattr(self, "rng", None)))
+        stream: random.SeedStream = self.__dict__["_stream"]
+        return stream
 
     def _begin(self, x: Array, seed: Seed) -> Any:
         """The draw of one pass, from its seed."""

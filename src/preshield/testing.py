@@ -17,6 +17,7 @@ import numpy as np
 
 from ._core.layout import LAYOUTS, expected_layouts, kept_dtype, object_array
 from ._core.overrides import wrote
+from ._core.samples import sample_axes
 from ._core.typing import Array, Dtype
 from .chain import Chain
 from .preprocessor import Preprocessor
@@ -37,7 +38,16 @@ FLAGS = (
 )
 DTYPES = (np.float16, np.float32, np.float64, ">f4", np.uint8, np.int64, ">i2", np.bool_)
 SIDES = {"N": 2, "C": 3, "F": 24, "H": 40, "W": 56}  # of videos whose layout is plain
-FINAL = ("__call__", "transform", "forward", "estimate_forward", "estimate_gradient", "fit", "frozen")
+FINAL = (
+    "__call__",
+    "transform",
+    "transform_one",
+    "forward",
+    "estimate_forward",
+    "estimate_gradient",
+    "fit",
+    "frozen",
+)
 
 
 def check_preprocessor(defence: Preprocessor, sample: Any, y: Any = None) -> None:
@@ -401,11 +411,14 @@ def _check_empty_batch(s: Subject) -> None:
 
 
 def _check_single_sample(s: Subject) -> None:
-    """A batch of one sample works."""
+    """A batch of one sample works, and a sample without a batch."""
     one = s.x[:1]
     out = s.run(one)
     expected = s.defence._output_shape(one.shape)
     _require(out.shape == expected, f"The shape is {out.shape} instead of {expected}.")
+    if s.x.ndim - 1 in sample_axes(s.defence.domains) and not s.defence._changes_labels:
+        with s.defence.frozen(0):
+            _require_equal(s.defence.transform_one(s.x[0]), out[0], "transform_one()")
     pulled = s.pull_back(one, np.ones(out.shape))
     _require(pulled.shape == one.shape, f"The gradient has shape {pulled.shape} instead of {one.shape}.")
 

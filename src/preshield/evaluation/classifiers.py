@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from .._core.optional import require
 from .._core.typing import Array, Shape
 from ..neural.outputs import numbers_of
 from ..neural.torch_module import TorchModule, own_type
+from ..preprocessor import Preprocessor
 from .metrics import REJECTED
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "are_probabilities",
     "as_classifier",
     "check_outputs",
+    "defences_in",
     "distributions",
     "fits",
     "has_gradients",
@@ -99,10 +101,13 @@ def as_classifier(model: Any, x: Array, clip_values: tuple[float, float], name: 
     if _is_a(model, "art.estimators.estimator", "BaseEstimator"):
         _check_precision_of_art(model, x, name)
         return model
-    if _is_a(model, "keras", "Model") and sys.modules["keras"].config.backend() != "torch":
-        return _from_keras(model, x, clip_values, name)
-    if _is_a(model, "torch.nn", "Module"):
-        return _from_torch(model, x, clip_values, name)
+    with ExitStack() as stack:
+        for part in defences_in(model):  # whose own streams stay where they are
+            stack.enter_context(part.frozen())
+        if _is_a(model, "keras", "Model") and sys.modules["keras"].config.backend() != "torch":
+            return _from_keras(model, x, clip_values, name)
+        if _is_a(model, "torch.nn", "Module"):
+            return _from_torch(model, x, clip_values, name)
     if hasattr(model, "for_attacks"):  # a vote, which knows better than its predictions tell
         _tried(model.predict, x, name, labels=True)
         return model.for_attacks(x, clip_values)
@@ -230,6 +235,13 @@ def unchanged(*models: Any) -> Iterator[None]:
         for module, flag in zip(modules, flags, strict=True):
             if flag is not None:
                 module.training = flag
+
+
+def defences_in(model: Any) -> list[Preprocessor]:
+    """Defences that are modules or layers of a torch or Keras model."""
+    walk = getattr(model, "modules", None) or getattr(model, "_flatten_layers", None)
+    parts = [getattr(part, "defence", None) for part in walk()] if walk is not None else []
+    return [part for part in parts if isinstance(part, Preprocessor)]
 
 
 def _is_a(value: Any, module: str, name: str) -> bool:

@@ -10,9 +10,10 @@ from art.estimators.classification.classifier import ClassifierNeuralNetwork
 from .._core.errors import ArgumentError
 from .._core.layout import channel_axis
 from .._core.random import SeedStream, expand_seed
+from .._core.samples import leaves
 from .._core.typing import Array
 from ..preprocessor import Preprocessor
-from .classifiers import has_gradients
+from .classifiers import defences_in, has_gradients
 from .metrics import REJECTED
 
 __all__ = ["DefendedClassifier"]
@@ -244,19 +245,14 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
 
 
 def _drawing(classifier: Any) -> list[Preprocessor]:
-    """Stochastic defences that a classifier applies itself, in front of its model or in its views."""
-    held = [d for d in getattr(classifier, "preprocessing_defences", None) or () if d.apply_predict]
-    leaves = (leaf for view in (*held, *getattr(classifier, "views", ())) for leaf in _leaves(view))
-    return list({id(leaf): leaf for leaf in leaves if leaf.stochastic}.values())
-
-
-def _leaves(defence: Any) -> Iterator[Preprocessor]:
-    if isinstance(defence, Preprocessor):
-        if defence._stages:
-            for stage in defence._stages:
-                yield from _leaves(stage)
-        else:
-            yield defence
+    """Stochastic defences that a classifier applies itself: before its model, in its views, as layers."""
+    held = (
+        *(getattr(classifier, "preprocessing_defences", None) or ()),
+        *defences_in(getattr(classifier, "model", None)),
+    )
+    views = (*(d for d in held if d.apply_predict), *getattr(classifier, "views", ()))
+    own = (leaf for view in views if isinstance(view, Preprocessor) for leaf in leaves(view))
+    return list({id(leaf): leaf for leaf in own if leaf.stochastic}.values())
 
 
 @contextmanager
@@ -264,7 +260,7 @@ def _drawn_from(rng: np.random.Generator, defences: list[Preprocessor]) -> Itera
     """Let defences take their seeds from a generator, and leave their own streams where they are."""
     own = [(defence, defence.__dict__.pop("_stream", None)) for defence in defences]
     for defence in defences:
-        defence._stream = SeedStream(rng)
+        defence._stream = SeedStream(rng, everywhere=True)
     try:
         yield
     finally:

@@ -1,0 +1,166 @@
+"""One sample, as data pipelines hold it: the batch axis added and taken away, and images of Pillow."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import ArgumentError
+from .layout import as_array
+from .tensors import framework
+from .typing import ClipValues
+
+if TYPE_CHECKING:
+    from ..preprocessor import Preprocessor
+
+__all__ = ["check_keeps_samples", "leaves", "sample_axes", "transform_one"]
+
+COLOURS = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3}  # of the modes of Pillow; alpha comes after them
+LEVELS = 255
+
+
+def transform_one(defence: "Preprocessor", x: Any) -> Any:
+    """Apply `defence` to one sample of any framework, or to an image of Pillow."""
+    check_keeps_samples(defence, "`transform_one`")
+    images = sys.modules.get("PIL.Image")
+    if images is not None and isinstance(x, images.Image):
+        return _transform_image(defence, x)
+    kind = framework(x)
+    if kind == "tensorflow":
+        tf = sys.modules["tensorflow"]
+        axes = sample_axes(defence.domains)
+        if x.shape.rank is None and len(axes) == 1:  # as the decoders of a tf.data pipeline leave it
+            x = tf.ensure_shape(x, [None] * axes.pop())
+        if x.shape.rank is not None:
+            _check_sample(defence, tuple(x.shape))
+        return defence.transform(tf.expand_dims(x, 0))[0]
+    if kind == "numpy":
+        x = as_array(x)
+    _check_sample(defence, tuple(x.shape))
+    return defence.transform(x[None])[0]
+
+
+def sample_axes(domains: tuple[str, ...]) -> set[int]:
+    """How many axes a sample may have.
+
+    A defence of images and videos takes one image: a video, which has as many axes as a batch of images,
+    goes in a batch.
+    """
+    axes = {"image": {3}, "video": set() if "image" in domains else {4}, "audio": {1, 2}, "features": {1}}
+    return set().union(*(axes.get(domain, set()) for domain in domains))
+
+
+def leaves(defence: "Preprocessor") -> Iterator["Preprocessor"]:
+    """The stages of a chain, of those within it too; else the defence itself."""
+    if not defence._stages:
+        yield defence
+    for stage in defence._stages:
+        yield from leaves(stage)
+
+
+def check_keeps_samples(defence: "Preprocessor", what: str) -> None:
+    """Refuse a defence that needs labels, or has more or fewer samples after it."""
+    if defence.domains == ("labels",) or defence._changes_labels or not _keeps_their_number(defence):
+        raise ArgumentError(
+            f"{what} takes a defence that changes neither labels nor the number of samples, got {defence!r}; "
+            "call that with a batch and its labels: defence(x, y)."
+        )
+
+
+def _keeps_their_number(defence: "Preprocessor") -> bool:
+    counts = []
+    for axes in sample_axes(defence.domains):
+        with suppress(TypeError, ValueError):  # a shape that it does not take says nothing
+            counts.append(defence._output_shape((64,) * (axes + 1))[0])
+    return all(count == 64 for count in counts)
+
+
+def _check_sample(defence: "Preprocessor", shape: tuple[int | None, ...]) -> None:
+    axes = sample_axes(defence.domains)
+    channels_first = _channels_first(defence)
+    if len(shape) in axes:
+        if len(shape) == 2 and set(defence.domains) == {"audio"}:
+            channels, length = shape if channels_first else shape[::-1]
+            if None not in (channels, length) and channels > length:  # type: ignore[operator]
+                raise ArgumentError(
+                    f"`x` of shape {shape} would be one recording of {channels} channels and {length} values "
+                    f"with channels_first={channels_first}; pass channels_first={not channels_first}, or a "
+                    "batch of recordings to `transform`."
+                )
+        return
+    names = {3: "an image (C, H, W)" if channels_first else "an image (H, W, C)"}
+    names |= {4: "a video", 1: "a recording (length,)" if "features" not in defence.domains else "a vector"}
+    names |= {2: "a recording (C, length)" if channels_first else "a recording (length, C)"}
+    wanted = " or ".join(names[n] for n in sorted(axes, reverse=True))
+    hint = "pass a batch to `transform`"
+    if len(shape) == 2 and 3 in axes:
+        hint = f"a grey image needs an axis of channels: {'x[None]' if channels_first else 'x[..., None]'}"
+    elif len(shape) == 4 and "video" in defence.domains:
+        hint += ", and one video as transform(x[None])[0]"
+    raise ArgumentError(f"`x` must be one sample, {wanted}, got shape {shape}; {hint}.")
+
+
+# Images of Pillow, which hold 8 bits and have the channels last
+
+
+def _transform_image(defence: "Preprocessor", image: Any) -> Any:
+    colours = COLOURS.get(image.mode)
+    if "image" not in defence.domains:
+        raise ArgumentError(
+            f"`x` must not be an image: {type(defence).__name__} is for {' or '.join(defence.domains)}."
+        )
+    if colours is None:
+        raise ArgumentError(
+            f"`x` must be an image of mode {', '.join(COLOURS)}, got mode {image.mode!r}; "
+            'convert it first, for example with x.convert("RGB").'
+        )
+    levels = np.asarray(image).reshape(image.height, image.width, -1)
+    pixels, alpha = levels[..., :colours], levels[..., colours:]
+    channels_first = _channels_first(defence)
+    low, high = (np.asarray(bound, dtype=np.float32) for bound in _range(defence))
+    span = high - low
+    x = np.moveaxis(pixels, -1, 0) if channels_first else pixels
+    shape = defence._output_shape((1, *x.shape))[1:]
+    if len(shape) != 3 or shape[0 if channels_first else -1] != colours or (alpha.size and shape != x.shape):
+        raise ArgumentError(
+            f"`x` must stay an image, got one of shape {x.shape} that {type(defence).__name__} turns into "
+            f"{shape}; pass numpy.asarray(x)."
+        )
+    out = defence.transform((low + x * span / LEVELS)[None])[0]
+    out = np.rint((out - low) * LEVELS / span).clip(0, LEVELS).astype(np.uint8)
+    out = np.moveaxis(out, 0, -1) if channels_first else out
+    if alpha.size:
+        out = np.concatenate([out, alpha], axis=-1)
+    return sys.modules["PIL.Image"].fromarray(out[..., 0] if image.mode == "L" else out)
+
+
+def _range(defence: "Preprocessor") -> ClipValues:
+    """The range that a defence states, else [0, 1]."""
+    stated = _stated(defence, "clip_values")
+    if any(not _same(other, stated[0]) for other in stated):
+        raise ArgumentError(
+            f"`x` must be an array for stages of different ranges, {', '.join(map(repr, stated))}, got an "
+            "image of Pillow; pass numpy.asarray(x) in the units of the first stage."
+        )
+    return stated[0] if stated else (0.0, 1.0)
+
+
+def _same(a: ClipValues, b: ClipValues) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _channels_first(defence: "Preprocessor") -> bool:
+    """Where the channels are; last if that makes no difference."""
+    stated = _stated(defence, "channels_first")
+    if any(other != stated[0] for other in stated):
+        raise ArgumentError(
+            f"`channels_first` must be the same in all stages, got {', '.join(map(repr, stated))}."
+        )
+    return bool(stated and stated[0])
+
+
+def _stated(defence: "Preprocessor", name: str) -> list[Any]:
+    values = [getattr(leaf, name, None) for leaf in leaves(defence)]
+    return [value for value in values if value is not None]
