@@ -286,6 +286,17 @@ def test_tensorflow_integers(tf, run_tf):
     assert run_tf(FeatureSqueezing((0, 1)).transform)(x).dtype == tf.float32
 
 
+def test_tensorflow_errors_keep_their_type_in_a_graph(tf):
+    """autograph raises errors anew, and turns types that it does not know into one of its own."""
+
+    @tf.function
+    def step(x):
+        return SpatialSmoothing(0).transform(x)
+
+    with pytest.raises(ValueError, match="`window_size` must be at least 1, got 0"):
+        step(X)
+
+
 def test_tensorflow_shapes_known_and_unknown(tf):
     """What does not depend on an unknown axis is known while the graph is made."""
     seen = []

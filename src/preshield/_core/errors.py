@@ -13,6 +13,9 @@ class ArgumentError(TypeError, ValueError):
     error is both, so `except` clauses of either habit catch it.
     """
 
+    # TensorFlow raises an error of a tf.function anew, and in its type only if this is its constructor.
+    __init__ = Exception.__init__
+
 
 @contextmanager
 def noted(note: str) -> Iterator[None]:
