@@ -20,9 +20,12 @@ import tracemalloc
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -98,6 +101,7 @@ def cases() -> list[Case]:
         rows.append(row)
     rows += [resampling(*rates) for rates in ((16000, 8000), (16000, 22050), (44100, 16000))]
     rows += [one_pass(), sequential(), latent_search()]
+    rows += [*augmentations(large, small), *tools(large)]
     rows += [compression(), video(), blur(large), deflection(medium), deflection_and_wavelets(medium)]
     labels = np.eye(1000, dtype=np.float32)[np.random.default_rng(0).integers(0, 1000, 10000)]
     ours, theirs = preshield.LabelSmoothing(), art.LabelSmoothing()
@@ -116,7 +120,7 @@ def cases() -> list[Case]:
 
 def defence(name: str, cls: str, x: np.ndarray, target: float, *args: object) -> Case:
     """A row for one defence, constructed alike in both libraries."""
-    ours, theirs = getattr(preshield, cls)(*args), getattr(art, cls)(*args)
+    ours, theirs = getattr(preshield, cls)(*args), of_art(cls)(*args)
     shape = (len(x), *ours.transform(x[:1]).shape[1:])
     return Case(
         f"{name} {'x'.join(map(str, x.shape))}",
@@ -126,6 +130,56 @@ def defence(name: str, cls: str, x: np.ndarray, target: float, *args: object) ->
         "copy" if shape == x.shape else "fill",
         target,
     )
+
+
+def of_art(cls: str) -> Any:
+    """ART's class, from the module that has it."""
+    modules = {
+        "ImageResize": "art.preprocessing.image",
+        "ImageSquarePad": "art.preprocessing.image",
+        "LFilter": "art.preprocessing.audio",
+        "StandardisationMeanStd": "art.preprocessing.standardisation_mean_std",
+    }
+    return getattr(import_module(modules.get(cls, "art.defences.preprocessor")), cls)
+
+
+def augmentations(large: np.ndarray, small: np.ndarray) -> list[Case]:
+    """Samples and one-hot labels of ten classes."""
+    rows = [defence("Cutout 16", "Cutout", large, 1, 16), defence("Cutout 8", "Cutout", small, 1, 8)]
+    for name, cls, x in (("Mixup", "Mixup", large), ("CutMix", "CutMix", large), ("CutMix", "CutMix", small)):
+        y = np.eye(10, dtype=np.float32)[np.arange(len(x)) % 10]
+        ours, theirs = getattr(preshield, cls)(10), of_art(cls)(10)
+        rows.append(
+            Case(
+                f"{name} {'x'.join(map(str, x.shape))}",
+                lambda ours=ours, x=x, y=y: ours(x, y)[0],
+                lambda theirs=theirs, x=x, y=y: theirs(x, y),
+                x.copy,
+                "copy",
+                1,
+            )
+        )
+    return rows
+
+
+def tools(large: np.ndarray) -> list[Case]:
+    """What ART has outside of its defences. For images it needs OpenCV."""
+    from scipy.signal import butter, firwin
+
+    clips = np.random.default_rng(0).uniform(-1, 1, (16, 32000)).astype(np.float32)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    rows = [
+        defence("StandardisationMeanStd", "StandardisationMeanStd", large, 1.5, mean, std),
+        defence("LFilter, finite, 65 taps", "LFilter", clips, 1, firwin(65, 0.5)),
+        defence("LFilter, infinite, 4th order", "LFilter", clips, 1, *butter(4, 0.5)),
+    ]
+    if find_spec("cv2") is not None:
+        rows += [
+            defence("ImageResize to 256x256", "ImageResize", large, 0.5, 256, 256),
+            defence("ImageResize to 112x112", "ImageResize", large, 0.5, 112, 112),
+            defence("ImageSquarePad", "ImageSquarePad", large[:, :, :160], 1),
+        ]
+    return rows
 
 
 def resampling(old: int, new: int) -> Case:

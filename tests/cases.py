@@ -10,19 +10,26 @@ import torch
 from preshield import (
     BlurNet,
     Chain,
+    CutMix,
+    Cutout,
     DefenseGAN,
     FeatureSqueezing,
     GaussianAugmentation,
     GaussianBlur,
+    ImageResize,
+    ImageSquarePad,
     InverseGAN,
     JpegCompression,
     LabelSmoothing,
+    LFilter,
+    Mixup,
     Mp3Compression,
     PixelDefend,
     PixelDeflection,
     Preprocessor,
     Resample,
     SpatialSmoothing,
+    StandardisationMeanStd,
     ThermometerEncoding,
     TotalVarMin,
     VideoCompression,
@@ -119,6 +126,17 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             videos(channels_first=True),
         ),
     },
+    CutMix: {
+        "images": ({"num_classes": 3, "probability": 1.0}, images()),
+        "videos": (
+            {"num_classes": 3, "alpha": 0.5, "probability": 0.7, "channels_first": True, "rng": 3},
+            videos(2, channels_first=True, scale=255),
+        ),
+    },
+    Cutout: {
+        "images": ({"length": 3}, images()),
+        "videos": ({"length": 2, "channels_first": True, "rng": 3}, videos(channels_first=True)),
+    },
     DefenseGAN: {
         "images": ({"gan": generator(6, 5, 3), "restarts": 2, "max_iter": 5}, images()),
         "other layout": (
@@ -155,6 +173,28 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
         ),
         "videos": ({"kernel_size": 13, "sigma": 4}, videos()),
     },
+    ImageResize: {
+        "larger": ({"height": 9, "width": 8}, images()),
+        "smaller": (
+            {
+                "height": 4,
+                "width": 3,
+                "channels_first": True,
+                "interpolation": "bicubic",
+                "clip_values": (0.2, 0.8),
+            },
+            images(2, channels_first=True),
+        ),
+        "area": ({"height": 4, "width": 7, "interpolation": "area"}, images(1, scale=255)),
+    },
+    ImageSquarePad: {
+        "constant": ({"pad_kwargs": {"constant_values": 0.5}}, images()),
+        "reflect": (
+            {"channels_first": True, "pad_mode": "REFLECT", "clip_values": (0.2, 0.8)},
+            images(2, channels_first=True),
+        ),
+        "median": ({"pad_mode": "median", "pad_kwargs": {"stat_length": 4}}, images(1, scale=255)),
+    },
     InverseGAN: {
         "images": ({"gan": generator(6, 5, 3), "apply_predict": True, "max_iter": 5}, images()),
         "encoder": (
@@ -180,9 +220,26 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             videos(2, channels_first=True, scale=255),
         ),
     },
+    LFilter: {
+        "finite": ({"numerator_coef": np.array([0.5, 0.3, -0.2])}, audio()),
+        "infinite": (
+            {
+                "numerator_coef": [0.2, 0.1],
+                "denominator_coef": [2.0, -1.0, 0.5],
+                "axis": 0,
+                "initial_cond": [0.3, -0.1],
+                "clip_values": (-0.13, 0.13),
+            },
+            audio(2),
+        ),
+    },
     LabelSmoothing: {
         "one-hot": ({}, images()),
         "classes": ({"max_value": 0.6, "num_classes": 3}, features()),
+    },
+    Mixup: {
+        "two": ({"num_classes": 3}, images()),
+        "three": ({"num_classes": 3, "alpha": 0.4, "num_mix": 3, "rng": 3}, features()),
     },
     Mp3Compression: {
         "mono": ({"sample_rate": 16000}, audio()),
@@ -243,6 +300,17 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             images(2, channels_first=True),
         ),
         "videos": ({"window_size": 5, "gradient": "exact"}, videos()),
+        "frames first": (
+            {"gradient": "exact", "layout": "NFCHW"},
+            np.ascontiguousarray(np.moveaxis(videos(), -1, 2)),
+        ),
+    },
+    StandardisationMeanStd: {
+        "number": ({"mean": 0.4, "std": 0.3}, features()),
+        "channels": (
+            {"mean": np.array([0.4, 0.5, 0.3]), "std": [0.2, 0.3, 0.4]},
+            images(channels_first=True),
+        ),
     },
     ThermometerEncoding: {
         "images": ({"clip_values": (0, 1), "num_space": 4}, images()),
@@ -278,6 +346,10 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
                 "preset": "fast",
             },
             videos(channels_first=True, scale=255),
+        ),
+        "frames first": (
+            {"video_format": "mp4", "layout": "NFCHW"},
+            np.ascontiguousarray(np.moveaxis(videos(), -1, 2)),
         ),
     },
     Chain: {

@@ -3,7 +3,9 @@
 import inspect
 import re
 import shutil
+import sys
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,23 +18,58 @@ import preshield
 from preshield.codecs import ffmpeg, h264, h264_ffmpeg, mp3, mp3_pydub
 
 art = pytest.importorskip("art.defences.preprocessor")
+
+
+def tools():
+    """ART's classes outside of `art.defences.preprocessor` that preshield has too, by name.
+
+    Those for images import OpenCV, of which only one of them needs more than a number.
+    """
+    missing = find_spec("cv2") is None
+    if missing:
+        sys.modules["cv2"] = SimpleNamespace(INTER_LINEAR=1)
+    from art.preprocessing import audio, image, standardisation_mean_std
+
+    if missing:
+        del sys.modules["cv2"]
+    modules = (audio, image, standardisation_mean_std)
+    return {name: value for m in modules for name, value in vars(m).items() if isinstance(value, type)}
+
+
+TOOLS = tools()
 from art.estimators.classification.classifier import ClassifierMixin  # noqa: E402
 from art.estimators.estimator import NeuralNetworkMixin  # noqa: E402
 
 NAMES = [
+    "CutMix",
+    "Cutout",
     "FeatureSqueezing",
     "GaussianAugmentation",
+    "ImageResize",
+    "ImageSquarePad",
     "JpegCompression",
+    "LFilter",
     "LabelSmoothing",
+    "Mixup",
     "Mp3Compression",
     "PixelDefend",
     "Resample",
     "SpatialSmoothing",
+    "StandardisationMeanStd",
     "ThermometerEncoding",
     "TotalVarMin",
     "VideoCompression",
 ]
+VARIANTS = [  # ART's names for a framework
+    name
+    for name in {**vars(art), **TOOLS}
+    if re.fullmatch(r"[A-Z]\w+(PyTorch|TensorFlow|TensorFlowV2)", name)
+]
 REQUIRED = {  # positional parameters without a default
+    "CutMix": (10,),
+    "Cutout": (4,),
+    "ImageResize": (6, 5),
+    "Mixup": (10,),
     "FeatureSqueezing": ((0, 1),),
     "JpegCompression": ((0, 1),),
     "Mp3Compression": (16000,),
@@ -66,9 +103,13 @@ oblong = st.tuples(  # N, H, W, C: frames of which no side equals another, so th
 )
 
 
+def of_art(name):
+    return TOOLS[name] if name in TOOLS else getattr(art, name)
+
+
 def both(name, *args, **kwargs):
     """The defence of preshield and that of ART, constructed alike."""
-    return getattr(preshield, name)(*args, **kwargs), getattr(art, name)(*args, **kwargs)
+    return getattr(preshield, name)(*args, **kwargs), of_art(name)(*args, **kwargs)
 
 
 def layout(x, channels_first):
@@ -86,22 +127,61 @@ def positional(cls):
 @names
 def test_positional_parameters_and_defaults_are_those_of_art(name):
     ours, _ = positional(getattr(preshield, name))
-    theirs, _ = positional(getattr(art, name))
+    theirs, _ = positional(of_art(name))
     assert ours == theirs
 
 
 @names
 def test_what_we_add_is_keyword_only_and_has_a_default(name):
     _, ours = positional(getattr(preshield, name))
-    _, theirs = positional(getattr(art, name))
+    _, theirs = positional(of_art(name))
     added = [p for p in ours if p.name not in {q.name for q in theirs}]
     assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in added)
 
 
 @names
 def test_parameters_have_the_names_of_art(name):
-    theirs = {p.removeprefix("_") for p in getattr(art, name).params}
+    theirs = {p.removeprefix("_") for p in of_art(name).params}
     assert theirs <= set(getattr(preshield, name).params)
+
+
+SAME_DEFAULTS = {"bilinear": 1, "CONSTANT": "constant"}  # as words and as a number, in either case
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_take_the_arguments_of_art(name):
+    def arguments(parameters, *kinds):
+        return [(p.name, SAME_DEFAULTS.get(str(p.default), p.default)) for p in parameters if p.kind in kinds]
+
+    kind = inspect.Parameter
+    ours = inspect.signature(getattr(preshield, name)).parameters.values()
+    theirs = inspect.signature(of_art(name)).parameters.values()
+    positional = arguments(theirs, kind.POSITIONAL_OR_KEYWORD)
+    assert arguments(ours, kind.POSITIONAL_OR_KEYWORD) == positional
+    by_name = {name for name, _ in arguments(theirs, kind.KEYWORD_ONLY)}
+    assert by_name <= {name for name, _ in arguments(ours, kind.KEYWORD_ONLY)}
+
+
+def test_no_class_of_art_is_left_undefined():
+    namespace = {}
+    exec("from preshield import *", namespace)
+    classes = {name for name, value in vars(art).items() if isinstance(value, type)} | set(TOOLS)
+    assert len(classes) > 30
+    assert classes - set(namespace) == set()
+    assert {"Mp3CompressionTensorFlowV2"} <= set(namespace)  # which ART lacks
+
+
+def test_deviation_the_device_is_that_of_the_tensors():
+    torch = pytest.importorskip("torch")
+    x = torch.rand((1, 5, 5, 1))
+    assert art.CutoutPyTorch(3, device_type="cpu").forward(x)[0].shape == x.shape
+    for cls in (preshield.CutoutPyTorch, preshield.Cutout):
+        with pytest.warns(
+            UserWarning, match="`device_type` is ignored, got 'cpu': results lie on the device"
+        ):
+            ours = cls(3, device_type="cpu")
+        assert ours.transform(x).device == x.device
+        assert "device_type" not in ours.get_params()
 
 
 # Feature squeezing
@@ -338,11 +418,14 @@ def test_deviation_jpeg_of_an_empty_batch():
     ],
 )
 def test_deviation_the_other_layout_is_noticed(name, args):
-    x = np.random.default_rng(0).random((1, 3, 8, 8))
-    ours, theirs = both(name, *args)
-    assert theirs(x.copy())[0].shape[:3] == (1, 3, 8)  # taken for a picture 3 pixels high with 8 channels
-    with pytest.raises(ValueError, match=r"has its channels first, .*pass channels_first=True"):
-        ours.transform(x)
+    for shape in ((1, 3, 8, 8), (1, 3, 16, 20), (1, 4, 16, 16), (1, 1, 20, 16)):
+        x = np.random.default_rng(0).random(shape)
+        ours, theirs = both(name, *args)
+        assert (
+            theirs(x.copy())[0].shape[:3] == shape[:3]
+        )  # taken for pictures of 1 to 4 rows and many channels
+        with pytest.raises(ValueError, match=r"has its channels first, .*pass channels_first=True"):
+            ours.transform(x)
 
 
 # Labels
@@ -625,7 +708,7 @@ def test_deviation_pixel_defend_takes_images_and_feature_vectors():
     for shape in ((2, 3, 4), (1, 2, 2, 3, 1)):
         x = np.full(shape, 0.5, np.float32)
         assert theirs(x)[0].shape == shape
-        with pytest.raises(ValueError, match=r"images \(N, H, W, C\) or of feature vectors \(N, D\), got"):
+        with pytest.raises(ValueError, match=r"images \(NHWC\) or of feature vectors \(N, D\), got"):
             ours.transform(x)
 
 
@@ -1166,7 +1249,7 @@ def test_deviation_video_refuses_nan_and_what_is_not_rgb():
         ours.transform(nan)
     grey = films(1, 3)[..., :1]
     assert theirs(grey.copy())[0].shape == grey.shape  # three rows of grey are a row of colour
-    with pytest.raises(ValueError, match=r"3 channels, RGB, got 1 .*; stack copies of a single channel"):
+    with pytest.raises(ValueError, match=r"3 channels, RGB, got 1 .*; pass np\.repeat\(x, 3, axis=4\)"):
         ours.transform(grey)
 
 
@@ -1223,6 +1306,478 @@ def test_deviation_video_results_repeat(monkeypatch):
         pytest.skip("this processor or this release of x264 repeats ART's results")
 
 
+# Augmentations for training. Both libraries are given the same draws
+
+
+class Given:
+    """A generator whose draws were worked out beforehand."""
+
+    def __init__(self, **draws):
+        self.draws = {name: list(values) for name, values in draws.items()}
+
+    def __getattr__(self, name):
+        return lambda *args: self.draws[name].pop(0)
+
+
+def give(monkeypatch, **draws):
+    """Let NumPy's global state, from which ART draws, yield these."""
+    for name, values in draws.items():
+        monkeypatch.setattr(np.random, name, getattr(Given(**{name: values}), name))
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 8, 3), (5, 2, 8, 8, 3)])
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_cutout(shape, channels_first, monkeypatch):
+    x = layout(np.random.default_rng(0).random(shape), channels_first)
+    frames = int(np.prod(shape[:-3]))
+    rows, columns = np.random.default_rng(1).integers(0, 8, (2, frames))
+    ours, theirs = both("Cutout", 4, channels_first)
+    # square images: what ART draws for the height is used for the columns
+    give(monkeypatch, randint=np.stack([columns, rows], axis=1).ravel())
+    draw = ours._draw(x, Given(integers=[rows, columns]))
+    assert_array_equal(ours._transform(x.copy(), draw), theirs(x)[0])
+
+
+def test_deviation_cutout_reaches_all_of_an_oblong_image():
+    x = np.ones((300, 4, 40, 1))
+    ours, theirs = both("Cutout", 2)
+    np.random.seed(0)
+    assert_array_equal(np.flatnonzero((theirs(x)[0] == 0).any(axis=(0, 1, 3))), range(4))
+    np.random.seed(0)
+    assert_array_equal(np.flatnonzero((ours.transform(x) == 0).any(axis=(0, 1, 3))), range(40))
+
+
+def test_deviation_cutout_of_odd_length():
+    x = np.ones((50, 9, 9, 1))
+    for length in (1, 3, 5):
+        ours, theirs = both("Cutout", length)
+        assert (theirs(x)[0] == 0).sum(axis=(1, 2, 3)).max() == (length - 1) ** 2
+        assert (ours.transform(x) == 0).sum(axis=(1, 2, 3)).max() == length**2
+
+
+def test_deviation_cutout_is_one_class_for_every_framework():
+    tf = pytest.importorskip("tensorflow")
+    x = tf.ones((20, 4, 4, 1))
+    theirs = art.CutoutTensorFlowV2(4)  # squares inside the image only, each with the same share of pixels
+    assert not theirs.forward(x)[0].numpy().any()
+    erased = (preshield.CutoutTensorFlowV2(4).transform(x).numpy() == 0).mean(axis=(1, 2, 3))
+    assert erased.min() < 1
+
+
+@pytest.mark.parametrize("num_mix", [2, 4])
+@pytest.mark.parametrize("indices", [False, True])
+def test_mixup(num_mix, indices, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((6, 3, 5)), np.eye(4)[rng.integers(0, 4, 6)]
+    shares = rng.dirichlet(np.ones(num_mix))
+    orders = [rng.permutation(6) for _ in range(num_mix - 1)]
+    ours, theirs = both("Mixup", 4, 1.0, num_mix)
+    given = y.argmax(axis=1) if indices else y
+    give(monkeypatch, dirichlet=[shares], permutation=orders)
+    expected, labels = theirs(x, given)
+    draw = ours._draw(x, Given(dirichlet=[shares], permutation=orders))
+    assert_allclose(ours._transform(x, draw), expected, rtol=1e-12)
+    assert_allclose(ours._transform_labels(given, draw), labels, rtol=1e-6, atol=1e-7)
+
+
+def test_deviation_mixup_keeps_single_precision():
+    x, y = np.zeros((2, 3), np.float32), np.eye(2, dtype=np.float32)
+    ours, theirs = both("Mixup", 2)
+    assert [part.dtype for part in theirs(x, y)] == [np.float64, np.float64]
+    assert [part.dtype for part in ours(x, y)] == [np.float32, np.float32]
+
+
+@pytest.mark.parametrize("frames", [(), (2,)])
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_cut_mix(frames, channels_first, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = layout(rng.random((6, *frames, 8, 8, 3)), channels_first), np.eye(6)
+    stays, partners, chosen = 0.75, rng.permutation(6), np.array([0.1, 0.9, 0.1, 0.1, 0.9, 0.1])
+    rows, columns = rng.integers(2, 7, (2, 6))  # rectangles of 4 x 4, all of them inside
+    ours, theirs = both("CutMix", 6, 1.0, 0.5, channels_first)
+    middles = np.stack([columns, rows], axis=1)[chosen < 0.5].ravel()
+    give(monkeypatch, beta=[stays], permutation=[partners], rand=chosen, randint=middles)
+    expected, labels = theirs(x, y)
+    draw = ours._draw(
+        x, Given(beta=[stays], permutation=[partners], integers=[rows, columns], random=[chosen])
+    )
+    assert_array_equal(ours._transform(x, draw), expected)
+    assert_allclose(ours._transform_labels(y, draw), labels, rtol=1e-12)
+
+
+def test_deviation_cut_mix_weights_labels_by_the_pixels():
+    x = np.stack([np.zeros((8, 8, 1)), np.ones((8, 8, 1))])
+    y = np.eye(2)
+    ours, theirs = both("CutMix", 2, probability=1.0)
+    wrong = {}
+    for seed in range(20):
+        for name, defence in (("ours", ours), ("theirs", theirs)):
+            np.random.seed(seed)
+            out, labels = defence(x, y)
+            wrong.setdefault(name, []).append(np.abs(labels[:, 1] - out.mean(axis=(1, 2, 3))).max())
+    assert max(wrong["theirs"]) > 0.3
+    assert max(wrong["ours"]) < 1e-12
+
+
+def test_deviation_cut_mix_reaches_all_of_an_oblong_image():
+    x = np.broadcast_to(np.arange(100).reshape(-1, 1, 1, 1), (100, 4, 40, 1))
+    ours, theirs = both("CutMix", 100, 50.0, 1.0)  # about half of the pixels stay: 2 x 28 are pasted
+    for defence, last in ((theirs, 3), (ours, 39)):
+        np.random.seed(0)
+        pasted = (defence(x, np.eye(100))[0] != x).any(axis=(0, 1, 3))
+        assert np.flatnonzero(pasted).max() == last
+
+
+def test_deviation_cut_mix_of_odd_size(monkeypatch):
+    x, y = np.stack([np.zeros((10, 10, 1)), np.ones((10, 10, 1))]), np.eye(2)
+    ours, theirs = both("CutMix", 2, probability=1.0)
+    swap, middle = np.array([1, 0]), np.array([5, 5])
+    give(monkeypatch, beta=[0.75], permutation=[swap], rand=[0, 0], randint=[5] * 4)  # 5 x 5 pixels
+    assert theirs(x, y)[0][0].sum() == 16
+    draw = ours._draw(x, Given(beta=[0.75], permutation=[swap], integers=[middle] * 2, random=[np.zeros(2)]))
+    assert ours._transform(x, draw)[0].sum() == 25
+
+
+def test_deviation_cut_mix_of_integer_labels():
+    x, y = np.zeros((2, 8, 8, 1)), np.eye(2, dtype=int)
+    ours, theirs = both("CutMix", 2, probability=1.0)
+    truncated = []
+    for seed in range(5):
+        np.random.seed(seed)
+        truncated.append(theirs(x, y)[1])
+        assert_allclose(ours(x, y)[1].sum(axis=1), 1, rtol=1e-6)
+    assert any(not labels.any() for labels in truncated)  # of no class at all
+
+
+@pytest.mark.parametrize("name", ["CutMix", "Mixup"])
+def test_deviation_labels_of_another_number_of_classes(name):
+    x, y = np.zeros((2, 4, 4, 1)), np.array([[0.0], [1.0]])  # indices in a column
+    ours, theirs = both(name, 10)
+    assert theirs(x, y)[1].shape == (2, 1)
+    with pytest.raises(ValueError, match=r"`y` must have shape \(N, 10\), got \(2, 1\)"):
+        ours(x, y)
+
+
+def test_augmentations_in_a_pytorch_classifier():
+    torch = pytest.importorskip("torch")
+    from art.estimators.classification import PyTorchClassifier
+
+    rng = np.random.default_rng(0)
+    x, y = rng.random((20, 3, 6, 5), dtype=np.float32), np.eye(3, dtype=np.float32)[rng.integers(0, 3, 20)]
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(90, 3))
+    stages = [
+        preshield.CutoutPyTorch(2, channels_first=True),
+        preshield.MixupPyTorch(3),
+        preshield.CutMixPyTorch(3, channels_first=True),
+    ]
+    classifier = PyTorchClassifier(
+        model,
+        torch.nn.CrossEntropyLoss(),
+        (3, 6, 5),
+        3,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        preprocessing_defences=stages,
+        device_type="cpu",
+    )
+    before = model[1].weight.detach().clone()
+    classifier.fit(x, y, batch_size=10, nb_epochs=1)
+    assert (model[1].weight != before).any()
+    with torch.no_grad():  # none of them is applied in prediction
+        assert_allclose(classifier.predict(x), model(torch.from_numpy(x)), rtol=1e-6)
+
+
+# Linear filters
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    b=st.lists(st.floats(-1, 1), min_size=1, max_size=5),
+    a=st.lists(st.floats(-0.2, 0.2), max_size=3),
+    first=st.sampled_from([1.0, 2.0, -0.5]),
+    shape=st.sampled_from([(1, 1), (3, 20), (2, 3, 9)]),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64]),
+    clip_values=st.sampled_from([None, (-0.3, 0.4)]),
+    seed=seeds,
+)
+def test_lfilter(b, a, first, shape, dtype, clip_values, seed):
+    x = np.random.default_rng(seed).uniform(-1, 1, shape).astype(dtype)
+    ours, theirs = both("LFilter", np.array(b), np.array([first, *a]), clip_values=clip_values)
+    out, expected = ours.transform(x), theirs(x)[0]
+    assert out.dtype == expected.dtype
+    assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_lfilter_of_samples_of_different_lengths():
+    x = np.empty(2, dtype=object)
+    x[:] = np.arange(5.0), np.arange(3.0)
+    ours, theirs = both("LFilter", np.array([0.5, 0.5]), np.array([1.0, 0.2]))
+    for mine, other in zip(ours.transform(x), theirs(x)[0], strict=True):
+        assert_allclose(mine, other, rtol=1e-12)
+
+
+def test_lfilter_gradient_of_finite_filters():
+    rng = np.random.default_rng(0)
+    x, grad = rng.random((3, 9)), rng.random((3, 9))
+    ours, theirs = both("LFilter", np.array([0.3, -0.2, 0.5]))
+    assert_allclose(ours.estimate_gradient(x, grad), theirs.estimate_gradient(x, grad), rtol=1e-12)
+    classes = rng.random((3, 4, 9))
+    assert_allclose(ours.estimate_gradient(x, classes), theirs.estimate_gradient(x, classes), rtol=1e-12)
+
+
+def test_deviation_lfilter_gradient_of_infinite_filters(caplog):
+    x, grad = np.zeros((1, 4)), np.array([[0.0, 0, 0, 1]])
+    ours, theirs = both("LFilter", np.array([1.0]), np.array([1.0, -0.5]))
+    assert_array_equal(theirs.estimate_gradient(x, grad), grad)  # with a warning in the log
+    assert "infinite response" in caplog.text
+    assert_allclose(ours.estimate_gradient(x, grad), [[0.125, 0.25, 0.5, 1]])
+
+
+def test_deviation_lfilter_gradient_where_the_coefficients_sum_to_one():
+    x, grad = np.zeros((1, 4)), np.array([[0.0, 0, 0, 1]])
+    ours, theirs = both("LFilter", np.array([1.0]), np.array([1.0, -0.5, 0.5]))
+    assert_array_equal(theirs.estimate_gradient(x, grad), grad)  # taken for a finite filter
+    # the response to an impulse: 1, 0.5, 0.25 - 0.5, -0.125 - 0.25
+    assert_allclose(ours.estimate_gradient(x, grad), [[-0.375, -0.25, 0.5, 1]])
+
+
+def test_deviation_lfilter_gradient_of_several_channels():
+    x = np.random.default_rng(0).random((2, 3, 5))
+    ours, theirs = both("LFilter", np.array([0.5, 0.5]))
+    assert theirs(x)[0].shape == x.shape
+    with pytest.raises(ValueError, match="could not be broadcast"):
+        theirs.estimate_gradient(x, x)
+    assert ours.estimate_gradient(x, x).shape == x.shape
+
+
+def test_deviation_lfilter_starts_from_a_state():
+    x = np.array([[1.0, 2.0]])
+    ours, theirs = both("LFilter", np.array([1.0, 1.0]), initial_cond=np.array([5.0]))
+    with pytest.raises(ValueError, match="setting an array element with a sequence"):
+        theirs(x)
+    assert_array_equal(ours.transform(x), [[6, 3]])
+
+
+def test_deviation_lfilter_of_integers():
+    x = np.array([[1, 2]])
+    ours, theirs = both("LFilter", np.array([0.5]))
+    assert_array_equal(theirs(x)[0], [[0, 1]])
+    assert_array_equal(ours.transform(x), [[0.5, 1]])
+
+
+def test_deviation_lfilter_along_the_channels():
+    x = np.arange(40.0).reshape(1, 20, 2)
+    ours, theirs = both("LFilter", np.array([0.0, 1.0]))
+    assert_array_equal(theirs(x)[0][0, :, 1], x[0, :, 0])  # the left channel, in the right one
+    with pytest.raises(ValueError, match=r"`axis` must be that of time, got -1 .*; pass axis=0"):
+        ours.transform(x)
+    assert_array_equal(preshield.LFilter([0.0, 1.0], axis=0).transform(x)[0, 1:], x[0, :-1])
+
+
+def test_deviation_lfilter_refuses_what_overflows():
+    x = np.ones((1, 1000))
+    ours, theirs = both("LFilter", np.array([1.0]), np.array([1.0, -3.0]))
+    assert not np.isfinite(theirs(x)[0]).all()
+    with pytest.raises(ValueError, match="`denominator_coef` must make a stable filter"):
+        ours.transform(x)
+
+
+def test_deviation_lfilter_coefficients_may_be_lists():
+    with pytest.raises(ValueError, match=r"has to be of type `np\.ndarray`"):
+        TOOLS["LFilter"]([0.5])
+    with pytest.raises(ValueError, match="must have the same length"):
+        TOOLS["LFilterPyTorch"](np.array([0.5]), np.array([1.0, 0.1]))
+    assert preshield.LFilterPyTorch([0.5], [1.0, 0.1]).transform(np.ones((1, 1))) == 0.5
+
+
+# Standardisation
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=st.sampled_from([(7, 3), (2, 4, 5, 3), (2, 3, 4, 5), (2, 3, 6, 4, 5), (3, 4, 5), (2, 3, 9)]),
+    vector=st.booleans(),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64, np.int64]),
+    seed=seeds,
+)
+def test_standardisation(shape, vector, dtype, seed):
+    rng = np.random.default_rng(seed)
+    x, grad = (rng.random(shape) * 9).astype(dtype), rng.random(shape)
+    size = (3,) if vector else ()
+    ours, theirs = both("StandardisationMeanStd", rng.random(size), 0.1 + rng.random(size))
+    assert_allclose(ours.transform(x), theirs(x)[0], rtol=1e-3 if dtype == np.float16 else 1e-5, atol=1e-5)
+    assert_allclose(ours.estimate_gradient(x, grad), theirs.estimate_gradient(x, grad), rtol=1e-6)
+
+
+def test_deviation_standardisation_looks_at_every_batch():
+    first, last = np.ones((1, 3, 2, 2), np.float32), np.ones((1, 2, 2, 3), np.float32)
+    ours, theirs = both("StandardisationMeanStd", [0.0, 1.0, 2.0], [1.0, 1.0, 1.0])
+    theirs(first)
+    with pytest.raises(ValueError, match="could not be broadcast"):
+        assert theirs(last)[0].shape == last.shape  # the axis of the first batch is remembered
+    ours.transform(first)
+    assert_array_equal(ours.transform(last)[0, 0, 0], [1, 0, -1])
+
+
+def test_deviation_standardisation_of_bytes():
+    x = np.full((1, 2), 3, np.uint8)
+    ours, theirs = both("StandardisationMeanStd", 1.0, 4.0)
+    with pytest.raises(TypeError, match="cannot represent negative values"):
+        theirs(x)
+    assert_array_equal(ours.transform(x), [[0.5, 0.5]])
+
+
+def test_deviation_standardisation_never_takes_samples_for_channels():
+    x = np.ones((3, 1, 4, 4), np.float32)  # three grey images
+    ours, theirs = both("StandardisationMeanStd", [0.0, 1.0, 2.0], [1.0, 1.0, 1.0])
+    assert_array_equal(theirs(x)[0][:, 0, 0, 0], [1, 0, -1])
+    with pytest.raises(ValueError, match="`mean` must be a number, hold one entry for each channel"):
+        ours.transform(x)
+
+
+def test_deviation_standardisation_by_a_number_and_a_vector():
+    x = np.ones((1, 2), np.float32)
+    ours, theirs = both("StandardisationMeanStd", 0.5, [1.0, 2.0])
+    with pytest.raises(ValueError, match="must be identical"):
+        theirs(x)
+    assert_array_equal(ours.transform(x), [[0.5, 0.25]])
+
+
+# Resizing and padding
+
+
+PAD_MODES = ["constant", "edge", "linear_ramp", "maximum", "mean", "median", "minimum"]
+PAD_MODES += ["reflect", "symmetric", "wrap"]
+
+
+@pytest.mark.parametrize("mode", PAD_MODES)
+@pytest.mark.parametrize("channels_first", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_square_pad(mode, channels_first, dtype):
+    for shape in ((2, 7, 4, 3), (2, 5, 8, 3), (2, 5, 5, 3)):
+        x = layout((np.random.default_rng(0).random(shape) * 200).astype(dtype), channels_first)
+        y = [{"boxes": np.array([[1.0, 2, 3, 4]]), "labels": np.array([3])}] * 2
+        ours, theirs = both("ImageSquarePad", channels_first, "object_detection", mode, clip_values=(20, 180))
+        out, targets = ours(x, y)
+        expected, wanted = theirs(x, y)
+        assert out.dtype == expected.dtype
+        assert_allclose(out, expected, rtol=1e-6)
+        assert_array_equal(targets[1]["boxes"], wanted[1]["boxes"])
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic", "nearest", "nearest-exact"])
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_resize_of_tensors(mode, channels_first):
+    torch = pytest.importorskip("torch")
+    for size in ((9, 4), (3, 12), (7, 5)):
+        x = torch.from_numpy(layout(np.random.default_rng(0).random((2, 7, 5, 3)), channels_first))
+        y = [{"boxes": torch.tensor([[1.0, 2, 3, 4]]), "labels": torch.tensor([3])}] * 2
+        arguments = (*size, channels_first, "object_detection", mode, (0.1, 0.8))
+        ours = preshield.ImageResizePyTorch(*arguments)
+        theirs = TOOLS["ImageResizePyTorch"](*arguments)
+        (out, targets), (expected, wanted) = ours(x, y), theirs.forward(x, y)
+        assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
+        assert_allclose(targets[1]["boxes"], wanted[1]["boxes"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("flag", range(5))
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_resize(flag, channels_first):
+    pytest.importorskip("cv2")
+    for size in ((9, 8), (3, 4), (7, 5)):
+        x = layout(np.random.default_rng(0).random((2, 7, 5, 3), dtype=np.float32), channels_first)
+        y = [{"boxes": np.array([[1.0, 2, 3, 4]]), "labels": np.array([3])}] * 2
+        ours, theirs = both("ImageResize", *size, channels_first, "object_detection", flag, (0.1, 0.8))
+        (out, targets), (expected, wanted) = ours(x, y), theirs(x, y)
+        assert out.dtype == expected.dtype
+        assert_allclose(out, expected, atol=1e-5)
+        assert_allclose(targets[1]["boxes"], wanted[1]["boxes"], rtol=1e-12)
+        assert_array_equal(y[0]["boxes"], [[1, 2, 3, 4]])
+
+
+def test_deviation_resize_of_bytes_is_rounded():
+    pytest.importorskip("cv2")
+    x = np.random.default_rng(0).integers(0, 256, (2, 7, 5, 3), dtype=np.uint8)
+    ours, theirs = both("ImageResize", 20, 30)
+    out, expected = ours.transform(x), theirs(x)[0]
+    assert out.dtype == expected.dtype == np.uint8
+    exact = ours.transform(x.astype(float))
+    assert np.abs(out - exact).max() < 0.501
+    assert 0.501 < np.abs(expected - exact).max() < 1.01
+
+
+def test_deviation_resize_of_grey_images():
+    torch = pytest.importorskip("torch")
+    x = torch.zeros((2, 1, 4, 5))
+    assert TOOLS["ImageResizePyTorch"](3, 3).forward(x)[0].shape == (2, 3, 3)
+    assert preshield.ImageResizePyTorch(3, 3).transform(x).shape == (2, 1, 3, 3)
+
+
+def test_deviation_resize_by_area_is_one_definition():
+    torch = pytest.importorskip("torch")
+    x = torch.tensor([3.0, 6.0, 9.0]).reshape(1, 1, 1, 3)
+    theirs = TOOLS["ImageResizePyTorch"](1, 2, interpolation="area").forward(x)[0]
+    assert_allclose(theirs.ravel(), [4.5, 7.5])  # means of two windows that overlap
+    ours = preshield.ImageResizePyTorch(1, 2, interpolation="area").transform(x)
+    assert_allclose(ours.ravel(), [4, 8])  # (3 + 6 / 2) / 1.5 and (6 / 2 + 9) / 1.5, as OpenCV has it
+    tf = pytest.importorskip("tensorflow")
+    theirs = TOOLS["ImageResizeTensorFlowV2"](1, 2, True, interpolation="nearest").forward(
+        tf.constant(x.numpy())
+    )
+    assert_array_equal(np.ravel(theirs[0]), [3, 9])  # the pixel that holds the middle: "nearest-exact"
+    assert_array_equal(
+        preshield.ImageResize(1, 2, True, interpolation="nearest").transform(x).ravel(), [3, 6]
+    )
+
+
+def test_deviation_resize_of_integer_boxes():
+    torch = pytest.importorskip("torch")
+    x, y = torch.zeros((1, 3, 4, 4)), [{"boxes": torch.tensor([[0, 0, 1, 3]]), "labels": torch.tensor([1])}]
+    arguments = (6, 6, True, "object_detection")
+    with pytest.raises(RuntimeError, match="can't be cast"):
+        TOOLS["ImageResizePyTorch"](*arguments).forward(x, y)
+    moved = preshield.ImageResizePyTorch(*arguments)(x, y)[1]
+    assert_array_equal(moved[0]["boxes"], [[0, 0, 1.5, 4.5]])
+
+
+@pytest.mark.parametrize("name", ["ImageResizePyTorch", "ImageSquarePadPyTorch"])
+def test_deviation_masks_move_with_the_image(name):
+    torch = pytest.importorskip("torch")
+    arguments = {"ImageResizePyTorch": (8, 8), "ImageSquarePadPyTorch": ()}[name]
+    x, mask = torch.zeros((1, 3, 8, 4)), torch.ones((1, 8, 4), dtype=torch.uint8)
+    y = [{"boxes": torch.tensor([[0.0, 0, 4, 8]]), "masks": mask}]
+    keywords = {"channels_first": True, "label_type": "object_detection"}
+    assert of_art(name)(*arguments, **keywords).forward(x, y)[1][0]["masks"].shape == (1, 8, 4)
+    masks = getattr(preshield, name)(*arguments, **keywords)(x, y)[1][0]["masks"]
+    assert masks.shape == (1, 8, 8)
+    assert masks.sum() == {"ImageResizePyTorch": 64, "ImageSquarePadPyTorch": 32}[name]
+
+
+def test_deviation_padding_is_never_left_to_chance():
+    theirs = TOOLS["ImageSquarePad"](pad_mode="empty")
+    assert theirs(np.zeros((1, 2, 3, 1)))[0].shape == (1, 3, 3, 1)  # whatever the memory held
+    with pytest.raises(ValueError, match=r"`pad_mode` must be one of .*, got 'empty'"):
+        preshield.ImageSquarePad(pad_mode="empty")
+
+
+@pytest.mark.parametrize("name", ["ImageResize", "ImageSquarePad"])
+def test_deviation_images_of_an_empty_batch(name):
+    x = np.zeros((0, 4, 5, 3))
+    ours, theirs = both(name, *REQUIRED.get(name, ()))
+    with pytest.raises(ValueError, match="need at least one array to stack"):
+        theirs(x)
+    assert len(ours.transform(x)) == 0
+
+
+def test_deviation_targets_that_are_not_dicts_are_refused_in_words():
+    ours, theirs = both("ImageSquarePad", label_type="object_detection")
+    x = np.zeros((1, 2, 3, 1))
+    with pytest.raises(KeyError, match="boxes"):
+        theirs(x, [{"labels": np.zeros(1)}])
+    with pytest.raises(TypeError, match=r"`y` must be a list with a dict for each image, of 'boxes'"):
+        ours(x, [{"labels": np.zeros(1)}])
+
+
 # What all have in common
 
 
@@ -1257,19 +1812,21 @@ BAD = {  # which ART refuses for one parameter or another, with ValueError or Ty
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD)
 @names
 def test_what_art_refuses_is_refused_with_an_error_that_the_same_clause_catches(name, value):
-    given = dict(zip((p for p, _ in positional(getattr(art, name))[0]), REQUIRED.get(name, ()), strict=False))
-    for parameter in inspect.signature(getattr(art, name)).parameters:
+    given = dict(zip((p for p, _ in positional(of_art(name))[0]), REQUIRED.get(name, ()), strict=False))
+    for parameter in inspect.signature(of_art(name)).parameters:
         kwargs = {**given, **KEYWORDS.get(name, {}), parameter: value}
         try:
-            getattr(art, name)(**kwargs)
+            of_art(name)(**kwargs)
         except (TypeError, ValueError):
             if parameter == "pixel_cnn" and value is None:
                 continue  # which is trained
+            if name == "LFilter" and isinstance(value, tuple) and parameter != "clip_values":
+                continue  # coefficients may be lists
             for kind in (TypeError, ValueError):
                 with pytest.raises(kind, match=rf"`{parameter}` must "):
                     getattr(preshield, name)(**kwargs)
-        except (IndexError, KeyError):  # of its own check, for what is no pair
-            assert (name, parameter) == ("PixelDefend", "clip_values")
+        except (IndexError, KeyError, OverflowError):  # of its own checks
+            assert name in ("LFilter", "PixelDefend", "StandardisationMeanStd")
 
 
 @names
@@ -1287,20 +1844,24 @@ def test_deviation_apply_fit_can_be_set(name):
     kwargs = {"augmentation": False} if name == "GaussianAugmentation" else KEYWORDS.get(name, {})
     ours, theirs = both(name, *REQUIRED.get(name, ()), **kwargs)
     changed = not ours.apply_fit
-    theirs.set_params(apply_fit=changed)
+    if name == "StandardisationMeanStd":
+        with pytest.raises(AttributeError, match="has no setter"):
+            theirs.set_params(apply_fit=changed)
+    else:
+        theirs.set_params(apply_fit=changed)
     assert theirs.apply_fit is not changed
     assert ours.set_params(apply_fit=changed).apply_fit is changed
 
 
-@pytest.mark.parametrize("name", ["GaussianAugmentation", "TotalVarMin"])
+@pytest.mark.parametrize("name", ["CutMix", "Cutout", "GaussianAugmentation", "Mixup", "TotalVarMin"])
 def test_deviation_the_same_seed_draws_other_numbers(name):
     kwargs = {"augmentation": False} if name == "GaussianAugmentation" else {}
-    x = np.random.default_rng(0).random((1, 6, 7, 1))
-    ours, theirs = both(name, **kwargs)
+    x, y = np.random.default_rng(0).random((4, 6, 7, 1)), np.eye(10)[:4]
+    ours, theirs = both(name, *REQUIRED.get(name, ()), **kwargs)
     outs = []
     for defence in (ours, theirs, ours, theirs):
         np.random.seed(3)
-        outs.append(defence(x)[0])
+        outs.append(defence(x, y)[0])
     assert_array_equal(outs[0], outs[2])
     assert_array_equal(outs[1], outs[3])
     assert (outs[0] != outs[1]).any()
@@ -1309,21 +1870,28 @@ def test_deviation_the_same_seed_draws_other_numbers(name):
 @pytest.mark.parametrize(
     ("name", "kwargs", "error"),
     [
+        ("CutMix", {"num_classes": True}, TypeError),
+        ("Cutout", {"length": True}, TypeError),
         ("FeatureSqueezing", {"clip_values": (0, 1), "bit_depth": True}, TypeError),
         ("FeatureSqueezing", {"clip_values": (0, np.nan)}, ValueError),
         ("GaussianAugmentation", {"sigma": -1}, ValueError),
+        ("ImageResize", {"width": 3, "height": True}, TypeError),
+        ("ImageSquarePad", {"label_type": "boxes"}, ValueError),
         ("JpegCompression", {"clip_values": (0, 1), "quality": True}, TypeError),
+        ("LFilter", {"numerator_coef": np.array([np.nan])}, ValueError),
         ("LabelSmoothing", {"max_value": np.nan}, ValueError),
+        ("Mixup", {"num_classes": 2, "alpha": np.inf}, ValueError),
         ("Mp3Compression", {"sample_rate": True}, TypeError),
         ("Resample", {"sr_new": 2, "sr_original": True}, TypeError),
         ("SpatialSmoothing", {"channels_first": "no"}, TypeError),
+        ("StandardisationMeanStd", {"std": 0.0}, ValueError),
         ("ThermometerEncoding", {"clip_values": (0, 1), "apply_fit": "no"}, TypeError),
         ("TotalVarMin", {"lamb": -1}, ValueError),
         ("VideoCompression", {"video_format": "mp4", "constant_rate_factor": True}, TypeError),
     ],
 )
 def test_deviation_parameters_are_checked(name, kwargs, error):
-    assert getattr(art, name)(**kwargs)
+    assert of_art(name)(**kwargs)
     with pytest.raises(error, match=f"`{list(kwargs)[-1]}` must be"):
         getattr(preshield, name)(**kwargs)
 
@@ -1353,7 +1921,7 @@ def test_deviation_numpy_numbers_are_numbers():
         ("Resample", {"sr_original": np.int64(3), "sr_new": 2}),
     ):
         with pytest.raises(ValueError, match=r"must be|be must"):
-            getattr(art, name)(**kwargs)
+            of_art(name)(**kwargs)
         assert getattr(preshield, name)(**kwargs)
 
 
@@ -1388,6 +1956,6 @@ def test_deviation_older_name_of_the_channel_axis():
         ("ThermometerEncoding", ((0, 1),)),
     ):
         with pytest.raises(TypeError, match="unexpected keyword argument 'channel_index'"):
-            getattr(art, name)(*args, channel_index=1)
+            of_art(name)(*args, channel_index=1)
         with pytest.warns(FutureWarning, match="channels_first=True"):
             assert getattr(preshield, name)(*args, channel_index=1).channels_first

@@ -163,11 +163,16 @@ def test_a_chain_about_labels_takes_any_data():
     np.testing.assert_allclose(y, 0.9 * np.eye(3) + 0.05 * (1 - np.eye(3)))
 
 
-def test_a_chain_names_no_layout_as_its_stages_may_have_another():
+def test_a_chain_names_the_layout_of_its_stages_unless_they_differ():
+    first, last = SpatialSmoothing(channels_first=True), SpatialSmoothing()
     with pytest.raises(
-        ValueError, match=r"`x` must be a 4-D image batch or a 5-D video batch, got shape \(3, 8\)"
+        ValueError, match=r"4-D image batch \(NCHW\) or a 5-D video batch \(NCFHW\), got shape"
     ):
-        Chain([SpatialSmoothing(channels_first=True)]).transform(np.zeros((3, 8)))
+        Chain([FeatureSqueezing((0, 1)), first, first]).transform(np.zeros((3, 8)))
+    with pytest.raises(
+        ValueError, match=r"must be a 4-D image batch or a 5-D video batch, got shape \(3, 8\)"
+    ):
+        Chain([first, last]).transform(np.zeros((3, 8)))
 
 
 def test_data_pass_untouched_through_stages_about_labels():

@@ -114,6 +114,17 @@ def test_unexpected_error_is_one_line(monkeypatch, capsys):
     assert fails(capsys, "list") == "preshield: error: RuntimeError: first line second line\n"
 
 
+def test_notes_on_an_error_are_shown(monkeypatch, capsys):
+    def fail():
+        error = RuntimeError("out of memory")
+        error.add_note("Raised by `classifier`.")
+        raise error
+
+    monkeypatch.setattr(preshield, "list_defences", fail, raising=False)
+    message = "preshield: error: RuntimeError: out of memory Raised by `classifier`.\n"
+    assert fails(capsys, "list") == message
+
+
 # What apply computes
 
 
@@ -550,6 +561,7 @@ def test_failed_write_leaves_nothing(folder, capsys, monkeypatch):
             ["jpeg", "in.png", "out.png", "--param", "channels_first=True"],
             "channels_first=True is for arrays",
         ),
+        (["jpeg", "in.png", "out.png", "--param", "layout=NCHW"], "layout='NCHW' is for arrays"),
         (["mp3", "in.png", "out.png"], "Mp3Compression is for audio, and 'in.png' holds image data"),
         (
             ["jpeg", "in.png", "out.png", "--seed", "-1"],
@@ -739,6 +751,8 @@ def test_evaluate_clip_values(calls, capsys):
         ("m.pt", "first.npz", ["--no-channels-first"], False),
         ("m.keras", "first.npz", ["--channels-first"], True),
         ("m.keras", "first.npz", ["--defence", "jpeg:channels_first=True"], True),
+        ("m.pt", "first.npz", ["--defence", "jpeg:layout=NCHW"], False),  # in place of the guess
+        ("m.pt", "first.npz", ["--defence", "jpeg:layout=NHWC"], False),
     ],
 )
 def test_evaluate_layout(calls, model, data, arguments, expected):

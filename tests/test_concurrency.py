@@ -326,3 +326,80 @@ def test_forked_data_loader_workers_collate_tensors():
     labels = torch.cat([y for _, y in batches])
     np.testing.assert_allclose(labels, (0.1 + 0.7 * np.eye(3))[[0, 1, 2, 0]], rtol=1e-6)
     assert len({x.numpy().tobytes() for x, _ in batches}) == 4
+
+
+# Frozen draws
+
+
+def test_one_thread_freezes_no_other():
+    noise, x = GaussianAugmentation(0.1, False, rng=0), np.zeros((2, 3))
+    inside, done = threading.Event(), threading.Event()
+
+    def hold():
+        with noise.frozen(1):
+            inside.set()
+            done.wait(30)
+            return noise.transform(x)
+
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(hold)
+        inside.wait(30)
+        free = [noise.transform(x) for _ in range(2)]
+        done.set()
+    twin = GaussianAugmentation(0.1, False, rng=0)
+    for found in free:  # the stream of rng=0, untouched
+        np.testing.assert_array_equal(found, twin.transform(x))
+    np.testing.assert_array_equal(held.result(), frozen_call(twin, x))
+
+
+def test_each_thread_may_freeze_its_own_draw():
+    noise, x = GaussianAugmentation(0.1, False), np.zeros((2, 3))
+    barrier = threading.Barrier(4, timeout=30)
+
+    def hold(seed):
+        with noise.frozen(seed):
+            barrier.wait()
+            return noise.transform(x)
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(hold, range(4)))
+    for seed, result in enumerate(results):
+        with noise.frozen(seed):
+            np.testing.assert_array_equal(result, noise.transform(x))
+
+
+def test_a_copy_made_inside_the_block_is_not_frozen():
+    noise, x = GaussianAugmentation(0.1, False, rng=0), np.zeros((2, 3))
+    with noise.frozen(1):
+        twin, unpickled = copy.deepcopy(noise), pickle.loads(pickle.dumps(noise))
+    assert (twin.transform(x) != twin.transform(x)).any()
+    assert (unpickled.transform(x) != unpickled.transform(x)).any()
+
+
+def test_a_compiled_graph_draws_what_its_caller_has_frozen():
+    tf = pytest.importorskip("tensorflow")
+    noise, x = GaussianAugmentation(0.1, False), tf.zeros((2, 3))
+    graph = tf.function(noise.transform)
+    np.testing.assert_array_equal(frozen_call(noise, x.numpy()), graph_of(noise, graph, x))
+    assert (graph(x).numpy() != graph(x).numpy()).any()
+    inside, done = threading.Event(), threading.Event()
+
+    def hold():
+        with noise.frozen(2):
+            inside.set()
+            done.wait(30)
+
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(hold)
+        inside.wait(30)
+        with pytest.raises(
+            tf.errors.UnknownError, match=r"frozen with the seeds \[1, 2\] by several threads"
+        ):
+            graph_of(noise, graph, x)
+        done.set()
+        held.result()
+
+
+def graph_of(defence, graph, x):
+    with defence.frozen(1):
+        return graph(x).numpy()

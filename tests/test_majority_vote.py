@@ -310,7 +310,7 @@ def test_refused_parameters(make, error, match):
     [
         (lambda x: scores(x)[:-1], r"each of the 6 samples, shape \(6,\), .* got shape \(5, 4\)"),
         (lambda x: scores(x).argmax(axis=1)[:2], r"got shape \(2,\)"),
-        (lambda x: scores(x)[:, :1], r"scores, shape \(6, K\) with K >= 2, got shape \(6, 1\)"),
+        (lambda x: scores(x)[:, :1], r"each sample, shape \(6, K\) with K >= 2, got shape \(6, 1\)"),
         (lambda x: 1, r"got shape \(\)"),
         (lambda x: np.full((len(x), 3), np.nan), "scores that are numbers, got 18 NaN"),
         (lambda x: np.full(len(x), 0.5), "class indices from 0 on, or -1 to reject, got"),

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ._core.variant import Variant
+
 __all__ = ["DefenceFacts", "DefenceTable", "list_defences"]
 
 
@@ -117,8 +119,13 @@ def list_defences() -> DefenceTable:
     """
     import preshield
 
-    public = (getattr(preshield, name) for name in dir(preshield))
-    classes = [c for c in public if isinstance(c, type)]
+    public = {name: getattr(preshield, name) for name in dir(preshield)}
+    # ART's names for a framework are further names of the same classes.
+    classes = [
+        c
+        for name, c in public.items()
+        if isinstance(c, type) and c.__name__ == name and not isinstance(c, Variant)
+    ]
     # A defence names its paper: the base class has none, and a Chain those of its stages.
     papers = [getattr(c, "paper", None) for c in classes]
     named = [c for c, paper in zip(classes, papers, strict=True) if isinstance(paper, str) and paper]

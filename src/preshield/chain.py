@@ -26,8 +26,7 @@ class Chain(Preprocessor):
     """Apply several defences one after the other.
 
     What a stage receives is kept until the backward pass, so the gradient obeys the chain rule at the very
-    points that the forward pass visited, through changes of shape too. ART's own lists hand the original
-    input to every stage in some classifiers; a chain in a list of one is exact in all of them.
+    points that the forward pass visited, through changes of shape too.
 
     Parameters
     ----------
@@ -118,6 +117,11 @@ class Chain(Preprocessor):
         return all(d.ragged for d in self.defences if d.domains != ("labels",))
 
     @property
+    def mixes_samples(self) -> bool:  # type: ignore[override]
+        """Whether a stage makes samples of several of the batch."""
+        return any(d.mixes_samples for d in self.defences)
+
+    @property
     def paper(self) -> str:  # type: ignore[override]
         """Papers of the stages."""
         return ", ".join(dict.fromkeys(d.paper for d in self.defences))
@@ -137,7 +141,7 @@ class Chain(Preprocessor):
     def _transform(self, x: Array, draw: _Pass) -> Array:
         draw.steps.clear()
         for stage, seed in zip(self.defences, draw.seeds, strict=True):
-            x = stage._checked(x)
+            x = stage._checked(x, doubt=False)  # before the first stage, _check_layout looked at all
             stage_draw = stage._begin(x, seed)
             draw.steps.append((stage, x, stage_draw))
             x = stage._run(x, stage_draw)
@@ -194,6 +198,27 @@ class Chain(Preprocessor):
             dtype = stage._output_dtype(dtype) if stage.domains != ("labels",) else dtype
         return dtype
 
+    # Layouts: those of the stages
+
+    @property
+    def _axes(self) -> tuple[bool | None, str | None]:
+        said = {d._axes for d in self.defences} - {(None, None)}
+        return said.pop() if len(said) == 1 else (None, None)
+
+    def _check_layout(self, shape: Shape, settled: int | None = None, name: str | None = None) -> int | None:
+        for i, stage in enumerate(self.defences):
+            try:
+                settled = stage._check_layout(shape, settled, name)
+            except ArgumentError as error:
+                raise ArgumentError(f"`defences[{i}]`, {type(stage).__name__}: {error}") from None
+            before, shape = shape, stage._output_shape(shape)
+            changed = {
+                axis for axis, pair in enumerate(zip(before, shape, strict=False)) if len(set(pair)) > 1
+            }
+            if len(before) != len(shape) or changed - {0, settled}:
+                settled = None  # a resized image may be in doubt again; one with more channels is not
+        return settled
+
     # Seeds: those of the stages, end to end
 
     @property
@@ -202,6 +227,10 @@ class Chain(Preprocessor):
 
     def _fresh_seed(self) -> Seed:
         return np.concatenate([d._next_seed() for d in self.defences])
+
+    @property
+    def _draws_afresh(self) -> bool:
+        return super()._draws_afresh and any(d._draws_afresh for d in self.defences)
 
     def _begin(self, x: Array, seed: Seed) -> _Pass:
         ends = np.cumsum([d._seed_words for d in self.defences])

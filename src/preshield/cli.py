@@ -300,7 +300,8 @@ def _one_line(error: Exception) -> str:
     """Say what went wrong; the kind of error only where the message alone may not do."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    message = " ".join(str(error).split())
+    notes = getattr(error, "__notes__", [])  # on errors of models, which model it was
+    message = " ".join(" ".join([str(error), *notes]).split())
     expected = isinstance(error, ImportError | OSError | TypeError | ValueError)
     return message if expected and message else f"{type(error).__name__}: {message}"
 
@@ -360,8 +361,11 @@ def _apply(arguments: argparse.Namespace) -> None:
     encode = encoder_for(target, kind)
     _check_target(target, force=arguments.force)
     given = _parameters(arguments.param, "--param")
-    if kind != "array" and given.get("channels_first"):
-        raise ValueError("channels_first=True is for arrays; all other files are read with the channels last")
+    for key in ("channels_first", "layout"):
+        if kind != "array" and given.get(key) not in (None, False, "NHWC", "NFHWC"):
+            raise ValueError(
+                f"{key}={given[key]!r} is for arrays; all other files are read with the channels last"
+            )
     media = read_media(source)
     known = _known_of(media, source, target)
     # Nobody wants audio compressed as if it were slower, or a picture as if it were darker. The range of
@@ -578,6 +582,8 @@ def _build(
     if unknown:
         raise TypeError(f"{name} has no parameter {unknown[0]!r}; it has {', '.join(cls.params)}")
     parameters: dict[str, Any] = {"augmentation": False, "video_format": "mp4"} | usual
+    if given.get("layout") is not None:
+        parameters.pop("channels_first", None)  # which was a guess
     signature = inspect.signature(cls).parameters
     required = [key for key, value in signature.items() if value.default is inspect.Parameter.empty]
     needs_range = "clip_values" in required

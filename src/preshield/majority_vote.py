@@ -10,8 +10,14 @@ from ._core.errors import ArgumentError
 from ._core.tensors import to_numpy
 from ._core.typing import Array
 from .chain import Chain
-from .evaluation.classifiers import PredictOnly, as_classifier, has_gradients, predictor, unchanged
-from .evaluation.metrics import REJECTED
+from .evaluation.classifiers import (
+    PredictOnly,
+    as_classifier,
+    check_outputs,
+    has_gradients,
+    predictor,
+    unchanged,
+)
 from .evaluation.subjects import as_labels
 from .evaluation.vote_report import VoteReport, elect
 from .preprocessor import Preprocessor
@@ -30,7 +36,8 @@ class MajorityVote:
     ----------
     predict : object
         The classifier: a callable or an object with `predict_proba` or `predict`, an ART classifier, a Keras
-        model or a torch module; of scores `(N, K)` or labels `(N,)`. A label of -1 is no vote.
+        model or a torch module; of scores `(N, K)` or labels `(N,)`. A label of -1 is no vote. What
+        `evaluate` accepts as a classifier.
     views : list of Preprocessor or None, optional
         What the classifier sees: a batch through each of these defences, a `Chain` among them, or as it is
         (None). By default ``[None, blur, Chain([blur, blur])]`` with ``blur = GaussianBlur(5, 1.0)``.
@@ -38,6 +45,8 @@ class MajorityVote:
         Votes that a label needs.
     channels_first : bool, default False
         Layout of the images for the default views, (N, C, H, W) or (N, H, W, C).
+    layout : {"NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW"}, optional
+        The same for images and videos, in place of `channels_first`, and taken at its word.
 
     Raises
     ------
@@ -45,7 +54,8 @@ class MajorityVote:
         If `predict` is no classifier, or a view is no defence.
     ValueError
         If there are no views, a view is about labels, `min_votes` is not between 1 and the number of views,
-        `channels_first` is given with views of one's own, or the classes of `predict` are not 0, ..., K - 1.
+        `channels_first` or `layout` is given with views of one's own, or the classes of `predict` are not
+        0, ..., K - 1.
 
     Notes
     -----
@@ -92,13 +102,16 @@ class MajorityVote:
         *,
         min_votes: int = 2,
         channels_first: bool = False,
+        layout: str | None = None,
     ) -> None:
         check_bool(channels_first=channels_first)
         if views is None:
-            views = _blurred(channels_first)
-        elif channels_first:
+            views = _blurred(channels_first, layout)
+        elif channels_first or layout is not None:
+            name = "channels_first" if channels_first else "layout"
             raise ArgumentError(
-                "`channels_first` must be left out with `views`, which have layouts of their own, got True."
+                f"`{name}` must be left out with `views`, which have layouts of their own, got "
+                f"{channels_first or layout!r}."
             )
         _check_views(views)
         check_integer("min_votes", min_votes)
@@ -107,11 +120,7 @@ class MajorityVote:
                 f"`min_votes` must be between 1 and the number of views, which is {len(views)}, "
                 f"got {min_votes!r}."
             )
-        try:
-            predictor(predict)
-        except TypeError as error:
-            raise ArgumentError(str(error).replace("`classifier`", "`predict`")) from None
-        _check_classes(predict)
+        predictor(predict, "predict")
         self.classifier = predict
         self.views = tuple(views)
         self.min_votes = int(min_votes)
@@ -142,12 +151,11 @@ class MajorityVote:
             If `x` is not finite, a view cannot take it or changes the number of samples, `predict` does not
             return one label or one row of scores for each sample, or its classes are not 0, ..., K - 1.
         """
-        _check_classes(self.classifier)  # again: it may have been trained since
+        predict = predictor(self.classifier, "predict")  # checked again: it may have been trained since
         x = to_numpy(x)
         if x.dtype != object:
             check_values("x", x)
             self._check_sizes(x)
-        predict = predictor(self.classifier)
         with unchanged(self.classifier):
             return np.stack([_labels(predict(seen), len(x)) for seen in self._seen(x)], axis=1)
 
@@ -179,7 +187,7 @@ class MajorityVote:
         x : array_like or tensor, shape (N, ...)
             Batch.
         y : array_like or tensor, shape (N,) or (N, K)
-            Labels: indices, one-hot rows or probabilities.
+            Labels: indices, one-hot rows, or probabilities with one largest entry in each row.
 
         Returns
         -------
@@ -223,7 +231,7 @@ class MajorityVote:
         """
         x = to_numpy(x).astype(np.float32, copy=False)
         seen = next(self._seen(x)).astype(np.float32, copy=False)
-        classifier = as_classifier(self.classifier, seen, clip_values)
+        classifier = as_classifier(self.classifier, seen, clip_values, "predict")
         if not has_gradients(classifier):
             return PredictOnly(self.predict, x.shape[1:], self.views)
         from .evaluation.voting import VotingClassifier
@@ -282,10 +290,10 @@ class MajorityVote:
         return names
 
 
-def _blurred(channels_first: bool) -> list[Preprocessor | None]:
+def _blurred(channels_first: bool, layout: str | None) -> list[Preprocessor | None]:
     from .defences.gaussian_blur import GaussianBlur
 
-    blur = GaussianBlur(5, 1.0, channels_first=channels_first)
+    blur = GaussianBlur(5, 1.0, channels_first=channels_first, layout=layout)
     return [None, blur, Chain([blur, blur])]
 
 
@@ -308,18 +316,6 @@ def _check_views(views: Any) -> None:
             )
 
 
-def _check_classes(predict: Any) -> None:
-    """Refuse an estimator of scikit-learn whose columns of probabilities are not its labels."""
-    classes = getattr(predict, "classes_", None)
-    if classes is None or not hasattr(predict, "predict_proba"):
-        return
-    if not np.array_equal(classes, np.arange(len(classes))):
-        raise ArgumentError(
-            "`predict` must have the classes 0, ..., K - 1, the columns of its `predict_proba`, got "
-            f"`classes_` {classes!r}; train it on such labels, for example with scikit-learn's LabelEncoder."
-        )
-
-
 def _stages(view: Preprocessor | None) -> tuple[Preprocessor, ...]:
     if view is None:
         return ()
@@ -328,22 +324,12 @@ def _stages(view: Preprocessor | None) -> tuple[Preprocessor, ...]:
 
 def _labels(outputs: Array, count: int) -> Array:
     """Labels `(N,)` from labels or scores `(N, K)`."""
-    fits = outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] >= 2)
-    if not fits or len(outputs) != count:
-        raise ArgumentError(
-            f"`predict` must return one label for each of the {count} samples, shape ({count},), or one row "
-            f"of scores, shape ({count}, K) with K >= 2, got shape {outputs.shape}."
-        )
+    outputs = check_outputs(outputs, count, "predict")
     if outputs.ndim == 2:
         if np.isnan(outputs).any():
             raise ArgumentError(
                 f"`predict` must return scores that are numbers, got {int(np.isnan(outputs).sum())} NaN."
             )
         outputs = outputs.argmax(axis=1)
-    numeric = outputs.dtype.kind in "biuf" and bool(np.isfinite(outputs).all())
-    if not numeric or (outputs != np.floor(outputs)).any() or (outputs < REJECTED).any():
-        raise ArgumentError(
-            f"`predict` must return class indices from 0 on, or {REJECTED} to reject, got {outputs!r}."
-        )
     labels: Array = outputs.astype(np.int64)
     return labels

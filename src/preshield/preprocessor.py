@@ -8,15 +8,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from ._core import random, tensors
-from ._core.checks import check_batch, check_gradient, check_integer, check_ragged_gradient, check_unknown
-from ._core.layout import kept_dtype, object_array
+from ._core.checks import (
+    check_batch,
+    check_gradient,
+    check_integer,
+    check_ragged_gradient,
+    check_unknown,
+    refuse_other_layout,
+)
+from ._core.layout import channel_axis, expected_layouts, kept_dtype, object_array, other_layouts
 from ._core.ranges import fits, misfit, most_of, warn_caller
+from ._core.remedies import Taken
 from ._core.typing import Array, Dtype, Seed, Shape
 
 if TYPE_CHECKING:
     from ._core.html import Html
 
 __all__ = ["Preprocessor"]
+
+NOT_KEPT = ("channel_index", "device_type")  # arguments of our constructors that are accepted for ART's sake
 
 
 class Preprocessor:
@@ -43,21 +53,29 @@ class Preprocessor:
     optimises_at_test_time : bool
         Whether a call runs an optimiser.
     output_dtype : str or None
-        The dtype of every output; None keeps floating types and makes integers `float32`.
+        The dtype of every output, but that smaller floating types stay; None keeps all floating types and
+        makes integers `float32`.
     keeps_integers : bool
         With `output_dtype=None`: integers stay as they are.
+    mixes_samples : bool
+        Whether a sample of the output is made of several of the batch, and its label of theirs; a call then
+        needs the labels.
     in_place : bool
         Whether `_transform` writes to a batch that may be written to, and returns it. Where nobody else needs
         the batch it then gets a copy, which is made in the pass that checks the values.
     ragged : bool
         Whether samples may differ in length: `x` is a list or object array of them, and hooks see a
-        one-dimensional object array of checked, read-only samples.
+        one-dimensional object array of checked, read-only samples. `_transform` returns one too, or a batch
+        of one shape in its final dtype.
     paper : str
         Where it was proposed.
     known_attacks : tuple of str
         Who broke it, and how far.
     params : tuple of str
         Names of the constructor's parameters.
+
+    `apply_fit`, `apply_predict`, `channels_first` and `layout` are parameters of a defence, which the base
+    class reads: the last two say on which axis a batch of images or videos has its channels.
 
     Notes
     -----
@@ -102,6 +120,7 @@ class Preprocessor:
     optimises_at_test_time: ClassVar[bool] = False
     output_dtype: ClassVar[str | None] = None
     keeps_integers: ClassVar[bool] = False
+    mixes_samples: ClassVar[bool] = False
     in_place: ClassVar[bool] = False
     ragged: ClassVar[bool] = False
     paper: ClassVar[str] = ""
@@ -110,8 +129,8 @@ class Preprocessor:
 
     apply_fit: bool = False
     apply_predict: bool = True
+    layout: str | None = None
 
-    _frozen: int | None = None
     _stream: random.SeedStream | None = None
     _fitted: bool = False
     _range_doubted: bool = False  # a warning of the range of the data comes once
@@ -119,10 +138,11 @@ class Preprocessor:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         signature = inspect.signature(cls.__init__)
+        ours = getattr(cls.__init__, "__module__", "").startswith(f"{__package__}.")
         cls.params = tuple(
             name
             for name, parameter in signature.parameters.items()
-            if name not in ("self", "channel_index")
+            if name not in (("self", *NOT_KEPT) if ours else ("self",))
             and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         )
 
@@ -263,7 +283,9 @@ class Preprocessor:
 
     @contextmanager
     def frozen(self, seed: int = 0) -> Iterator[Self]:
-        """Repeat the same draw at every call inside a `with` block.
+        """Repeat the same draw at every call of this thread inside a `with` block.
+
+        Inside a compiled graph, whose threads are those of its framework, it holds for all callers.
 
         Parameters
         ----------
@@ -285,12 +307,8 @@ class Preprocessor:
         >>> bool(same)
         True
         """
-        check_integer("seed", seed, minimum=0)
-        previous, self._frozen = self._frozen, int(seed)
-        try:
+        with random.FROZEN.held(self, check_integer("seed", seed, minimum=0)):
             yield self
-        finally:
-            self._frozen = previous
 
     def __repr__(self) -> str:
         """Constructor call with the parameters that differ from the defaults."""
@@ -398,19 +416,44 @@ class Preprocessor:
 
     def _next_seed(self) -> Seed:
         """The seed of the next pass."""
-        if self._frozen is not None:
-            return random.expand_seed(self._frozen, self._seed_words)
-        return self._fresh_seed()
+        frozen = random.FROZEN.seed(self)
+        return self._fresh_seed() if frozen is None else random.expand_seed(frozen, self._seed_words)
 
-    def _checked(self, x: Any, *, writable: bool = False) -> Array:
-        """`x` as an array that this defence can take: a read-only view, or a copy to write to."""
+    def _seed_of_callback(self) -> Seed:
+        """The seed of the next pass, asked for by a thread of a framework on behalf of another."""
+        with random.FROZEN.borrowed():
+            return self._next_seed()
+
+    @property
+    def _draws_afresh(self) -> bool:
+        """Whether the next pass has another draw than the last one."""
+        return self.stochastic and random.FROZEN.seed(self) is None
+
+    def _checked(self, x: Any, *, writable: bool = False, doubt: bool = True) -> Array:
+        """`x` as an array that this defence can take: a read-only view, or a copy to write to.
+
+        If `doubt`, a batch that plainly has another layout than the one expected is refused.
+        """
         if self.domains == ("labels",):
             return x  # type: ignore[no-any-return]
-        channels_first = getattr(self, "channels_first", None)
+        channels_first, layout = self._axes
         peaks: list[float] = []
         batch = check_batch(
-            x, self.domains, channels_first, ragged=self.ragged, writable=writable, peaks=peaks
+            x,
+            tuple(self.domains),
+            channels_first,
+            layout=layout,
+            keywords=self.params,
+            ragged=self.ragged,
+            writable=writable,
+            peaks=peaks,
         )
+        if doubt and batch.dtype == object:
+            for i, sample in enumerate(batch):
+                if sample.ndim in (3, 4):
+                    self._check_layout((1, *sample.shape), name=f"x[{i}]")
+        elif doubt and batch.ndim in (4, 5):
+            self._check_layout(batch.shape)
         self._check_range(batch, peaks)
         return batch
 
@@ -434,9 +477,47 @@ class Preprocessor:
             self._range_doubted = True
             warn_caller(f"{type(self).__name__}: {message}")
 
+    @property
+    def _axes(self) -> tuple[bool | None, str | None]:
+        """What `channels_first` and `layout` say; no more than None if the channels make no difference."""
+        return getattr(self, "channels_first", None), self.layout
+
+    def _channel_axis(self, ndim: int) -> int:
+        """Axis of the channels, for hooks of a defence that has `channels_first`."""
+        return channel_axis(ndim, *self._axes)
+
+    def _check_layout(self, shape: Shape, settled: int | None = None, name: str | None = None) -> int | None:
+        """Refuse a shape that plainly has another layout than the one expected.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Shape of a batch.
+        settled : int, optional
+            Axis on which an earlier stage of a chain has found the channels: there is no doubt any more.
+        name : str, optional
+            Name of the sample, if `shape` is that of a batch with it alone.
+
+        Returns
+        -------
+        int or None
+            Axis on which the channels are known to be.
+        """
+        channels_first, layout = self._axes
+        expected = expected_layouts(tuple(self.domains), channels_first, layout).get(len(shape))
+        if expected is None:
+            return settled
+        axis = expected.index("C")
+        if layout is None and axis != settled and (found := other_layouts(shape, expected)):
+            taken = Taken(self.domains, channels_first, layout, self.params)
+            refuse_other_layout(shape, expected, found, taken, name)
+        return axis
+
     def _output_dtype(self, dtype: Dtype) -> Dtype:
         if self.output_dtype is not None:
-            return np.dtype(self.output_dtype)
+            largest = np.dtype(self.output_dtype)
+            half = dtype.kind == largest.kind == "f" and dtype.itemsize < largest.itemsize
+            return dtype.newbyteorder("=") if half else largest
         if dtype.kind == "O" or (self.keeps_integers and dtype.kind in "bui"):
             return dtype.newbyteorder("=")
         return kept_dtype(dtype)
@@ -446,8 +527,10 @@ class Preprocessor:
         if self.domains == ("labels",):
             return x
         out = self._transform(x, draw)
-        if x.dtype == object:
+        if x.dtype == object and out.dtype == object:
             return object_array([self._as_promised(*pair) for pair in zip(out, x, strict=True)])
+        if x.dtype == object:  # samples that now have one shape
+            return out
         return self._as_promised(out, x)
 
     def _as_promised(self, out: Array, x: Array) -> Array:
@@ -456,27 +539,27 @@ class Preprocessor:
         return out.astype(self._output_dtype(x.dtype), copy=shared)
 
     def _pull_back(self, x: Array, grad: Array, draw: Any) -> Array:
-        """Vector-Jacobian product at a checked batch."""
+        """Vector-Jacobian product at a checked batch; `grad` itself, in its memory, if it is passed on."""
         if x.dtype == object:
             grad = check_ragged_gradient(grad, [self._output_shape((1, *s.shape))[1:] for s in x])
             pairs = zip(self._gradient(x, grad, draw), grad, strict=True)
-            return object_array([_own(pulled, given) for pulled, given in pairs])
+            return object_array([_in_type_of(given, pulled) for pulled, given in pairs])
         grad = check_gradient(grad, self._output_shape(x.shape))
         if grad.ndim == x.ndim:
             pulled = self._gradient(x, grad, draw)
         else:
             classes = [self._gradient(x, grad[:, k], draw) for k in range(grad.shape[1])]
             pulled = np.stack(classes, axis=1) if classes else np.empty((*x.shape[:1], 0, *x.shape[1:]))
-        return _own(pulled, grad)
+        return _in_type_of(grad, pulled)
 
 
-def _own(pulled: Array, grad: Array) -> Array:
-    """A gradient in the floating type of the one that was given, in memory of its own."""
-    return pulled.astype(kept_dtype(grad.dtype), copy=np.may_share_memory(pulled, grad))
+def _in_type_of(grad: Array, pulled: Array) -> Array:
+    """A gradient in the floating type of the one that was given."""
+    return pulled.astype(kept_dtype(grad.dtype), copy=False)
 
 
 def _equal(a: Any, b: Any) -> bool:
     try:
-        return bool(np.all(a == b))
+        return np.shape(a) == np.shape(b) and bool(np.all(a == b))
     except (TypeError, ValueError):
         return False

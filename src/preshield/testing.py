@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ._core.layout import kept_dtype, object_array
+from ._core.layout import LAYOUTS, expected_layouts, kept_dtype, object_array
 from ._core.typing import Array, Dtype
 from .preprocessor import Preprocessor
 
@@ -34,6 +34,7 @@ FLAGS = (
     "apply_predict",
 )
 DTYPES = (np.float16, np.float32, np.float64, ">f4", np.uint8, np.int64, ">i2", np.bool_)
+SIDES = {"N": 2, "C": 3, "F": 24, "H": 40, "W": 56}  # of videos whose layout is plain
 FINAL = (
     "__call__",
     "transform",
@@ -73,12 +74,14 @@ def check_preprocessor(defence: Preprocessor, sample: Any, y: Any = None) -> Non
     The rules, in this order: the facts are of legal kinds; public methods are not overridden; labels fit the
     batch; arrays of the caller are never changed nor handed back; read-only, non-contiguous, empty and
     single-sample batches work; the dtype of the result follows from that of the batch; NaN, infinity,
-    complex numbers, text, object arrays and a wrong number of dimensions are refused; samples do not see
-    each other, nor take their range from each other; samples of different lengths work where the class says
-    so; draws are reproducible; parameters are kept as passed, go through `set_params`, scikit-learn's
-    `clone`, pickle and `copy.deepcopy`; gradients have the shape of the batch, take an axis of classes, are
-    linear, and agree with finite differences where they are said to be exact; several threads may call at
-    once; tensors of each framework give what NumPy gives, traced or not, with its gradient.
+    complex numbers, text, object arrays and a wrong number of dimensions are refused; a batch that plainly
+    has another layout is refused, unless the class attribute `layout` states one or it makes no difference;
+    each value of a parameter `layout` gives what moving the axes gives; samples do not see each other, nor
+    take their range from each other; samples of different lengths work where the class says so; draws are
+    reproducible; parameters are kept as passed, go through `set_params`, scikit-learn's `clone`, pickle and
+    `copy.deepcopy`; gradients have the shape of the batch, take an axis of classes, are linear, and agree
+    with finite differences where they are said to be exact; several threads may call at once; tensors of
+    each framework give what NumPy gives, traced or not, with its gradient.
 
     Examples
     --------
@@ -304,7 +307,9 @@ def _check_calls(s: Subject) -> None:
         _require_equal(forward, out, "forward()")
         _require_equal(forward_labels, np.asarray(labels), "labels of forward()")
         _require_equal(d.estimate_forward(s.x, s.y), out, "estimate_forward()")
-        if not s.of_labels:
+        if d.mixes_samples:
+            _require_refusal(ValueError, "A batch without labels", d.transform, s.x)
+        elif not s.of_labels:
             _require_equal(d.transform(s.x), out, "transform()")
             _require(d(s.x)[1] is None, "Labels appeared from nowhere.")
     if d._changes_labels:
@@ -357,12 +362,13 @@ def _check_read_only(s: Subject) -> None:
 
 
 def _check_non_contiguous(s: Subject) -> None:
-    """The layout of memory makes no difference."""
-    expected, grad = s.run(s.x), s.gradient()
-    expected_grad = s.pull_back(s.x, grad)
-    for x, g in zip(_layouts(s.x), _layouts(grad), strict=True):
-        _require_equal(s.run(x), expected, "result", 1e-6)
-        _require_equal(s.pull_back(x, g), expected_grad, "gradient", 1e-6)
+    """The layout of memory makes no difference, to the last bit; numpy.ascontiguousarray helps."""
+    for dtype in (np.float32, np.float64):
+        s.x, grad = s.x.astype(dtype), s.gradient()
+        expected, expected_grad = s.run(s.x), s.pull_back(s.x, grad)
+        for x, g in zip(_layouts(s.x), _layouts(grad), strict=True):
+            _require_equal(s.run(x), expected, f"result for {np.dtype(dtype)}")
+            _require_equal(s.pull_back(x, g), expected_grad, f"gradient for {np.dtype(dtype)}")
 
 
 def _layouts(a: Array) -> Iterator[Array]:
@@ -396,7 +402,7 @@ def _check_single_sample(s: Subject) -> None:
 
 
 def _check_dtype_rule(s: Subject) -> None:
-    """The dtype of the result is `output_dtype`; else floating types stay and others become float32."""
+    """The dtype of the result is `output_dtype` or a smaller floating one; else floating types stay."""
     if s.of_labels:
         return
     for name in DTYPES:
@@ -417,7 +423,8 @@ def _expected_dtype(defence: Preprocessor, dtype: Dtype) -> Dtype:
     if defence.domains == ("labels",):
         return dtype
     if defence.output_dtype is not None:
-        return np.dtype(defence.output_dtype)
+        smaller = dtype.kind == "f" and dtype.itemsize < np.dtype(defence.output_dtype).itemsize
+        return dtype.newbyteorder("=") if smaller else np.dtype(defence.output_dtype)
     kept = defence.keeps_integers and dtype.kind in "bui"
     return dtype.newbyteorder("=") if kept else kept_dtype(dtype)
 
@@ -443,9 +450,20 @@ def _check_refuses_kinds(s: Subject) -> None:
     """What is not made of real numbers is refused with a TypeError."""
     if s.of_labels:
         return
-    for kind in (complex, str) if s.defence.ragged else (complex, str, object):
-        x = s.x.astype(kind)
+    text = s.x.astype(object)
+    text.flat[-1] = "1"
+    for x in (s.x.astype(complex), s.x.astype(str), text):
         _require_refusal(TypeError, f"An array of dtype {x.dtype}", s.run, x)
+
+
+def _check_numbers_of_python(s: Subject) -> None:
+    """An array of numbers of Python's, as a data frame of mixed columns yields it, is one of numbers."""
+    if s.of_labels:
+        return
+    x, grad = s.x.astype(float), s.gradient()
+    out, pulled = s.run(x), s.pull_back(x, grad)
+    _require_equal(s.run(x.astype(object)).astype(out.dtype), out, "result")
+    _require_equal(s.pull_back(x.astype(object), grad.astype(object)).astype(float), pulled, "gradient")
 
 
 def _check_refuses_dimensions(s: Subject) -> None:
@@ -460,18 +478,88 @@ def _check_refuses_dimensions(s: Subject) -> None:
         _require_refusal(ValueError, "A sample without its batch axis", s.run, s.x[0])
 
 
-def _check_batch_independence(s: Subject) -> None:
-    """Without randomness a sample is defended alike, whatever else is in the batch."""
-    if s.defence.stochastic:
+def _check_refuses_other_layouts(s: Subject) -> None:
+    """A batch that plainly has another layout is refused, unless `layout` is stated or of no matter."""
+    d = s.defence
+    if not set(d.domains) <= {"image", "video"} or d.layout is not None or hasattr(d, "defences"):
         return
-    out = s.run(s.x)
+    for layout in expected_layouts(d.domains, getattr(d, "channels_first", None), None).values():
+        for other in LAYOUTS["video" if "F" in layout else "image"] if layout else ():
+            x = np.zeros([SIDES[axis] for axis in other], np.float32)
+            if other != layout:
+                _require_refusal(ValueError, f"A batch {x.shape} of layout {other}, not {layout},", s.run, x)
+    if hasattr(d, "channels_first") or d.stochastic or d.changes_shape:
+        return
+    last, moved = s.run(s.x), np.moveaxis(s.x, -1, 1)
+    try:
+        first = s.run(moved)
+    except (LookupError, TypeError, ValueError):  # refused, or no pictures any more
+        return
+    _require(
+        first.shape == moved.shape and _distance(np.moveaxis(first, 1, -1), last) <= 1e-6,
+        "The result depends on the axis of the channels, and there is no `channels_first`: add that "
+        'parameter, or state the class attribute `layout`, for example "NHWC".',
+    )
+
+
+def _check_layouts(s: Subject) -> None:
+    """Each `layout` gives what moving the axes by hand gives, and refuses another number of axes."""
+    d = s.defence
+    if "layout" not in d.params or s.x.ndim not in (4, 5):
+        return
+    kinds = ("image", "video") if s.x.ndim == 4 else ("video", "image")
+    fitting, others = (LAYOUTS[kind] for kind in kinds)
+    axis, out, grad = d._channel_axis(s.x.ndim), s.run(s.x), s.gradient()
+    pulled = s.pull_back(s.x, grad)
+    # Limits and models would have to move too, and what is drawn may belong to places in memory.
+    plain = not d.stochastic and all(map(_is_plain, d.get_params().values()))
+    free = {"channels_first": False} if "channels_first" in d.params else {}
+    for layout in fitting:
+        there = layout.index("C")
+        if plain or there == axis:
+            stated = Subject(copy.deepcopy(d).set_params(layout=layout, **free), s.x, s.y)
+            moved, moved_grad = (np.moveaxis(a, axis, there) for a in (s.x, grad))
+            for what, array, expected in (
+                ("result", stated.run(moved), out),
+                ("gradient", stated.pull_back(moved, moved_grad), pulled),
+            ):
+                _require_equal(
+                    np.moveaxis(array, there, axis), expected, f"{what} with layout={layout!r}", 1e-6
+                )
+    for layout in others:
+
+        def run(layout: str = layout) -> None:
+            Subject(copy.deepcopy(d).set_params(layout=layout, **free), s.x, s.y).run(s.x)
+
+        _require_refusal(ValueError, f"layout={layout!r} with a batch of shape {s.x.shape}", run)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a parameter has no axes of its own, and computes nothing."""
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | np.generic)
+
+
+def _check_batch_independence(s: Subject) -> None:
+    """A sample is defended alike, whatever else is in the batch; by the same draw, if there is one."""
+    if s.of_labels or s.defence.mixes_samples:
+        return
+    out, grad = s.run(s.x), s.gradient()
+    pulled = s.pull_back(s.x, grad)
     for i in range(len(s.x)):
-        _require_equal(s.run(s.x[i : i + 1]), out[i : i + 1], f"sample {i} alone", 1e-6)
+        if not s.defence.stochastic:
+            _require_equal(s.run(s.x[i : i + 1]), out[i : i + 1], f"sample {i} alone", 1e-6)
+        others = np.repeat(s.x[i : i + 1], len(s.x), axis=0)
+        among_others = s.run(others)[i]
+        _require_equal(among_others, out[i], f"sample {i} with copies of itself for the others", 1e-6)
+        back = s.pull_back(others, grad)[i]
+        _require_equal(back, pulled[i], f"gradient of sample {i} with copies of it for the others", 1e-6)
 
 
 def _check_own_range(s: Subject) -> None:
     """Without randomness, what range a sample has does not follow from the others in the batch."""
-    if s.defence.stochastic or s.of_labels or s.x.dtype.kind != "f":
+    if s.defence.stochastic or s.defence.mixes_samples or s.of_labels or s.x.dtype.kind != "f":
         return
     expected = s.run(s.x)[:1]
     x = s.x.copy()
@@ -488,12 +576,16 @@ def _check_ragged(s: Subject) -> None:
     """Where the class says so, samples may differ in length, and each is defended as if it were alone."""
     if not s.defence.ragged or s.defence.stochastic or s.of_labels:
         return
-    time = 1 if s.x.ndim in (3, 5) and getattr(s.defence, "channels_first", False) else 0
+    time = 1 if s.x.ndim > 2 and s.defence._channel_axis(s.x.ndim) == 1 else 0
     samples = [np.delete(sample, np.s_[:i], axis=time) for i, sample in enumerate(s.x)]
     before = [sample.tobytes() for sample in samples]
     batch = object_array(samples)
     out = s.run(batch)
-    _require(out.dtype == object and out.shape == batch.shape, f"The result is {out.dtype} {out.shape}.")
+    one_shape = s.defence._output_shape((1, *samples[0].shape)) == s.defence._output_shape(
+        (1, *samples[1].shape)
+    )
+    ragged = out.dtype == object and out.shape == batch.shape
+    _require(ragged or (one_shape and len(out) == len(batch)), f"The result is {out.dtype} {out.shape}.")
     grads = object_array([np.random.default_rng(0).standard_normal(o.shape) for o in out])
     pulled = s.pull_back(batch, grads)
     for i, sample in enumerate(samples):
@@ -528,7 +620,7 @@ def _check_frozen(s: Subject) -> None:
         _require_equal(d.estimate_gradient(s.x, grad), pulled, "gradient in the block")
     _require_equal(again, first, "second call in the block")
     _require_equal(s.run(s.x, seed=1), first, "another block with the same seed")
-    _require(d._frozen is None, "It is still frozen after the block.")
+    _require(d.stochastic == d._draws_afresh, "It is still frozen after the block.")
 
 
 def _check_reproducible(s: Subject) -> None:
@@ -636,9 +728,17 @@ def _check_threads(s: Subject) -> None:
         os.environ.pop("PRESHIELD_NUM_THREADS", None)
         if before is not None:
             os.environ["PRESHIELD_NUM_THREADS"] = before
-    with s.defence.frozen(0), ThreadPoolExecutor(8) as pool:
-        for out, _ in pool.map(s.defence, [s.x] * 8, [s.y] * 8):
+    with ThreadPoolExecutor(8) as pool:
+        for out in pool.map(s.run, [s.x] * 8):
             _require_equal(out, expected, "eight calls at once")
+    if s.defence.stochastic:
+        _check_frozen_by_another(s)
+
+
+def _check_frozen_by_another(s: Subject) -> None:
+    """A draw that one thread has frozen is not that of another."""
+    with s.defence.frozen(0), ThreadPoolExecutor(1) as pool:
+        _require(pool.submit(lambda: s.defence._draws_afresh).result(), "Another thread is frozen as well.")
 
 
 # Tensors. JAX has no double precision by default, so all of them start from float32
@@ -735,7 +835,10 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     _check_byte_order,
     _check_refuses_nan,
     _check_refuses_kinds,
+    _check_numbers_of_python,
     _check_refuses_dimensions,
+    _check_refuses_other_layouts,
+    _check_layouts,
     _check_batch_independence,
     _check_own_range,
     _check_ragged,

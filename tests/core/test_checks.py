@@ -187,7 +187,7 @@ def test_channel_index_out_of_range():
         (
             np.array([[1, 2], [3]], dtype=object),
             TypeError,
-            r"`x` must be a numeric array, got an object array",
+            r"`x` must be an array of numbers, got samples of 2 shapes; bring them to one shape first",
         ),
         (np.float64(1), ValueError, r"`x` must have a batch axis, got a scalar"),
     ],
@@ -262,22 +262,10 @@ def test_every_block_is_copied_and_looked_at(monkeypatch):
         (
             (8, 8, 3),
             False,
-            r"4-D image batch \(NHWC\) or a 5-D video batch \(NFHWC\), got shape \(8, 8, 3\); add the",
+            r"4-D image batch \(NHWC\) or a 5-D video batch \(NFHWC\), got shape \(8, 8, 3\); pass ",
         ),
-        ((8, 8), True, r"4-D image batch \(NCHW\) or a 5-D video batch \(NCFHW\), got shape \(8, 8\)\."),
+        ((8, 8), True, r"4-D image batch \(NCHW\) or a 5-D video batch \(NCFHW\), got shape \(8, 8\); pass "),
         ((1, 1, 1, 1, 1, 1), True, r"got shape \(1, 1, 1, 1, 1, 1\)"),
-        (
-            (2, 3, 8, 8),
-            False,
-            r"`x` of shape \(2, 3, 8, 8\) has its channels first, .*pass channels_first=True",
-        ),
-        (
-            (2, 8, 8, 3),
-            True,
-            r"`x` of shape \(2, 8, 8, 3\) has its channels last, .*pass channels_first=False",
-        ),
-        ((2, 1, 4, 8, 8), False, r"has its channels first"),
-        ((2, 4, 8, 8, 1), True, r"has its channels last"),
     ],
 )
 def test_bad_images(shape, channels_first, message):
@@ -287,7 +275,7 @@ def test_bad_images(shape, channels_first, message):
 
 def test_no_layout_is_named_where_the_channels_make_no_difference():
     with pytest.raises(
-        ValueError, match=r"must be a 4-D image batch or a 5-D video batch, got shape \(8, 8\)\."
+        ValueError, match=r"must be a 4-D image batch or a 5-D video batch, got shape \(8, 8\); pass "
     ):
         checks.check_batch(np.zeros((8, 8)), ("image", "video"), None)
 
@@ -306,24 +294,6 @@ def test_audio_whose_layout_its_defences_know():
         ValueError, match=r"batch \(N, length\) or one with an axis of channels, got shape \(5,\)"
     ):
         checks.check_batch(np.zeros(5), ("audio",), None)
-
-
-@pytest.mark.parametrize(
-    ("shape", "channels_first"),
-    [
-        ((2, 8, 8, 3), False),
-        ((2, 3, 8, 8), True),
-        ((2, 3, 8, 8, 3), False),  # three frames
-        ((2, 3, 3, 8, 8), True),
-        ((2, 3, 4, 1), False),
-        ((2, 3, 3, 3), True),
-        ((0, 8, 8, 3), False),
-        ((2, 8, 8, 8), True),
-        ((2, 8, 8, 8), False),
-    ],
-)
-def test_good_images(shape, channels_first):
-    assert checks.check_batch(np.zeros(shape), ("image", "video"), channels_first).shape == shape
 
 
 def test_ragged_samples_are_checked_one_by_one():
@@ -361,7 +331,7 @@ def test_samples_of_one_length_in_an_object_array_are_a_plain_batch():
 
 
 def test_a_ragged_list_is_refused_like_an_object_array():
-    with pytest.raises(TypeError, match=r"object array \(samples of different shapes\?\); bring the samples"):
+    with pytest.raises(TypeError, match="got samples of 2 shapes; bring them to one shape first"):
         checks.check_batch([np.zeros(3), np.zeros(5)], ("audio",), None)
 
 

@@ -21,48 +21,51 @@ from preshield._core.layout import (
 @given(shape=st.lists(st.integers(0, 4), min_size=4, max_size=5).map(tuple), channels_first=st.booleans())
 def test_frames_are_a_view_and_lead_back(shape, channels_first):
     x = np.arange(np.prod(shape)).reshape(shape)
-    frames = to_frames(x, channels_first)
+    axis = channel_axis(len(shape), channels_first)
+    frames = to_frames(x, axis=axis)
     assert frames.ndim == 5
     assert frames.shape[0] == shape[0]
     assert frames.shape[1] == (1 if len(shape) == 4 else shape[2 if channels_first else 1])
-    assert frames.shape[-1] == shape[channel_axis(len(shape), channels_first)]
-    back = from_frames(frames, len(shape), channels_first)
+    assert frames.shape[-1] == shape[axis]
+    back = from_frames(frames, len(shape), axis=axis)
     np.testing.assert_array_equal(back, x)
     assert x.size == 0 or np.shares_memory(back, x)
 
 
 def test_frames_of_videos_with_channels_first():
     x = np.arange(2 * 3 * 4 * 5 * 6).reshape(2, 3, 4, 5, 6)  # NCFHW
-    assert to_frames(x, True)[1, 3, 4, 5, 2] == x[1, 2, 3, 4, 5]
+    assert to_frames(x, axis=1)[1, 3, 4, 5, 2] == x[1, 2, 3, 4, 5]
+    assert to_frames(x, axis=2)[1, 2, 4, 5, 3] == x[1, 2, 3, 4, 5]  # NFCHW
 
 
 @pytest.mark.parametrize(
-    ("shape", "channels_first", "expected"),
+    ("shape", "axis", "expected"),
     [
-        ((2, 5, 6, 3), False, ((2, 5, 18), 3)),
-        ((2, 4, 5, 6, 3), False, ((8, 5, 18), 3)),
-        ((2, 3, 5, 6), True, ((6, 5, 6), 1)),
-        ((2, 3, 4, 5, 6), True, ((24, 5, 6), 1)),
+        ((2, 5, 6, 3), 3, ((2, 5, 18), 3)),
+        ((2, 4, 5, 6, 3), 4, ((8, 5, 18), 3)),
+        ((2, 3, 5, 6), 1, ((6, 5, 6), 1)),
+        ((2, 3, 4, 5, 6), 1, ((24, 5, 6), 1)),
+        ((2, 4, 3, 5, 6), 2, ((24, 5, 6), 1)),
     ],
 )
-def test_planes(shape, channels_first, expected):
-    assert planes(shape, channels_first) == expected
+def test_planes(shape, axis, expected):
+    assert planes(shape, axis=axis) == expected
 
 
 def test_planes_keep_horizontal_neighbours_one_step_apart():
     x = np.arange(2 * 5 * 6 * 3).reshape(2, 5, 6, 3)
-    shape, step = planes(x.shape, False)
+    shape, step = planes(x.shape, axis=3)
     assert x.reshape(shape)[1, 4, 2 * step + 1] == x[1, 4, 2, 1]
 
 
 @pytest.mark.parametrize(
-    ("ndim", "channels_first", "shape"),
-    [(4, True, (1, 3, 1, 1)), (4, False, (1, 1, 1, 3)), (2, False, (1, 3))],
+    ("ndim", "axis", "shape"),
+    [(4, 1, (1, 3, 1, 1)), (4, 3, (1, 1, 1, 3)), (5, 2, (1, 1, 3, 1, 1)), (2, 1, (1, 3))],
 )
-def test_per_channel(ndim, channels_first, shape):
-    assert per_channel(np.arange(3.0), ndim, channels_first).shape == shape
-    assert per_channel(np.array([2.0]), ndim, channels_first).shape == ()
-    assert per_channel(np.zeros(0), ndim, channels_first).size == 0
+def test_per_channel(ndim, axis, shape):
+    assert per_channel(np.arange(3.0), ndim, axis=axis).shape == shape
+    assert per_channel(np.array([2.0]), ndim, axis=axis).shape == ()
+    assert per_channel(np.zeros(0), ndim, axis=axis).size == 0
 
 
 @pytest.mark.parametrize(

@@ -568,6 +568,22 @@ def test_fit_of_a_model_that_is_trained(trained, grey):
 # Threads and processes
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_errors_and_gradients_are_exact_enough_whatever_the_model_computes_in(kind):
+    """The model computes in its own type; errors and their gradients are in float32 or float64."""
+    model = linear().to(kind)
+    latents = np.random.default_rng(0).standard_normal((5, LATENTS))
+    errors, gradients = latent_maps.Generator(model).errors(X)(latents, np.arange(5))
+    assert errors.dtype == gradients.dtype == (np.float64 if kind == torch.float64 else np.float32)
+    weights = model[0].weight.detach().double().numpy()
+    with torch.no_grad():
+        images = model(torch.from_numpy(latents).to(kind)).double().numpy()
+    residuals = (images - X.astype(np.float32)).reshape(5, -1)
+    assert_allclose(errors, (residuals**2).mean(axis=1), rtol=1e-6)
+    expected = 2 * residuals @ weights / SIZE
+    assert_allclose(gradients, expected, atol=torch.finfo(kind).eps * np.abs(expected).max())
+
+
 class Trained(torch.nn.Module):
     """In training mode it makes noise."""
 
@@ -693,7 +709,7 @@ def test_an_encoder_of_no_kind(encoder, kind):
         (lambda x: np.zeros((len(x), 7)), r"latents as `gan` takes them, of shape \(3,\), got \(7,\)"),
         (lambda x: np.zeros((1, LATENTS)), r"one latent for each image, .* got \(1, 3\)"),
         (lambda x: np.full((len(x), LATENTS), np.nan), "`inverse_gan` must give finite latents, got 15 val"),
-        (lambda x: x @ np.zeros(5), r"`inverse_gan` cannot take images of shape \(4, 3, 2\): "),
+        (lambda x: x @ np.zeros(5), r"matmul.*\nRaised by `inverse_gan` .* images of shape \(4, 3, 2\)"),
     ],
 )
 def test_encoders_that_do_not_fit_are_refused(encoder, message):
@@ -720,7 +736,7 @@ class Table(torch.nn.Module):
         (Table(np.full((1, *SHAPE), np.inf)), "`gan` must give finite images, got 24 values that are not"),
         (
             torch.nn.Sequential(torch.nn.Flatten(0), torch.nn.Linear(2, 3)),
-            r"`gan` cannot make images of latents of shape \(2,\)|one image for each",
+            "one image for each",
         ),
     ],
 )

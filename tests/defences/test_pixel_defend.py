@@ -133,16 +133,16 @@ def test_feature_vectors(decoding, expected, channels_first):
 @pytest.mark.parametrize(
     ("x", "hint"),
     [
-        (np.zeros(4), r"\(4,\); add the batch axis with x\[None\]"),
-        (np.zeros((4, 5, 3)), r"\(4, 5, 3\); add the batch axis with x\[None\]"),
-        (np.zeros((4, 28, 28)), r"\(4, 28, 28\); add the axis of channels with x\[\.\.\., None\]"),
+        (np.zeros(4), r"\(4,\); pass x\[None\] for one vector\."),
+        (np.zeros((14, 15, 3)), r"\(14, 15, 3\); pass x\[None\] for one image\."),
+        (np.zeros((4, 28, 28)), r"\(4, 28, 28\); pass x\[\.\.\., None\] for 4 grey images"),
         (np.zeros((2, 3, 4, 5, 3)), r"\(2, 3, 4, 5, 3\)\."),
     ],
     ids=str,
 )
 def test_neither_images_nor_feature_vectors(x, hint):
     defence = PixelDefend(pixel_cnn=near_previous)
-    rule = r"images \(N, H, W, C\) or of feature vectors \(N, D\), got shape "
+    rule = r"images \(NHWC\) or of feature vectors \(N, D\), got shape "
     for call in (defence.transform, defence.log_likelihood, defence.fit):
         with pytest.raises(ValueError, match=rule + hint):
             call(x)
@@ -286,7 +286,7 @@ def test_keras_models():
     scores = np.asarray(model((x / 255).astype(np.float32))).reshape(3, 3, 4, 2, 256)
     out = PixelDefend(pixel_cnn=model, decoding="one-pass").transform(x / 255)
     assert_array_equal(levels(out), definition(x, scores, 16))
-    with pytest.raises(ValueError, match=r"`pixel_cnn` cannot take images of shape \(4, 4, 2\)"):
+    with pytest.raises(Exception, match=r"Raised by `pixel_cnn` for 1 images of shape \(4, 4, 2\)"):
         PixelDefend(pixel_cnn=model, decoding="one-pass").transform(np.zeros((1, 4, 4, 2)))
 
 
@@ -366,6 +366,9 @@ def test_models_of_other_precisions(dtype):
     out = PixelDefend(pixel_cnn=module, decoding="one-pass").transform(x / 255)
     assert_array_equal(levels(out), definition(x, scores, 16))
     defences = [PixelDefend(pixel_cnn=network, decoding="one-pass") for network in (module, model)]
+    record = PixelDefend(pixel_cnn=lambda x: {"logits": module(torch.from_numpy(x).to(images.dtype))})
+    record.set_params(decoding="one-pass")
+    assert_array_equal(levels(record.transform(x / 255)), levels(out))
     found = [defence.log_likelihood(x / 255) for defence in defences]
     assert_allclose(found[1], found[0], rtol=1e-2)
     assert levels(defences[1].transform(x / 255)).shape == x.shape

@@ -348,7 +348,7 @@ def test_bad_arrays(x, error, message):
 
 
 def test_a_gradient_of_a_batch_that_is_too_short_is_refused():
-    with pytest.raises(ValueError, match=r"at least 2 along time, .* got 1; pad it, or pass the"):
+    with pytest.raises(ValueError, match=r"at least 2 along time, .* got 1; pad it\.$"):
         Resample(2, 1).estimate_gradient(np.zeros((1, 1)), np.zeros((1, 0)))
 
 

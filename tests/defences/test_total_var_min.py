@@ -218,7 +218,7 @@ def test_bad_parameters(parameters, error, message):
             ValueError,
             r"4-D image batch \(NHWC\) or a 5-D video batch \(NFHWC\), got shape \(4, 8\)",
         ),
-        (np.zeros((8, 8, 3)), ValueError, "add the batch axis"),
+        (np.zeros((8, 8, 3)), ValueError, r"pass x\[None\] for one image"),
         (np.zeros((2, 3, 8, 8)), ValueError, "pass channels_first=True"),
         (np.full((1, 6, 7, 1), np.nan), ValueError, "`x` must be finite, got 42 NaN"),
         (np.full((1, 6, 7, 1), "a"), TypeError, "`x` must hold real numbers"),

@@ -205,6 +205,9 @@ def test_takes_the_layout_of_the_channels_from_the_defence():
     options = {"nb_classes": 2, "input_shape": (3, 8, 8)}
     assert defended(jpeg, threshold((3, 8, 8)), **options).channels_first
     assert not defended(JpegCompression((0, 1)), threshold((8, 8, 3)), **options).channels_first
+    stated = JpegCompression((0, 1), layout="NCHW")
+    for defence in (stated, Chain([FeatureSqueezing((0, 1)), jpeg]), Chain([stated])):
+        assert defended(defence, threshold((3, 8, 8)), **options).channels_first
 
 
 ATTACKS = {
@@ -247,6 +250,18 @@ def test_nan_is_no_label():
     for ask in (lambda m: m.labels(X), lambda m: m.margin(X, Y), lambda m: m.median_margin(X, Y)):
         with pytest.raises(ValueError, match=message):
             ask(defended(classifier=broken))
+
+
+def test_several_infinite_scores_name_no_class():
+    """As where half precision overflows: the largest would be the first class, with a margin of NaN."""
+    broken = PredictOnly(lambda x: np.where(x[:, :1] > 0.5, np.inf, scores(x)), (2,))
+    for ask in (lambda m: m.labels(X), lambda m: m.margin(X, Y)):
+        with pytest.raises(
+            ValueError, match="got several infinite scores for 1 of 3 samples; look for an over"
+        ):
+            ask(defended(classifier=broken))
+    sure = PredictOnly(lambda x: np.where(np.arange(3) == Y[:, None], np.inf, scores(x)), (2,))
+    np.testing.assert_array_equal(defended(classifier=sure).labels(X), [Y])
 
 
 def test_median_margin():

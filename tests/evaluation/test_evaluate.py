@@ -10,6 +10,7 @@ from preshield import (
     FeatureSqueezing,
     GaussianAugmentation,
     JpegCompression,
+    MajorityVote,
     SpatialSmoothing,
     ThermometerEncoding,
     evaluate,
@@ -20,6 +21,7 @@ pytest.importorskip("art")
 from art.attacks.evasion import DeepFool, FastGradientMethod, HopSkipJump
 from art.estimators.classification import BlackBoxClassifier
 
+from preshield._core.random import FROZEN
 from tests.evaluation.analytic import Gain, Identity, linear, threshold
 from tests.evaluation.conftest import channels_first
 
@@ -295,7 +297,9 @@ def test_thermometer_with_its_own_keras_model(task):
     report = quick(plain, x=x, y=y, defences={"code": (thermometer, model)}, budget=5)
     seen = np.asarray(model(thermometer.transform(x))).argmax(axis=1)
     np.testing.assert_array_equal(report["code"].columns["clean"].outcomes, [seen == y])
-    with pytest.raises(ValueError, match=r"\['code'\]\[1\]`, which expects \(None, 32, 32, 12\), cannot"):
+    with pytest.raises(
+        ValueError, match=r"\[.code.\]\[1\]` takes samples of shape \(32, 32, 12\), got \(32,"
+    ):
         quick(plain, x=x, y=y, defences={"code": (SpatialSmoothing(3), model)})
 
 
@@ -328,6 +332,57 @@ def test_waveforms_and_clips(shape, kind):
     for row in bounded.rows:
         assert row.worst_case < 1
         assert row.worst_case == 0 or kind == "callable"
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("threat", ["l2-minimum", "linf"])
+def test_models_of_other_floating_types(kind, threat):
+    """Behind defences, in a vote and as a surrogate, with the norms of the model in float32."""
+    torch = pytest.importorskip("torch")
+
+    class Network(torch.nn.Module):
+        """As the models of Hugging Face: the scores are one field of several."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(SIZE, 2)
+            with torch.no_grad():
+                self.layer.weight[:] = torch.tensor([[-10 / SIZE], [10 / SIZE]])
+                self.layer.bias[:] = torch.tensor([5.0, -5.0])
+
+        def forward(self, x):
+            return {"loss": None, "logits": self.layer(x.flatten(1))}
+
+    model = Network().to(getattr(torch, kind))
+    noise = GaussianAugmentation(0.01, augmentation=False, clip_values=(0, 1), apply_predict=True)
+    defences = {
+        "jpeg": JpegCompression((0, 1), 90),
+        "noise": noise,
+        "squeeze": FeatureSqueezing((0, 1), 8),
+        "vote": MajorityVote(model, [None, SpatialSmoothing(3)]),
+    }
+    eps = None if threat == "l2-minimum" else 0.45
+    report = quick(model, defences=defences, surrogate=model, columns=None, threat=threat, eps=eps)
+    for row in report.rows:
+        assert row.columns["clean"].accuracy == 1
+        if row.name == "noise":  # the smallest perturbations do not hold on all fresh draws
+            assert row.columns["adaptive"].accuracy < 0.5
+            continue
+        assert row.columns["adaptive"].accuracy == 0
+        if eps is None:
+            tolerance = 0.02 if kind != "bfloat16" else 0.08  # steps of 2**-7 in samples near 1
+            np.testing.assert_allclose(row.norms, EXACT, rtol=tolerance, atol=tolerance)
+    checks = {d.check for d in report.diagnostics}
+    assert not checks & {"zero or non-finite gradients", "softmax instead of logits"}
+    assert next(model.parameters()).dtype == getattr(torch, kind)
+
+
+@pytest.mark.parametrize("rows", [[1, 1], [0, 0], [0.5, 0.5]])
+def test_labels_that_name_no_single_class(rows):
+    y = np.eye(2)[Y]
+    y[3] = rows
+    with pytest.raises(ValueError, match=r"`y` of shape \(N, K\) .* 1 of 10 rows do not fit; row 3"):
+        quick(y=y)
 
 
 # Options
@@ -433,7 +488,7 @@ def test_samples_and_defences_are_left_alone():
     quick(x=x, defences=[squeeze, Chain([squeeze])], columns=None)
     np.testing.assert_array_equal(x, before)
     assert squeeze.get_params() == FeatureSqueezing((0, 1), 4).get_params()
-    assert squeeze._frozen is None
+    assert FROZEN.seed(squeeze) is None
 
 
 # What is refused

@@ -7,9 +7,13 @@ from preshield import (
     GaussianAugmentation,
     JpegCompression,
     LabelSmoothing,
+    MajorityVote,
     SpatialSmoothing,
     ThermometerEncoding,
+    curve,
+    evaluate,
 )
+from preshield._core.errors import ArgumentError
 
 pytest.importorskip("art")
 
@@ -137,6 +141,60 @@ def test_labels_as_tensors():
 def test_refused_labels(y):
     with pytest.raises(ValueError, match=r"`y` must hold class indices from 0 on, shape \(N,\), or one-hot"):
         as_labels(y)
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        ([[1, 0, 0], [1, 0, 1]], r"1 of 2 rows do not fit; row 1, \[1\. 0\. 1\.\], names 2 classes"),
+        ([[0, 0, 0], [1, 0, 0]], r"row 0, \[0\. 0\. 0\.\], names no class"),
+        ([[0.4, 0.4, 0.2]], "has no single largest entry"),
+        ([[0.25] * 4], "has no single largest entry"),
+        ([[3.2, -1.0, 0.1]], "sums to 2.3"),
+        ([[0.9, 0.4, 0.1]], "sums to 1.4"),
+        ([[2, 0, 0]], "sums to 2"),
+        ([[1, -1, -1]], "sums to -1"),
+        ([[1.5, -0.5]], "sums to 1"),
+        (np.eye(3)[[0, 1]].T, "names no class"),  # classes first
+    ],
+)
+@pytest.mark.parametrize("kind", [np.float64, np.float16, list])
+def test_rows_that_name_no_class_or_several(rows, what, kind):
+    """The largest entry would be taken without a word."""
+    rows = np.asarray(rows)
+    if kind is np.float16 and rows.dtype.kind == "f":
+        rows, what = rows.astype(kind), "do not fit"
+    with pytest.raises(ArgumentError, match=rf"`y` of shape \(N, K\) .* one true class.*{what}"):
+        as_labels(rows.tolist() if kind is list else rows)
+    if rows.dtype.kind == "i":
+        with pytest.raises(ArgumentError, match="do not fit"):
+            as_labels(rows.astype(bool) if rows.min() >= 0 and rows.max() < 2 else rows.astype(np.int8))
+
+
+def test_probabilities_as_labels():
+    """Of any floating type, with the sums that its rounding leaves."""
+    torch = pytest.importorskip("torch")
+    logits = torch.from_numpy(np.random.default_rng(0).standard_normal((20, 1000)))
+    for kind in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        rows = torch.softmax(logits, dim=1)
+        rows[:, 7] += 0.5
+        rows = (rows / rows.sum(dim=1, keepdim=True)).to(kind)
+        np.testing.assert_array_equal(as_labels(rows), np.full(20, 7))
+
+
+def test_one_hot_labels_of_python_numbers():
+    np.testing.assert_array_equal(as_labels(np.array([[0, True], [1, 0.0]], dtype=object)), [1, 0])
+
+
+def test_labels_of_a_vote_and_of_a_curve():
+    rows = np.array([[1, 1], [0, 1], [1, 0], [0, 1]])
+    for call in (
+        lambda: MajorityVote(threshold(SHAPE)).report(X, rows),
+        lambda: evaluate(threshold(SHAPE), X, rows, []),
+        lambda: curve(threshold(SHAPE), X, rows, {}, "eot", [1], verbose=False),
+    ):
+        with pytest.raises(ArgumentError, match=r"row 0, \[1\. 1\.\], names 2 classes"):
+            call()
 
 
 # The range of values
@@ -289,7 +347,7 @@ def never(x):
         (
             {"jpeg": JpegCompression((0, 1), channels_first=True)},
             ValueError,
-            r"`defences\['jpeg'\]` cannot take samples of shape \(8, 8, 3\): `x`",
+            r"`x` .* pass channels_first=False\.\nRaised by `defences\['jpeg'\]` .* shape \(8, 8, 3\)",
         ),
         (
             {"noise": GaussianAugmentation()},
@@ -317,6 +375,27 @@ def never(x):
 def test_refused_defences(defences, error, match):
     with pytest.raises(error, match=match):
         subjects(defences)
+
+
+class FailingError(ValueError):
+    """An error that cannot be made again from its message."""
+
+    def __init__(self, code, detail):
+        super().__init__(code, detail)
+
+
+@pytest.mark.parametrize(
+    "error", [FailingError(1, "of the user"), KeyError("table"), RuntimeError("no memory")]
+)
+def test_errors_of_a_defence_are_its_own(error):
+    class Failing(FeatureSqueezing):
+        def _transform(self, x, draw):
+            raise error
+
+    match = r"Raised by `defences\['mine'\]` for samples of shape \(8, 8, 3\)"
+    with pytest.raises(type(error), match=match) as caught:
+        subjects({"mine": Failing((0, 1), 3)})
+    assert caught.value is error
 
 
 def test_an_unknown_size_fits_every_size():

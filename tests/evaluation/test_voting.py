@@ -262,7 +262,7 @@ def test_a_stochastic_vote_is_judged_over_draws():
 
 
 def test_refused_as_a_row():
-    with pytest.raises(ValueError, match=r"`defences\['vote'\]` cannot take samples of shape \(8, 8, 3\)"):
+    with pytest.raises(ValueError, match=r"Raised by `defences\['vote'\]` .* shape \(2, 8, 8, 3\)"):
         evaluate(threshold(SHAPE), SAMPLES, Y, {"vote": MajorityVote(scores)}, **OPTIONS)
     with pytest.raises(ValueError, match='must not use the name "none"'):
         evaluate(threshold(SHAPE), SAMPLES, Y, {"none": MajorityVote(threshold(SHAPE))}, **OPTIONS)

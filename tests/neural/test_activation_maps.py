@@ -374,10 +374,8 @@ def test_a_torch_model_is_left_as_it_was(context):
 
 def test_a_torch_model_is_left_as_it_was_after_an_error():
     model = mixed()
-    message = (
-        r"`model`, which takes images \(N, C, H, W\), cannot take those of shape \(5, 2, 24, 20\): .*channels"
-    )
-    with pytest.raises(ValueError, match=message):
+    message = r"channels.*\nRaised by `model`, which takes images \(N, C, H, W\), for .* \(5, 2, 24, 20\)"
+    with pytest.raises(RuntimeError, match=message):  # the model's own
         CAM(model)(CHANNELS_FIRST[:, :2])
     assert model.training
     assert not any(module._forward_hooks for module in model.modules())
@@ -623,7 +621,7 @@ def test_refused_images(keras):
             view(pooled())(CHANNELS_FIRST[0])
         with pytest.raises(ValueError, match="must be finite, got 1440 NaN"):
             view(pooled())(CHANNELS_FIRST[:1] * np.nan)
-        with pytest.raises(ValueError, match=r"images \(N, H, W, C\), cannot take .* \(1, 3, 24, 24\)"):
+        with pytest.raises(ValueError, match=r"Raised by .* images \(N, H, W, C\), for .* \(1, 3, 24, 24\)"):
             view(pooled_keras(keras))(np.zeros((1, 3, 24, 24), np.float32))
 
 
@@ -658,3 +656,68 @@ def test_refused_class_that_the_model_has_not():
 def test_repr():
     assert repr(CAM(pooled())) == "CAM(Sequential, layer='3')"
     assert repr(RobustActivationMap(pooled(), 2)) == "RobustActivationMap(Sequential, k=2, layer='3')"
+
+
+# Floating types, and what models return
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_torch_model_is_given_its_own_floating_type(kind):
+    model = pooled(nn.Softmax(dim=1)).to(kind)
+    maps = CAM(model)(CHANNELS_FIRST, np.arange(5))
+    assert maps.dtype == np.float32
+    tolerance = 1e-5 if kind == torch.float64 else 0.06
+    np.testing.assert_allclose(maps, CAM(pooled())(CHANNELS_FIRST, np.arange(5)), atol=tolerance)
+    assert np.isfinite(RobustActivationMap(model, 3)(torch.from_numpy(CHANNELS_FIRST).to(kind))).all()
+
+
+@pytest.mark.parametrize("kind", ["float16", "mixed_float16", "bfloat16", "float64"])
+def test_keras_models_of_every_policy(keras, kind):
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy(kind)
+        model = pooled_keras(keras)
+    finally:
+        keras.config.set_dtype_policy(before)
+    maps = CAM(model)(X, np.arange(5))
+    assert maps.dtype == np.float32
+    np.testing.assert_allclose(maps, CAM(pooled())(CHANNELS_FIRST, np.arange(5)), atol=0.06)
+
+
+class Record(dict):
+    @property
+    def logits(self):
+        return self["logits"]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [lambda s: {"out": s, "aux": s[:, :2]}, lambda s: (s, None), lambda s: Record(logits=s, loss=0)],
+    ids=["mapping", "tuple", "record"],
+)
+def test_scores_within_what_a_model_returns(form):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = pooled(nn.Softmax(dim=1))
+
+        def forward(self, x):
+            return form(self.inner(x))
+
+    np.testing.assert_array_equal(CAM(Wrapped())(CHANNELS_FIRST), CAM(pooled())(CHANNELS_FIRST))
+
+
+def test_errors_of_a_model_are_its_own():
+    error = KeyError("weights")
+
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            raise error
+
+    with pytest.raises(KeyError, match="Raised by `model`, which takes images") as caught:
+        CAM(Broken())(CHANNELS_FIRST)
+    assert caught.value is error

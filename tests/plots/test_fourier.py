@@ -54,7 +54,7 @@ def test_spectra_of_feature_maps(rng):
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: plots.spectrum(IMAGES[0]), "`x` must be images.*add the batch axis with x\\[None\\]"),
+        (lambda: plots.spectrum(IMAGES[0]), "`x` must be images.*pass x\\[None\\] for one image"),
         (lambda: plots.spectrum(IMAGES[:0]), "at least one, got shape \\(0, 4, 4, 3\\)"),
         (lambda: plots.spectrum(IMAGES, limits=(0, 0)), "`limits` must have darkest < brightest"),
         (lambda: plots.spectrum(IMAGES, limits=-4), "`limits` must be a pair"),

@@ -53,7 +53,7 @@ def filter_taps(kernel: str, size: int, sigma: float | None = None) -> Array:
     return np.asarray(weights / weights.sum())
 
 
-def blur(x: Array, taps: Array, channels_first: bool, *, transpose: bool = False) -> Array:
+def blur(x: Array, taps: Array, *, axis: int, transpose: bool = False) -> Array:
     """Filter each channel of each image or frame along its rows and its columns.
 
     Parameters
@@ -62,7 +62,7 @@ def blur(x: Array, taps: Array, channels_first: bool, *, transpose: bool = False
         Images or videos, of any dtype and channel count.
     taps : ndarray, shape (size,)
         The symmetric filter.
-    channels_first : bool
+    axis : int
         Where the channels are.
     transpose : bool, default False
         Apply the transpose, which pulls a gradient back.
@@ -74,7 +74,7 @@ def blur(x: Array, taps: Array, channels_first: bool, *, transpose: bool = False
     """
     from .kernels.separable import filter_planes
 
-    shape, step = planes(x.shape, channels_first)
+    shape, step = planes(x.shape, axis=axis)
     out = np.empty(x.shape, kept_dtype(x.dtype))
     source, target = x.reshape(shape), out.reshape(shape)
     dtype = working_dtype(x.dtype)

@@ -5,24 +5,29 @@ Every message states the name, the rule, the value received and, where it is not
 
 import math
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, TypeGuard
+from typing import Any, NoReturn, TypeGuard
 
 import numpy as np
 
 from .errors import ArgumentError
-from .layout import as_array, kept_dtype, object_array
+from .layout import LAYOUTS, as_array, as_numbers, expected_layouts, kept_dtype, object_array
+from .remedies import CHANNELS_FIRST, Taken, how_to_add_axes, how_to_change_layout
 from .threads import WORTH_A_THREAD, block_length, map_blocks
 from .typing import Array, ClipValues, Dtype, Shape
 
 __all__ = [
+    "check_array_labels",
     "check_batch",
     "check_bool",
     "check_channels",
     "check_clip_values",
+    "check_given_labels",
     "check_gradient",
     "check_integer",
     "check_labels",
+    "check_layout",
     "check_limits",
     "check_number",
     "check_option",
@@ -30,11 +35,12 @@ __all__ = [
     "check_rng",
     "check_unknown",
     "check_values",
+    "ignore_device_type",
+    "is_integer",
     "is_pair",
+    "refuse_other_layout",
     "resolve_channels_first",
 ]
-
-FEW_CHANNELS = (1, 3)
 
 
 def check_bool(**values: object) -> None:
@@ -49,14 +55,15 @@ def check_integer(name: str, value: object, minimum: int | None = None, maximum:
 
     Whole numbers of a floating type pass: YAML files and arithmetic with sizes yield `50.0`.
     """
-    if not _is_integer(value):
+    if not is_integer(value):
         raise ArgumentError(f"`{name}` must be an integer, got {value!r} of type {type(value).__name__}.")
     number = int(value)
     _check_range(name, number, minimum, maximum, value)
     return number
 
 
-def _is_integer(value: Any) -> TypeGuard[int]:
+def is_integer(value: Any) -> TypeGuard[int]:
+    """Whether it is a whole number, of whatever type."""
     if isinstance(value, bool | np.bool_):
         return False
     return isinstance(value, Integral) or (isinstance(value, Real) and _as_float(value).is_integer())
@@ -106,7 +113,7 @@ def check_rng(rng: object) -> None:
     """Refuse what is not `None`, a seed or a generator."""
     if rng is None or isinstance(rng, np.random.Generator):
         return
-    if not _is_integer(rng):
+    if not is_integer(rng):
         raise ArgumentError(
             "`rng` must be None, an integer seed or a numpy.random.Generator, got "
             f"{rng!r} of type {type(rng).__name__}."
@@ -170,6 +177,24 @@ def check_labels(y: Array, x: object) -> None:
         )
 
 
+def check_array_labels(y: object, where: str) -> None:
+    """Refuse targets of detectors, dicts of arrays, where labels must be tensors of a graph."""
+    if isinstance(y, list | tuple) and any(isinstance(target, dict) for target in y):
+        raise ArgumentError(
+            f"`y` must be a tensor inside {where}, got a list of dicts; call the defence on eager tensors, "
+            f"outside {where}."
+        )
+
+
+def check_given_labels(y: object, owner: str) -> None:
+    """Refuse to mix samples without their labels."""
+    if y is None:
+        raise ArgumentError(
+            f"`y` must be given: {owner} mixes labels along with the samples. Call it as "
+            "`x, y = defence(x, y)` in training, and keep apply_predict=False."
+        )
+
+
 def check_unknown(names: set[str], legal: tuple[str, ...], owner: str) -> None:
     """Refuse parameter names that `owner` does not have."""
     unknown = sorted(names - set(legal))
@@ -199,11 +224,68 @@ def resolve_channels_first(channels_first: bool, channel_index: int | None) -> b
     return channel_index == 1
 
 
+def ignore_device_type(device_type: object, stacklevel: int = 3) -> None:
+    """Warn that ART's `device_type`, if given, changes nothing."""
+    if device_type is not None:
+        warnings.warn(
+            f"`device_type` is ignored, got {device_type!r}: results lie on the device of the tensors that "
+            "are passed in. Leave it out.",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
+
+
+def check_layout(layout: object, channels_first: bool, domains: tuple[str, ...]) -> None:
+    """Refuse a `layout` that a defence for `domains` does not know, or that contradicts `channels_first`."""
+    if layout is None:
+        return
+    legal = [name for domain in LAYOUTS if domain in domains for name in LAYOUTS[domain]]
+    if not isinstance(layout, str) or layout not in legal:
+        raise ArgumentError(f"`layout` must be None or one of {', '.join(map(repr, legal))}, got {layout!r}.")
+    if channels_first and layout not in CHANNELS_FIRST:
+        raise ArgumentError(
+            f"`layout` must agree with `channels_first`, got layout={layout!r} with channels_first=True, "
+            f"which stands for {' or '.join(name for name in CHANNELS_FIRST if name in legal)}; pass "
+            "channels_first=False, its default."
+        )
+
+
+def refuse_other_layout(
+    shape: Shape, expected: str, found: Sequence[str], taken: Taken, name: str | None = None
+) -> NoReturn:
+    """Refuse a batch that plainly has another layout than the one expected by `channels_first`.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the batch, its first axis samples.
+    expected : str
+        Its layout, as far as `channels_first` tells.
+    found : sequence of str
+        The layouts that it plainly has.
+    taken : Taken
+        What the caller can say about it.
+    name : str, optional
+        Name of the sample, if `shape` is that of a batch with it alone.
+    """
+    places = {"NCHW": "first", "NCFHW": "first", "NFCHW": "after the frames", "NHWC": "last", "NFHWC": "last"}
+    where = " or ".join(places[layout] for layout in found)
+    remedy = how_to_change_layout(taken, expected, found, name)
+    if "layout" in taken.keywords:
+        remedy += f", or layout={expected!r} if there are indeed {shape[expected.index('C')]} channels"
+    raise ArgumentError(
+        f"`{name or 'x'}` of shape {shape[1:] if name else shape} has its channels {where}, but "
+        f"channels_first={taken.channels_first}; pass {remedy}."
+    )
+
+
 def check_batch(
     x: object,
     domains: tuple[str, ...],
     channels_first: bool | None,
     *,
+    layout: str | None = None,
+    keywords: tuple[str, ...] = (),
     ragged: bool = False,
     writable: bool = False,
     peaks: list[float] | None = None,
@@ -218,6 +300,10 @@ def check_batch(
         Images have 4 axes, videos 5, audio 2 or 3; other domains take any number from 1 up.
     channels_first : bool or None
         Which axis holds the channels; None if that makes no difference to the defence.
+    layout : str, optional
+        The layout, in place of `channels_first`: a batch must have as many axes.
+    keywords : tuple of str
+        Parameters with which the caller can say "channels_first" and "layout".
     ragged : bool, default False
         Whether samples may differ in length: an object array of arrays.
     writable : bool, default False
@@ -235,28 +321,19 @@ def check_batch(
     array = as_array(x)
     peaks = [] if peaks is None else peaks
     if array.dtype == object:
-        if not ragged:
-            raise ArgumentError(
-                "`x` must be a numeric array, got an object array (samples of different shapes?); "
-                "bring the samples to one shape first."
-            )
-        if array.ndim == 1:
-            return _read_only(object_array(_checked_samples(array, domains, channels_first, peaks)))
-        array = np.array(array.tolist())  # NumPy took samples of one shape for an array of Python's numbers
+        if ragged and array.ndim == 1:
+            samples = _checked_samples(array, domains, channels_first, layout, peaks)
+            return _read_only(object_array(samples))
+        array = as_numbers(array)
+        if array.dtype == object:
+            raise ArgumentError(f"`x` must be an array of numbers, got {_other_than_numbers(array)}.")
     if writable:
         array = _checked_copy("x", array, peaks)
     else:
         check_values("x", array, peaks)
-    if set(domains) <= {"image", "video"}:
-        axes = {"image": "NCHW" if channels_first else "NHWC"}
-        axes["video"] = "NCFHW" if channels_first else "NFHWC"
-        layouts = {len(axes[domain]): f"{domain} batch ({axes[domain]})" for domain in domains}
-        if channels_first is None:
-            layouts = {len(axes[domain]): f"{domain} batch" for domain in domains}
-        if array.ndim not in layouts:
-            wanted = " or a ".join(f"{n}-D {layouts[n]}" for n in sorted(layouts))
-            hint = "; add the batch axis with x[None]" if array.ndim + 1 in layouts else ""
-            raise ArgumentError(f"`x` must be a {wanted}, got shape {array.shape}{hint}.")
+    if layout is not None or set(domains) <= {"image", "video"}:
+        if array.ndim not in expected_layouts(domains, channels_first, layout):
+            _refuse_axes(array.shape, Taken(domains, channels_first, layout, keywords))
     elif array.ndim < 1:
         raise ArgumentError(f"`x` must have a batch axis, got a scalar of type {array.dtype}.")
     elif set(domains) == {"audio"} and array.ndim not in (2, 3):
@@ -265,30 +342,61 @@ def check_batch(
             f"`x` must be an audio batch (N, length) or {_audio_layout(channels_first, 'N, ')}, got shape "
             f"{array.shape}{hint}."
         )
-    if channels_first is not None and array.ndim in (4, 5):
-        _check_layout(array.shape, channels_first)
     return array if writable else _read_only(array)
 
 
+def _other_than_numbers(batch: Array) -> str:
+    """What an object array holds that is no number, and what to do about it."""
+    shapes = {np.shape(value) for value in batch.flat}
+    if len(shapes) > 1:
+        return f"samples of {len(shapes)} shapes; bring them to one shape first"
+    for value in batch.flat:
+        held = np.asarray(value)
+        if held.dtype.kind not in "buifc":
+            return (
+                f"an object array that holds {value!r} of type {type(value).__name__}; fill missing values "
+                "and encode text as numbers first"
+            )
+    return "an object array"
+
+
+def _refuse_axes(shape: Shape, taken: Taken) -> NoReturn:
+    """Refuse a batch of images or videos for its number of axes."""
+    named = expected_layouts(taken.domains, taken.channels_first, taken.layout)
+    wanted = [
+        f"{n}-D {'image' if n == 4 else 'video'} batch{f' ({layout})' if layout else ''}"
+        for n, layout in sorted(named.items())
+    ]
+    raise ArgumentError(
+        f"`x` must be a {' or a '.join(wanted)}, got shape {shape}{how_to_add_axes(shape, taken)}."
+    )
+
+
 def _checked_samples(
-    batch: Array, domains: tuple[str, ...], channels_first: bool | None, peaks: list[float]
+    batch: Array,
+    domains: tuple[str, ...],
+    channels_first: bool | None,
+    layout: str | None,
+    peaks: list[float],
 ) -> list[Array]:
     """Samples of different lengths, each as a read-only view."""
     samples = []
     for i, sample in enumerate(batch):
-        array = np.asarray(sample)
+        array = as_numbers(np.asarray(sample))
         check_values(f"x[{i}]", array, peaks)
         if set(domains) == {"audio"} and array.ndim not in (1, 2):
             raise ArgumentError(
                 f"`x[{i}]` must be a sample (length,) or {_audio_layout(channels_first)}, got shape "
                 f"{array.shape}."
             )
-        if set(domains) == {"video"}:
-            if array.ndim != 4:
-                layout = {True: " (CFHW)", False: " (FHWC)", None: " with four axes"}[channels_first]
-                raise ArgumentError(f"`x[{i}]` must be a video{layout}, got shape {array.shape}.")
-            if channels_first is not None:
-                _check_layout((1, *array.shape), channels_first)
+        if set(domains) in ({"image"}, {"video"}):
+            (domain,), axes = set(domains), expected_layouts(domains, channels_first, layout)
+            ndim = {"image": 3, "video": 4}[domain]
+            if array.ndim != ndim:
+                named = axes[ndim + 1]
+                shape = f" ({named[1:]})" if named else f" with {'three' if ndim == 3 else 'four'} axes"
+                kind = f"{'an' if domain == 'image' else 'a'} {domain}{shape}"
+                raise ArgumentError(f"`x[{i}]` must be {kind}, got shape {array.shape}.")
         samples.append(_read_only(array))
     return samples
 
@@ -303,23 +411,6 @@ def _read_only(array: Array) -> Array:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def _check_layout(shape: Shape, channels_first: bool) -> None:
-    """Refuse square frames whose few channels stand where the other layout has them."""
-    first, last = shape[1], shape[-1]
-    if channels_first:
-        elsewhere = last in FEW_CHANNELS and shape[-3] == shape[-2] and first == shape[-2] > 4
-        if len(shape) == 5:
-            elsewhere = last in FEW_CHANNELS and shape[2] == shape[3] > 4 and first not in FEW_CHANNELS
-    else:
-        elsewhere = first in FEW_CHANNELS and shape[-2] == last > 4
-    if elsewhere:
-        found = "last" if channels_first else "first"
-        raise ArgumentError(
-            f"`x` of shape {shape} has its channels {found}, but channels_first={channels_first}; "
-            f"pass channels_first={not channels_first}."
-        )
 
 
 def check_values(name: str, x: Array, peaks: list[float] | None = None) -> None:
@@ -407,7 +498,7 @@ def check_ragged_gradient(grad: object, shapes: list[Shape]) -> Array:
         )
     samples = []
     for i, (sample, shape) in enumerate(zip(batch, shapes, strict=True)):
-        array = np.asarray(sample)
+        array = as_numbers(np.asarray(sample))
         if array.dtype.kind not in "buif":
             raise ArgumentError(f"`grad[{i}]` must hold real numbers, got dtype {array.dtype}.")
         if array.shape != shape:
@@ -418,7 +509,7 @@ def check_ragged_gradient(grad: object, shapes: list[Shape]) -> Array:
 
 def check_gradient(grad: object, shape: Shape) -> Array:
     """Return `grad` as a read-only array if it is shaped like the output, or has an axis for classes."""
-    array = np.asarray(grad)
+    array = as_numbers(np.asarray(grad))
     if array.dtype.kind not in "buif":
         raise ArgumentError(f"`grad` must hold real numbers, got dtype {array.dtype}.")
     if array.shape == shape or (array.ndim == len(shape) + 1 and _without_classes(array.shape) == shape):

@@ -6,6 +6,7 @@ import numpy as np
 
 from .checks import check_bool, check_values
 from .errors import ArgumentError
+from .remedies import Taken, how_to_add_axes
 from .tensors import to_numpy
 from .typing import Array
 
@@ -35,7 +36,7 @@ def log_spectrum(name: str, x: Any, channels_first: bool) -> Array:
     check_values(name, x)
     if x.ndim != 4 or not x.size:
         layout = "N, C, H, W" if channels_first else "N, H, W, C"
-        hint = "; add the batch axis with x[None]" if x.ndim == 3 else ""
+        hint = how_to_add_axes(x.shape, Taken(("image",), channels_first, None, ("channels_first",)), name)
         raise ArgumentError(
             f"`{name}` must be images of shape ({layout}), at least one, got shape {x.shape}{hint}."
         )

@@ -1,23 +1,33 @@
 """Any accepted layout and the ones that the defences compute in."""
 
 from collections.abc import Sequence
+from functools import cache, lru_cache
 
 import numpy as np
 
 from .typing import Array, ClipValues, Dtype, Shape
 
 __all__ = [
+    "LAYOUTS",
     "as_array",
+    "as_numbers",
     "channel_axis",
+    "expected_layouts",
     "from_frames",
     "kept_dtype",
     "object_array",
+    "other_layouts",
     "per_channel",
     "planes",
     "range_dtype",
+    "saturated",
     "to_frames",
     "working_dtype",
 ]
+
+LAYOUTS = {"image": ("NHWC", "NCHW"), "video": ("NFHWC", "NCFHW", "NFCHW")}
+FEW_CHANNELS = (1, 3, 4)
+LARGE = 16  # from here on a side is one of a picture, and not a number of channels
 
 
 def as_array(x: object) -> Array:
@@ -30,6 +40,19 @@ def as_array(x: object) -> Array:
         return object_array([np.asarray(sample) for sample in x])
 
 
+def as_numbers(array: Array) -> Array:
+    """An object array of numbers, as a data frame yields it, as an array of numbers; any other as it is."""
+    if array.dtype != object:
+        return array
+    try:
+        numbers = np.array(array.tolist())
+    except (TypeError, ValueError):  # samples of different shapes
+        return array
+    if numbers.dtype == object and all(hasattr(value, "__float__") for value in numbers.flat):
+        numbers = numbers.astype(float)  # fractions and decimals; a missing value has no such method
+    return numbers if numbers.dtype.kind in "buifc" else array
+
+
 def object_array(samples: Sequence[Array]) -> Array:
     """Samples that may differ in shape, as a batch."""
     array = np.empty(len(samples), dtype=object)
@@ -38,20 +61,57 @@ def object_array(samples: Sequence[Array]) -> Array:
     return array
 
 
-def channel_axis(ndim: int, channels_first: bool) -> int:
+def channel_axis(ndim: int, channels_first: bool | None, layout: str | None = None) -> int:
     """Axis of the channels."""
+    if layout is not None:
+        return layout.index("C")
     return 1 if channels_first else ndim - 1
 
 
-def per_channel(value: Array, ndim: int, channels_first: bool) -> Array:
+@cache
+def expected_layouts(
+    domains: tuple[str, ...], channels_first: bool | None, layout: str | None
+) -> dict[int, str | None]:
+    """Layout of images and videos by the number of axes; None if the channels make no difference."""
+    if layout is not None:
+        return {len(layout): layout}
+    legal = [layouts[bool(channels_first)] for domain, layouts in LAYOUTS.items() if domain in domains]
+    return {len(layout): None if channels_first is None else layout for layout in legal}
+
+
+@lru_cache(256)
+def other_layouts(shape: Shape, expected: str) -> tuple[str, ...]:
+    """Layouts that a batch plainly has in place of the expected one.
+
+    The channels are plainly elsewhere if there are 1, 3 or 4 of them there, and the frames of that layout
+    have two sides of 16 pixels or more, or two equal ones of more than 4. Videos may well have as few frames,
+    so if the frames are counted on that axis, the number of channels as expected must be absurd too.
+    """
+    axes, found = dict(zip(expected, shape, strict=True)), []
+    for layout in LAYOUTS["video" if "F" in expected else "image"]:
+        channels = shape[layout.index("C")]
+        sides = shape[layout.index("H")], shape[layout.index("W")]
+        if layout == expected or channels not in FEW_CHANNELS:
+            continue
+        if not (min(sides) >= LARGE or sides[0] == sides[1] > max(FEW_CHANNELS)):
+            continue
+        if expected[layout.index("C")] == "F":
+            same_frames = sides == (axes["H"], axes["W"])
+            if axes["C"] < (LARGE if same_frames else min(axes["H"], axes["W"])):
+                continue
+        found.append(layout)
+    return tuple(found)
+
+
+def per_channel(value: Array, ndim: int, *, axis: int) -> Array:
     """One value, or one for each channel, shaped so that it broadcasts against a batch."""
     shape = [1] * ndim
-    shape[channel_axis(ndim, channels_first)] = value.size
+    shape[axis] = value.size
     return value.reshape(()) if value.size == 1 else value.reshape(shape)
 
 
-def planes(shape: Shape, channels_first: bool) -> tuple[Shape, int]:
-    """How a batch of images or videos reads as planes of rows.
+def planes(shape: Shape, *, axis: int) -> tuple[Shape, int]:
+    """How a batch of images or videos, its channels on `axis`, reads as planes of rows.
 
     Returns
     -------
@@ -60,24 +120,24 @@ def planes(shape: Shape, channels_first: bool) -> tuple[Shape, int]:
     step : int
         Distance between horizontal neighbours: the interleaved channels.
     """
-    if channels_first:
+    if axis < len(shape) - 1:
         *outer, height, width = shape
         return (int(np.prod(outer)), height, width), 1
     *outer, height, width, channels = shape
     return (int(np.prod(outer)), height, width * channels), channels
 
 
-def to_frames(x: Array, channels_first: bool) -> Array:
-    """View of images or videos as `(N, F, H, W, C)`, images with one frame."""
-    if channels_first:
-        x = np.moveaxis(x, 1, -1)
+def to_frames(x: Array, *, axis: int) -> Array:
+    """View of images or videos, their channels on `axis`, as `(N, F, H, W, C)`, images with one frame."""
+    if axis < x.ndim - 1:
+        x = np.moveaxis(x, axis, -1)
     return x[:, None] if x.ndim == 4 else x
 
 
-def from_frames(frames: Array, ndim: int, channels_first: bool) -> Array:
+def from_frames(frames: Array, ndim: int, *, axis: int) -> Array:
     """Undo `to_frames`, as a view."""
     x = frames[:, 0] if ndim == 4 else frames
-    return np.moveaxis(x, -1, 1) if channels_first else x
+    return np.moveaxis(x, -1, axis) if axis < ndim - 1 else x
 
 
 def kept_dtype(dtype: Dtype) -> Dtype:
@@ -94,3 +154,14 @@ def range_dtype(dtype: Dtype, clip_values: ClipValues) -> Dtype:
     """The type in which NumPy divides data by the span of `clip_values`, but at least `float32`."""
     bounds = (value if isinstance(value, int | float) else np.asarray(value) for value in clip_values)
     return working_dtype(np.result_type(dtype, 0.0, *bounds))
+
+
+def saturated(x: Array, dtype: Dtype) -> Array:
+    """Finite numbers rounded to integers of a type, or to booleans; what does not fit becomes the nearest."""
+    if dtype.kind == "b":
+        return np.asarray(np.rint(x) > 0)
+    limits = np.iinfo(dtype)
+    most = x.dtype.type(limits.max)
+    if int(most) > limits.max:  # rounded up
+        most = np.nextafter(most, x.dtype.type(0))
+    return np.clip(np.rint(x), limits.min, most).astype(dtype.newbyteorder("="))

@@ -4,6 +4,10 @@ A framework is recognised through `sys.modules`: whoever holds a tensor has impo
 computed at once, and the draw of the forward pass is kept for the backward pass. Traced tensors
 (`tf.function`, `jax.jit`, `jax.grad`) call back at run time, and the draw is regenerated from a seed that
 is part of the graph.
+
+The backward pass is code in NumPy, which no framework can differentiate again. A second derivative is
+therefore refused, unless the gradient was passed on unchanged: then the framework's own tensor is passed on,
+and stays connected.
 """
 
 import sys
@@ -12,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import check_labels
-from .layout import as_array
+from .checks import check_array_labels, check_given_labels, check_labels
+from .layout import as_array, as_numbers, object_array
+from .random import FROZEN
 from .typing import Array, Dtype, Seed, Shape
 
 if TYPE_CHECKING:
@@ -22,6 +27,23 @@ if TYPE_CHECKING:
 __all__ = ["call", "framework", "like", "pull_back", "to_numpy"]
 
 UNKNOWN = (128, 129)  # tried for axes of unknown length; so many classes suit nearly every `max_value`
+TWICE = (
+    "{} has neither second nor forward-mode derivatives: its gradient is computed in NumPy. Leave it out of "
+    "the part that needs them, or pass gradient='identity' if it has that parameter."
+)
+RECOMPUTED = (
+    "{} draws at random, and a recomputed forward pass would draw anew: the gradient would be that of "
+    "another loss. Defend outside the checkpointed part, or run the forward and the backward pass inside "
+    "`with defence.frozen(seed):`."
+)
+FORWARD = (
+    "{} has no forward-mode derivative inside tf.function, where TensorFlow takes that of a custom gradient "
+    "for zero. Use tf.GradientTape, or leave the defence out of the compiled function."
+)
+RECORDED = (
+    "{} runs in NumPy, which {} does not record: its result would be a constant of the program. Record the "
+    "model alone, and defend its input."
+)
 
 
 def framework(x: Any) -> str:
@@ -40,7 +62,7 @@ def to_numpy(x: Any) -> Array:
     """An eager tensor, or anything array-like, as a NumPy array; `bfloat16` becomes `float32`."""
     kind = framework(x)
     if kind == "torch":
-        x = x.detach()
+        x = x.detach().resolve_conj().resolve_neg()
         x = x.float() if "bfloat16" in str(x.dtype) else x
         return np.asarray(x.cpu().numpy())
     array = as_array(x)
@@ -55,9 +77,11 @@ def call(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
             return x, call(defence, y, y)[1]
         kind, x = framework(y), as_array(x)
     if kind == "numpy" or (defence.domains == ("labels",) and not _traced(kind, x, y)):
-        x = defence._checked(x, writable=defence.in_place)
-        draw = defence._begin(x, defence._next_seed())
-        return defence._run(x, draw), _labels(defence, y, x, draw)
+        return _numpy(defence, x, y)
+    if _is_waveform(defence, x):
+        out, y = call(defence, x[None], y)
+        return out[0], y
+    _require_labels(defence, y)
     if "bfloat16" in str(x.dtype):
         out, y = call(defence, _cast(kind, x, "float32"), y)
         kept = defence._output_dtype(np.dtype(np.float16)) == np.float16
@@ -67,10 +91,58 @@ def call(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
 
 def pull_back(defence: "Preprocessor", x: Any, grad: Any) -> Any:
     """Vector-Jacobian product at an eager batch of any framework."""
-    batch = defence._checked(to_numpy(x))
+    batch, given = to_numpy(x), to_numpy(grad)
+    if _is_waveform(defence, batch):
+        return pull_back(defence, x[None] if framework(x) != "numpy" else batch[None], grad[None])[0]
+    batch = defence._checked(batch)
+    pulled = defence._pull_back(batch, given, defence._begin(batch, defence._next_seed()))
+    if pulled.dtype == object:
+        pulled = object_array([_own(*pair) for pair in zip(pulled, given, strict=True)])
+    else:
+        pulled = _own(pulled, given)
+        pulled = pulled.astype(object) if given.dtype == object else pulled
+    out = like(x if framework(grad) == "numpy" else grad, pulled)
+    return _cast(framework(grad), out, "bfloat16") if "bfloat16" in str(getattr(grad, "dtype", "")) else out
+
+
+def _own(pulled: Array, grad: Array) -> Array:
+    """A gradient in memory that is not the caller's."""
+    shared = not pulled.flags.writeable or np.may_share_memory(pulled, grad)
+    return pulled.copy() if shared else pulled
+
+
+def _numpy(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+    given = x if defence.domains == ("labels",) else as_array(x)
+    if _is_waveform(defence, given):
+        out, y = _numpy(defence, given[None], y)
+        return out[0], y
+    batch = defence._checked(given, writable=defence.in_place)
+    _require_labels(defence, y)
     draw = defence._begin(batch, defence._next_seed())
-    pulled = defence._pull_back(batch, to_numpy(grad), draw)
-    return like(x if framework(grad) == "numpy" else grad, pulled)
+    out = defence._run(batch, draw)
+    of_python = isinstance(given, np.ndarray) and given.dtype == object and batch.dtype != object
+    if defence.ragged and of_python:
+        out = out.astype(object)  # samples of one length, which may differ in the next batch
+    return out, _labels(defence, y, x, draw)
+
+
+def _is_waveform(defence: "Preprocessor", x: Any) -> bool:
+    """Whether `x` is one waveform `(length,)`, as ART's speech recognisers pass it; no batch of audio is."""
+    if defence.domains != ("audio",):
+        return False
+    shape = getattr(x, "shape", ())
+    rank = shape.rank if hasattr(shape, "rank") else len(shape)  # TensorFlow's may be unknown
+    return rank == 1 and not _is_ragged(x)
+
+
+def _is_ragged(x: Any) -> bool:
+    """Whether `x`, which has one axis, is a batch of samples that may differ in length."""
+    return isinstance(x, np.ndarray) and x.dtype == object and not (len(x) and np.ndim(x[0]) == 0)
+
+
+def _require_labels(defence: "Preprocessor", y: Any) -> None:
+    if defence.mixes_samples:
+        check_given_labels(y, type(defence).__name__)
 
 
 def _labels(defence: "Preprocessor", y: Any, x: Any, draw: Any) -> Any:
@@ -80,6 +152,7 @@ def _labels(defence: "Preprocessor", y: Any, x: Any, draw: Any) -> Any:
     labels = None if y is None else to_numpy(y)
     if labels is not None:
         check_labels(labels, x)
+        labels = as_numbers(labels)
     out = defence._transform_labels(labels, draw)
     return None if out is None else like(y, out)
 
@@ -134,12 +207,41 @@ def _label_example(defence: "Preprocessor", y: Shape, y_dtype: Any, x: Shape, x_
     return _relabel(defence, np.zeros(y, y_dtype), np.broadcast_to(np.zeros((), x_dtype), x), seed)
 
 
+def _is_unchanged(pulled: Array, grad: Array) -> bool:
+    """Whether a gradient was passed on, not computed: the same values in the same place."""
+
+    def place(a: Array) -> Any:
+        return a.ctypes.data, a.shape, a.strides, a.dtype
+
+    return bool(place(pulled) == place(grad))
+
+
+def _passed_on(defence: "Preprocessor", x: Array, seed: Seed, grad: Array, back: Array) -> Array:
+    """The second backward pass: `back`, if the first one passed its gradient on."""
+    x = defence._checked(x)
+    if not _is_unchanged(defence._pull_back(x, grad, defence._begin(x, seed)), grad):
+        raise RuntimeError(TWICE.format(defence))
+    return back
+
+
 # torch: eager only; torch.compile breaks its graph here
 
 
 @cache
 def _torch_function() -> Any:
     torch = sys.modules["torch"]
+
+    class Once(torch.autograd.Function):  # type: ignore[misc, name-defined, unused-ignore]
+        """A gradient that is not to be differentiated again, whichever way it is reached."""
+
+        @staticmethod
+        def forward(ctx: Any, pulled: Any, defence: "Preprocessor", grad: Any, x: Any) -> Any:
+            ctx.defence = defence
+            return pulled.view_as(pulled)
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            raise RuntimeError(TWICE.format(ctx.defence))
 
     class Defend(torch.autograd.Function):  # type: ignore[misc, name-defined, unused-ignore]
         @staticmethod
@@ -152,11 +254,16 @@ def _torch_function() -> Any:
             return like(x, defence._run(batch, ctx.draw))
 
         @staticmethod
-        @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
         def backward(ctx: Any, grad: Any) -> tuple[Any, None, None]:
             (x,) = ctx.saved_tensors
-            pulled = ctx.defence._pull_back(to_numpy(x), to_numpy(grad), ctx.draw)
-            return like(grad, pulled).to(x.dtype), None, None
+            given = to_numpy(grad)
+            pulled = ctx.defence._pull_back(to_numpy(x), given, ctx.draw)
+            if _is_unchanged(pulled, given):
+                return grad.to(x.dtype), None, None
+            back = like(grad, pulled).to(x.dtype)
+            if torch.is_grad_enabled():  # somebody may want to differentiate it
+                back = Once.apply(back, ctx.defence, grad, x)
+            return back, None, None
 
     return Defend
 
@@ -169,9 +276,32 @@ def _torch(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def _torch_eager(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+    torch = sys.modules["torch"]
+    if recorder := _recorder(torch, x):
+        raise RuntimeError(RECORDED.format(defence, recorder))
+    if torch._C._current_graph_task_id() == -1:
+        return _torch_pass(defence, x, y)
+    with FROZEN.borrowed():  # a backward pass calls, on a thread of torch's for each GPU
+        if defence._draws_afresh:
+            raise RuntimeError(RECOMPUTED.format(defence))
+        return _torch_pass(defence, x, y)
+
+
+def _torch_pass(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     passed: list[Any] = []
     out = _torch_function().apply(x, defence, passed)
     return out, _labels(defence, y, x, passed[0])
+
+
+def _recorder(torch: Any, x: Any) -> str:
+    """What records the operations on `x` as a program, if anything does."""
+    if torch.jit.is_tracing():
+        return "torch.jit.trace"
+    proxies = sys.modules.get("torch.fx.experimental.proxy_tensor")
+    if proxies is not None and proxies.get_proxy_mode() is not None:
+        return "make_fx or torch.export"
+    fakes = sys.modules.get("torch._subclasses.fake_tensor")
+    return "torch.export" if fakes is not None and isinstance(x, fakes.FakeTensor) else ""
 
 
 # TensorFlow: eager, and traced by tf.function
@@ -180,6 +310,8 @@ def _torch_eager(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
 def _tensorflow(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     tf = sys.modules["tensorflow"]
     x = tf.convert_to_tensor(x)
+    if defence._draws_afresh and _is_recomputed():
+        raise RuntimeError(RECOMPUTED.format(defence))
     if _traced("tensorflow", x, y):
         return _tensorflow_traced(defence, x, y)
     batch = defence._checked(x.numpy())
@@ -187,22 +319,57 @@ def _tensorflow(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     # Not in the function below, which may not use the variables of models that the defence runs.
     out = tf.convert_to_tensor(defence._run(batch, draw))
 
+    def pull(grad: Array) -> Array:
+        return defence._pull_back(batch, grad, draw).astype(batch.dtype, copy=False)
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def once(grad: Any, x: Any) -> Any:
+        def again(_: Any) -> Any:
+            raise RuntimeError(TWICE.format(defence))
+
+        if tf.is_symbolic_tensor(grad):  # a Jacobian, whose rows are computed in a graph
+            pulled = tf.numpy_function(pull, [grad], x.dtype)
+            pulled.set_shape(x.shape)
+            return pulled, again
+        return tf.convert_to_tensor(pull(grad.numpy())), again
+
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def defend(x: Any) -> Any:
         def backward(grad: Any) -> Any:
-            return tf.cast(tf.convert_to_tensor(defence._pull_back(batch, grad.numpy(), draw)), x.dtype)
+            if not tf.is_symbolic_tensor(grad):
+                given = grad.numpy()
+                if _is_unchanged(defence._pull_back(batch, given, draw), given):
+                    return tf.cast(grad, x.dtype)
+            return once(grad, x)
 
         return tf.identity(out), backward
 
     return defend(x), _labels(defence, y, x, draw)
 
 
+def _has_tangent(x: Any) -> bool:
+    """Whether a forward accumulator follows a tensor of TensorFlow's."""
+    from tensorflow.python.eager.forwardprop_util import pack_tangents
+
+    return bool(pack_tangents([x]).tangents)
+
+
+def _is_recomputed() -> bool:
+    """Whether the backward pass of `tf.recompute_grad` is what calls."""
+    frame = sys._getframe().f_back
+    while frame is not None and frame.f_code.co_name != "inner_recompute_grad":
+        frame = frame.f_back
+    return frame is not None
+
+
 def _tensorflow_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     tf = sys.modules["tensorflow"]
+    if _has_tangent(x):
+        raise RuntimeError(FORWARD.format(defence))
     dtype = tf.as_dtype(defence._output_dtype(np.dtype(x.dtype.as_numpy_dtype)))
     seed = tf.constant(np.zeros(0, dtype=np.uint32))
     if defence._seed_words:
-        seed = tf.numpy_function(defence._next_seed, [], tf.uint32)
+        seed = tf.numpy_function(defence._seed_of_callback, [], tf.uint32)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def defend(x: Any, seed: Any) -> Any:
@@ -210,16 +377,26 @@ def _tensorflow_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, An
         if x.shape.rank is not None:
             out.set_shape(_static_shape(defence, x.shape))
 
-        def backward(grad: Any) -> Any:
-            pulled = tf.numpy_function(lambda x, s, g: _backward(defence, x, s, g), [x, seed, grad], x.dtype)
-            pulled.set_shape(x.shape)
-            return pulled, None
+        return out, lambda grad: (pull(x, seed, grad), None)
 
-        return out, backward
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def pull(x: Any, seed: Any, grad: Any) -> Any:
+        pulled = tf.numpy_function(lambda x, s, g: _backward(defence, x, s, g), [x, seed, grad], x.dtype)
+        pulled.set_shape(x.shape)
+
+        def again(back: Any) -> Any:
+            passed = tf.numpy_function(
+                lambda *arrays: _passed_on(defence, *arrays), [x, seed, grad, back], back.dtype
+            )
+            passed.set_shape(grad.shape)
+            return tf.zeros_like(x), None, tf.cast(passed, grad.dtype)
+
+        return pulled, again
 
     out = x if defence.domains == ("labels",) else defend(x, seed)
     if y is None or not defence._changes_labels:
         return out, y
+    check_array_labels(y, "tf.function")
     y = tf.convert_to_tensor(y)
     dtype, shape = _label_spec(defence, y, x)
     labels = tf.numpy_function(lambda y, x, s: _relabel(defence, y, x, s), [y, x, seed], tf.as_dtype(dtype))
@@ -295,11 +472,14 @@ def _jax_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     seed = np.zeros(0, dtype=np.uint32)
     if defence._seed_words:
         seed = io_callback(
-            defence._next_seed, jax.ShapeDtypeStruct((defence._seed_words,), np.uint32), ordered=False
+            defence._seed_of_callback,
+            jax.ShapeDtypeStruct((defence._seed_words,), np.uint32),
+            ordered=False,
         )
     out = x if defence.domains == ("labels",) else defend(x, seed)
     if y is None or not defence._changes_labels:
         return out, y
+    check_array_labels(y, "jax.jit")
     x, y = jax.lax.stop_gradient((x, jax.numpy.asarray(y)))  # labels have no gradient
     example = _label_example(defence, y.shape, y.dtype, x.shape, x.dtype)
     return out, call_back(_relabel, example.shape, example.dtype, y, x, seed)

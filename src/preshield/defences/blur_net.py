@@ -3,7 +3,7 @@
 from typing import Any
 
 from .._core.blurring import blur, check_kernel, check_kernel_size, filter_taps
-from .._core.checks import check_bool
+from .._core.checks import check_bool, check_layout
 from .._core.typing import Array
 from ..neural.feature_blur import insert_blur, penalty
 from ..preprocessor import Preprocessor
@@ -27,6 +27,8 @@ class BlurNet(Preprocessor):
         Whether a classifier applies it when it is trained.
     apply_predict : bool, default True
         Whether a classifier applies it when it predicts.
+    layout : {"NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
 
     Raises
     ------
@@ -73,15 +75,19 @@ class BlurNet(Preprocessor):
         channels_first: bool = False,
         apply_fit: bool = False,
         apply_predict: bool = True,
+        *,
+        layout: str | None = None,
     ) -> None:
         check_kernel_size(kernel_size)
         check_kernel(kernel)
         check_bool(channels_first=channels_first, apply_fit=apply_fit, apply_predict=apply_predict)
+        check_layout(layout, channels_first, self.domains)
         self.kernel_size = kernel_size
         self.kernel = kernel
         self.channels_first = channels_first
         self.apply_fit = apply_fit
         self.apply_predict = apply_predict
+        self.layout = layout
 
     @staticmethod
     def insert(
@@ -155,10 +161,10 @@ class BlurNet(Preprocessor):
     penalty = staticmethod(penalty)
 
     def _transform(self, x: Array, draw: None) -> Array:
-        return blur(x, self._taps(), self.channels_first)
+        return blur(x, self._taps(), axis=self._channel_axis(x.ndim))
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
-        return blur(grad, self._taps(), self.channels_first, transpose=True)
+        return blur(grad, self._taps(), axis=self._channel_axis(x.ndim), transpose=True)
 
     def _taps(self) -> Array:
         return filter_taps(self.kernel, int(self.kernel_size))

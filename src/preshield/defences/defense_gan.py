@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from .._core.checks import check_bool, check_clip_values, check_integer, check_option, check_rng, check_values
+from .._core.checks import (
+    check_bool,
+    check_clip_values,
+    check_integer,
+    check_layout,
+    check_option,
+    check_rng,
+    check_values,
+)
 from .._core.errors import ArgumentError
 from .._core.random import block_generator, draw_seed
 from .._core.tensors import like, to_numpy
@@ -52,6 +60,7 @@ class _Projection(Preprocessor):
         verbose: bool,
         clip_values: ClipValues | None,
         channels_first: bool,
+        layout: str | None,
     ) -> None:
         if gan is not None and not isinstance(gan, LatentModel):
             Generator(gan)
@@ -63,6 +72,7 @@ class _Projection(Preprocessor):
         check_clip_values(clip_values, optional=True)
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict, verbose=verbose)
         check_bool(channels_first=channels_first)
+        check_layout(layout, channels_first, self.domains)
         if sess is not None:
             warnings.warn("`sess` is ignored: TensorFlow 2 has no sessions; pass None.", stacklevel=3)
         self.sess = sess
@@ -77,6 +87,7 @@ class _Projection(Preprocessor):
         self.verbose = verbose
         self.clip_values = clip_values
         self.channels_first = channels_first
+        self.layout = layout
 
     def loss(self, z_encoding: Any, image_adv: Any) -> float:
         """Sum over the samples of the mean squared error between the images of latents and given ones.
@@ -164,7 +175,7 @@ class _Projection(Preprocessor):
                     f"{x.max()}; pass their range as `clip_values`."
                 )
             model = _default_model() if model is None else copy.deepcopy(model)
-            images = to_unit_range(x, self._limits, self.channels_first)
+            images = to_unit_range(x, self._limits, axis=self._channel_axis(x.ndim))
             model.fit(images, **{"verbose": self.verbose, **options})
         elif options:
             raise ArgumentError(
@@ -197,7 +208,7 @@ class _Projection(Preprocessor):
         generator = Generator(model.generator if isinstance(model, LatentModel) else model)
         if generator.latent_shape is None and (encoder := self._encoder()) is not None:
             for images in self._layouts(np.zeros((1, *x.shape[1:]))):
-                with suppress(ValueError):
+                with suppress(Exception):  # of which kind, is up to the model
                     generator.latent_shape = encoder.latents(np.ascontiguousarray(images)).shape[1:]
                     break
         return generator
@@ -214,13 +225,14 @@ class _Projection(Preprocessor):
 
     def _layouts(self, x: Array) -> tuple[Array, ...]:
         """`x` as it is, and in the other layout: the model makes images in one of them."""
-        return x, np.moveaxis(x, 1, -1) if self.channels_first else np.moveaxis(x, -1, 1)
+        axis = self._channel_axis(x.ndim)
+        return x, np.moveaxis(x, axis, 3 if axis == 1 else 1)
 
     def _as_made(self, x: Array, generator: Generator) -> Array:
         """`x` in the range and the layout in which the model makes images."""
         shape = generator.image_shape()
         if isinstance(self._model(), LatentModel):
-            layouts: tuple[Array, ...] = (to_unit_range(x, self._limits, self.channels_first),)
+            layouts: tuple[Array, ...] = (to_unit_range(x, self._limits, axis=self._channel_axis(x.ndim)),)
         else:
             layouts = self._layouts(x)
         for images in layouts:
@@ -228,18 +240,19 @@ class _Projection(Preprocessor):
                 return np.ascontiguousarray(images, np.float32)
         raise ArgumentError(
             f"`gan` makes images of shape {shape}, which are not those of `x`, of shape {x.shape[1:]} with "
-            f"channels_first={self.channels_first}."
+            f"the channels {'first' if self._channel_axis(x.ndim) == 1 else 'last'}."
         )
 
     def _as_given(self, images: Array, x: Array) -> Array:
         """Images that the model made, in the range and the layout of `x`."""
         if isinstance(self._model(), LatentModel):
-            return from_unit_range(images, x, self._limits, self.channels_first)
+            return from_unit_range(images, x, self._limits, axis=self._channel_axis(x.ndim))
+        axis = self._channel_axis(x.ndim)
         if images.shape != x.shape:
-            images = np.moveaxis(images, -1, 1) if self.channels_first else np.moveaxis(images, 1, -1)
+            images = np.moveaxis(images, 3 if axis == 1 else 1, axis)
         if self.clip_values is None:
             return images
-        low, span = range_of(x, self.clip_values, self.channels_first)
+        low, span = range_of(x, self.clip_values, axis=axis)
         return np.clip(images, low, low + span)
 
     @property
@@ -295,6 +308,8 @@ class InverseGAN(_Projection):
         a model of preshield's.
     channels_first : bool, default False
         Whether images are `(N, C, H, W)`.
+    layout : {"NHWC", "NCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
 
     Raises
     ------
@@ -351,6 +366,7 @@ class InverseGAN(_Projection):
         verbose: bool = False,
         clip_values: ClipValues | None = None,
         channels_first: bool = False,
+        layout: str | None = None,
     ) -> None:
         known = inverse_gan is None or isinstance(inverse_gan, LatentModel)
         maps = callable(inverse_gan) or hasattr(inverse_gan, "predict")
@@ -372,6 +388,7 @@ class InverseGAN(_Projection):
             verbose,
             clip_values,
             channels_first,
+            layout,
         )
         self.inverse_gan = inverse_gan
 
@@ -437,6 +454,8 @@ class DefenseGAN(_Projection):
         a model of preshield's.
     channels_first : bool, default False
         Whether images are `(N, C, H, W)`.
+    layout : {"NHWC", "NCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
 
     Raises
     ------
@@ -482,6 +501,7 @@ class DefenseGAN(_Projection):
         verbose: bool = False,
         clip_values: ClipValues | None = None,
         channels_first: bool = False,
+        layout: str | None = None,
     ) -> None:
         super().__init__(
             sess,
@@ -496,6 +516,7 @@ class DefenseGAN(_Projection):
             verbose,
             clip_values,
             channels_first,
+            layout,
         )
 
     def _encoder(self) -> None:

@@ -90,19 +90,22 @@ class FeatureSqueezing(Preprocessor):
         levels = float(2.0 ** int(self.bit_depth) - 1)
         low, span = self._range(x, dtype)
         out = np.empty(x.shape, working_dtype(x.dtype))
-        if span.ndim == 0 and x.flags.c_contiguous:  # the shape does not matter: blocks of any length
-            flat, flat_out = x.reshape(-1), out.reshape(-1)
+        if span.ndim == 0:
+            # Where the order of memory is that of the axes, the shape does not matter: blocks of any length.
+            rows_in, rows_out = (a.reshape(-1) if x.flags.c_contiguous else a for a in (x, out))
 
             def work(rows: slice) -> None:
-                block = flat[rows].astype(dtype, copy=False)
-                squeeze(flat_out[rows], block, dtype.type(low), dtype.type(span), levels)
+                block = np.ascontiguousarray(rows_in[rows], dtype=dtype)
+                flat_out = rows_out[rows].reshape(-1)
+                squeeze(flat_out, block.reshape(-1), dtype.type(low), dtype.type(span), levels)
 
-            map_blocks(work, flat.size, block_length(flat))
+            map_blocks(work, len(rows_in), block_length(rows_in))
         else:
+            step, origin = span.astype(np.float64) / levels, low.astype(np.float64)
 
             def work(rows: slice) -> None:
                 position = ((x[rows].astype(dtype, copy=False) - low) / span).astype(np.float64)
-                out[rows] = np.rint(position * levels) / levels * span + low
+                out[rows] = np.rint(position * levels) * step + origin
 
             map_blocks(work, len(x), block_length(x))
         return out

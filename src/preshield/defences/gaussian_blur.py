@@ -1,7 +1,7 @@
 """Gaussian blur."""
 
 from .._core.blurring import blur, check_kernel_size, filter_taps
-from .._core.checks import check_bool, check_number
+from .._core.checks import check_bool, check_layout, check_number
 from .._core.errors import ArgumentError
 from .._core.typing import Array
 from ..preprocessor import Preprocessor
@@ -24,6 +24,8 @@ class GaussianBlur(Preprocessor):
         Whether a classifier applies it when it is trained.
     apply_predict : bool, default True
         Whether a classifier applies it when it predicts.
+    layout : {"NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
 
     Raises
     ------
@@ -71,23 +73,27 @@ class GaussianBlur(Preprocessor):
         channels_first: bool = False,
         apply_fit: bool = False,
         apply_predict: bool = True,
+        *,
+        layout: str | None = None,
     ) -> None:
         check_kernel_size(kernel_size)
         check_number("sigma", sigma)
         if not sigma > 0:
             raise ArgumentError(f"`sigma` must be positive, in pixels, got {sigma!r}.")
         check_bool(channels_first=channels_first, apply_fit=apply_fit, apply_predict=apply_predict)
+        check_layout(layout, channels_first, self.domains)
         self.kernel_size = kernel_size
         self.sigma = sigma
         self.channels_first = channels_first
         self.apply_fit = apply_fit
         self.apply_predict = apply_predict
+        self.layout = layout
 
     def _transform(self, x: Array, draw: None) -> Array:
-        return blur(x, self._taps(), self.channels_first)
+        return blur(x, self._taps(), axis=self._channel_axis(x.ndim))
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
-        return blur(grad, self._taps(), self.channels_first, transpose=True)
+        return blur(grad, self._taps(), axis=self._channel_axis(x.ndim), transpose=True)
 
     def _taps(self) -> Array:
         return filter_taps("gaussian", int(self.kernel_size), float(self.sigma))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .._core.checks import check_bool, check_clip_values, check_integer, resolve_channels_first
+from .._core.checks import check_bool, check_clip_values, check_integer, check_layout, resolve_channels_first
 from .._core.errors import ArgumentError
 from .._core.layout import from_frames, to_frames, working_dtype
 from .._core.threads import block_length, map_blocks
@@ -33,6 +33,8 @@ class JpegCompression(Preprocessor):
         Whether a classifier applies it when it predicts.
     verbose : bool, default False
         Show a progress bar.
+    layout : {"NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
     channel_index : int, optional
         Older name: 1 sets `channels_first`.
 
@@ -81,6 +83,7 @@ class JpegCompression(Preprocessor):
         apply_predict: bool = True,
         verbose: bool = False,
         *,
+        layout: str | None = None,
         channel_index: int | None = None,
     ) -> None:
         check_clip_values(clip_values)
@@ -92,6 +95,8 @@ class JpegCompression(Preprocessor):
         self.clip_values = clip_values
         self.quality = quality
         self.channels_first = resolve_channels_first(channels_first, channel_index)
+        check_layout(layout, self.channels_first, self.domains)
+        self.layout = layout
         self.apply_fit = apply_fit
         self.apply_predict = apply_predict
         self.verbose = verbose
@@ -99,7 +104,8 @@ class JpegCompression(Preprocessor):
     def _transform(self, x: Array, draw: None) -> Array:
         from .._core.kernels.levels import to_bytes
 
-        frames = to_frames(x, self.channels_first)
+        axis = self._channel_axis(x.ndim)
+        frames = to_frames(x, axis=axis)
         self._check_frames(frames)
         scale = 255 / float(np.max(self.clip_values[1]))
         out = np.empty(frames.shape, np.float32)
@@ -120,7 +126,7 @@ class JpegCompression(Preprocessor):
         progress = "JPEG compression" if self.verbose else None
         threads = 1 if flat.shape[1] * flat.shape[2] <= SMALL_FRAME else None
         map_blocks(work, len(flat), block_length(flat), threads=threads, progress=progress)
-        return from_frames(out, x.ndim, self.channels_first)
+        return from_frames(out, x.ndim, axis=axis)
 
     def _compress(self, pixels: Array) -> Array:
         """One frame `(H, W, C)` there and back."""

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from .._core.checks import check_bool, check_integer, check_number, check_values
+from .._core.checks import check_bool, check_integer, check_number
 from .._core.errors import ArgumentError
+from .._core.labels import class_rows
 from .._core.layout import kept_dtype, working_dtype
 from .._core.threads import block_length, map_blocks
 from .._core.typing import Array
@@ -89,13 +90,7 @@ class LabelSmoothing(Preprocessor):
 
         if y is None:
             raise ArgumentError("`y` must be given: LabelSmoothing changes labels.")
-        check_values("y", y)
-        classes = None if self.num_classes is None else int(self.num_classes)
-        if y.ndim == 1 and classes is not None:
-            y = _one_hot(y, classes)
-        if y.ndim != 2 or y.shape[1] != (classes or y.shape[1]):
-            hint = "" if classes else "; class indices (N,) need `num_classes`"
-            raise ArgumentError(f"`y` must have shape (N, {classes or 'classes'}), got {y.shape}{hint}.")
+        y = class_rows(y, self.num_classes)
         if y.shape[1] < 2:
             raise ArgumentError(f"`y` must have at least two classes, got shape {y.shape}.")
         rest = (1 - self.max_value) / (y.shape[1] - 1)
@@ -113,13 +108,3 @@ class LabelSmoothing(Preprocessor):
 
         map_blocks(work, len(y), block_length(out))
         return out.astype(kept_dtype(y.dtype), copy=False)
-
-
-def _one_hot(y: Array, classes: int) -> Array:
-    """Class indices `(N,)` as `(N, classes)`."""
-    indices = y.astype(np.int64)
-    if (indices != y).any() or (indices < 0).any() or (indices >= classes).any():
-        raise ArgumentError(
-            f"`y` must hold class indices from 0 to {classes - 1}, got values from {y.min()} to {y.max()}."
-        )
-    return np.equal(indices[:, None], np.arange(classes)).astype(kept_dtype(y.dtype))

@@ -7,6 +7,7 @@ from .._core.checks import (
     check_integer,
     check_number,
     check_option,
+    ignore_device_type,
     resolve_channels_first,
 )
 from .._core.errors import ArgumentError
@@ -52,6 +53,8 @@ class Mp3Compression(Preprocessor):
         needs the extra "ffmpeg". With the same version of LAME they agree to the bit.
     channel_index : int, optional
         Older name: 1 sets `channels_first`.
+    device_type : str, optional
+        Ignored, with a warning: results lie on the device of the tensors.
 
     Raises
     ------
@@ -109,8 +112,10 @@ class Mp3Compression(Preprocessor):
         full_scale: float | None = None,
         engine: str = "pyav",
         channel_index: int | None = None,
+        device_type: str | None = None,
     ) -> None:
         _check_rates(sample_rate, bit_rate)
+        ignore_device_type(device_type)
         if full_scale is not None:
             check_number("full_scale", full_scale)
             if full_scale <= 0:

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from .._core.checks import check_bool, check_clip_values, check_integer, check_option
+from .._core.checks import check_bool, check_clip_values, check_integer, check_layout, check_option
 from .._core.errors import ArgumentError
+from .._core.remedies import Taken, how_to_add_axes
 from .._core.tensors import to_numpy
 from .._core.typing import Array, ClipValues
 from .._core.unit_range import from_unit_range, to_unit_range
@@ -46,6 +47,8 @@ class PixelDefend(Preprocessor):
         in the paper, or all at once on those of the input, as in ART.
     channels_first : bool, default False
         Whether images are `(N, C, H, W)`.
+    layout : {"NHWC", "NCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
 
     Raises
     ------
@@ -103,6 +106,7 @@ class PixelDefend(Preprocessor):
         *,
         decoding: str = "sequential",
         channels_first: bool = False,
+        layout: str | None = None,
     ) -> None:
         check_clip_values(clip_values)
         check_integer("eps", eps, 0, 255)
@@ -116,6 +120,7 @@ class PixelDefend(Preprocessor):
         check_option("decoding", decoding, ("sequential", "one-pass"))
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict, verbose=verbose)
         check_bool(channels_first=channels_first)
+        check_layout(layout, channels_first, self.domains)
         self.clip_values = clip_values
         self.eps = eps
         self.pixel_cnn = pixel_cnn
@@ -125,6 +130,7 @@ class PixelDefend(Preprocessor):
         self.verbose = verbose
         self.decoding = decoding
         self.channels_first = channels_first
+        self.layout = layout
 
     def log_likelihood(self, x: Any) -> Array:
         """Binary logarithm of the probability of each image under the model, per dimension.
@@ -179,7 +185,7 @@ class PixelDefend(Preprocessor):
         images = model.decode(
             self._in_unit_range(x), self.eps, sequential=self.decoding == "sequential", progress=progress
         )
-        return from_unit_range(images, x, self.clip_values, self.channels_first)
+        return from_unit_range(images, x, self.clip_values, axis=self._channel_axis(x.ndim))
 
     def _fit(self, x: Array, y: Array | None, **options: Any) -> None:
         if not x.size:
@@ -215,19 +221,16 @@ class PixelDefend(Preprocessor):
     def _scorer(self, model: Any) -> PixelCNN | PixelScores:
         if isinstance(model, PixelCNN):
             return model
-        return PixelScores(model, channels_first=self.channels_first, batch_size=self.batch_size)
+        first = self._channel_axis(4) == 1
+        return PixelScores(model, channels_first=first, batch_size=self.batch_size)
 
     def _in_unit_range(self, x: Array) -> Array:
         """Images `(N, H, W, C)`, or feature vectors, in [0, 1]."""
         if x.ndim not in (2, 4):
-            images = "(N, C, H, W)" if self.channels_first else "(N, H, W, C)"
-            hint = ""
-            if x.ndim == 3 and x.shape[0 if self.channels_first else -1] not in (1, 3, 4):
-                hint = f"; add the axis of channels with x[{':' if self.channels_first else '...'}, None]"
-            elif x.ndim in (1, 3):
-                hint = "; add the batch axis with x[None]"
+            taken = Taken(("image",), self.channels_first, self.layout, self.params)
+            one = "; pass x[None] for one vector" if x.ndim == 1 else how_to_add_axes(x.shape, taken)
             raise ArgumentError(
-                f"`x` must be a batch of images {images} or of feature vectors (N, D), got shape "
-                f"{x.shape}{hint}."
+                f"`x` must be a batch of images ({taken.layouts[0]}) or of feature vectors (N, D), got shape "
+                f"{x.shape}{one}."
             )
-        return to_unit_range(x, self.clip_values, self.channels_first)
+        return to_unit_range(x, self.clip_values, axis=self._channel_axis(x.ndim))

@@ -8,6 +8,7 @@ from .._core.checks import (
     check_bool,
     check_clip_values,
     check_integer,
+    check_layout,
     check_limits,
     check_number,
     check_option,
@@ -70,6 +71,8 @@ class PixelDeflection(Preprocessor):
         Source of the draws. None takes them from NumPy's global state.
     verbose : bool, default False
         Show a progress bar.
+    layout : {"NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
 
     Raises
     ------
@@ -124,6 +127,7 @@ class PixelDeflection(Preprocessor):
         gradient: str = "identity",
         rng: Rng = None,
         verbose: bool = False,
+        layout: str | None = None,
     ) -> None:
         check_clip_values(clip_values)
         _check_deflections(deflections)
@@ -137,6 +141,7 @@ class PixelDeflection(Preprocessor):
         check_option("gradient", gradient, self.gradients)
         check_rng(rng)
         check_bool(verbose=verbose)
+        check_layout(layout, channels_first, self.domains)
         self.clip_values = clip_values
         self.deflections = deflections
         self.window = window
@@ -149,6 +154,7 @@ class PixelDeflection(Preprocessor):
         self.gradient = gradient
         self.rng = rng
         self.verbose = verbose
+        self.layout = layout
 
     def _draw(self, x: Array, rng: np.random.Generator) -> Seed:
         return draw_seed(rng)
@@ -181,7 +187,7 @@ class PixelDeflection(Preprocessor):
         out = x.astype(dtype, copy=not x.flags.writeable)
         if not x.size:
             return out
-        planes = np.moveaxis(to_frames(out, self.channels_first), -1, 2)
+        planes = np.moveaxis(to_frames(out, axis=self._channel_axis(x.ndim)), -1, 2)
         height, width = planes.shape[3:]
         count, window = self._count(height * width), min(int(self.window), max(height, width))
         of_sample = planes.shape[1] * planes.shape[2]
@@ -201,13 +207,13 @@ class PixelDeflection(Preprocessor):
 
     def _denoise(self, out: Array, denoiser: str, sigma: float) -> None:
         """Denoise each frame of a batch, in units of the range."""
-        one = (1, *out.shape[1:])
+        one, axis = (1, *out.shape[1:]), self._channel_axis(out.ndim)
         low, high = (
-            to_frames(np.broadcast_to(np.asarray(bound, out.dtype), one), self.channels_first)[0]
+            to_frames(np.broadcast_to(np.asarray(bound, out.dtype), one), axis=axis)[0]
             for bound in self.clip_values
         )
         span = high - low
-        frames = to_frames(out, self.channels_first)
+        frames = to_frames(out, axis=axis)
 
         def work(rows: slice) -> None:
             for row in range(rows.start, rows.stop):
@@ -232,7 +238,7 @@ class PixelDeflection(Preprocessor):
         if callable(given):  # with a batch of its own, as any framework takes it
             given = given(np.array(x, x.dtype.newbyteorder("="), order="C"))
         maps = _checked_map(given)
-        grid = to_frames(x, self.channels_first).shape[:4]
+        grid = to_frames(x, axis=self._channel_axis(x.ndim)).shape[:4]
         batch = grid if x.ndim == 5 else (grid[0], *grid[2:])
         if maps.shape not in (batch, grid[2:]):
             raise ArgumentError(

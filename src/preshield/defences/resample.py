@@ -192,10 +192,15 @@ class Resample(Preprocessor):
         axis = self._time_axis(shape)
         if not self._new_length(shape[axis]):
             least = -(-int(self.sr_original) // int(self.sr_new))
+            remedy = "pad it"
+            if len(shape) == 3 and shape[3 - axis] >= least:
+                remedy = f"pass channels_first={not self.channels_first}"
+            elif len(shape) == 2 and 1 < shape[1] < least <= shape[0]:
+                one = "x.T[None]" if self.channels_first else "x[None]"
+                remedy = f"pad it, or pass {one} for one recording with {shape[1]} channels"
             raise ArgumentError(
                 f"`{name}` must have at least {least} along time, axis {axis} of {shape}, to be resampled "
-                f"from {self.sr_original} to {self.sr_new} Hz, got {shape[axis]}; pad it, or pass the "
-                "`channels_first` that fits."
+                f"from {self.sr_original} to {self.sr_new} Hz, got {shape[axis]}; {remedy}."
             )
 
     def _signals(self, x: Array) -> Array:

@@ -10,8 +10,10 @@ from .._core.checks import (
     check_bool,
     check_clip_values,
     check_integer,
+    check_layout,
     check_limits,
     check_option,
+    ignore_device_type,
     resolve_channels_first,
 )
 from .._core.layout import planes, working_dtype
@@ -44,8 +46,12 @@ class SpatialSmoothing(Preprocessor):
         pixels, to the first in reading order).
     verbose : bool, default False
         Show a progress bar.
+    layout : {"NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
     channel_index : int, optional
         Older name: 1 sets `channels_first`.
+    device_type : str, optional
+        Ignored, with a warning: results lie on the device of the tensors.
 
     Raises
     ------
@@ -93,14 +99,19 @@ class SpatialSmoothing(Preprocessor):
         *,
         gradient: str = "identity",
         verbose: bool = False,
+        layout: str | None = None,
         channel_index: int | None = None,
+        device_type: str | None = None,
     ) -> None:
         check_integer("window_size", window_size, 1)
         check_clip_values(clip_values, optional=True)
         check_option("gradient", gradient, self.gradients)
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict, verbose=verbose)
+        ignore_device_type(device_type)
         self.window_size = window_size
         self.channels_first = resolve_channels_first(channels_first, channel_index)
+        check_layout(layout, self.channels_first, self.domains)
+        self.layout = layout
         self.clip_values = clip_values
         self.apply_fit = apply_fit
         self.apply_predict = apply_predict
@@ -128,7 +139,7 @@ class SpatialSmoothing(Preprocessor):
         from .._core.kernels.median import median_network, median_planes
 
         network = median_network(int(self.window_size))
-        shape, step = planes(x.shape, self.channels_first)
+        shape, step = planes(x.shape, axis=self._channel_axis(x.ndim))
         out = np.empty(x.shape, self._output_dtype(x.dtype))
         source, target = x.reshape(shape), out.reshape(shape)
         dtype = _exact_dtype(x.dtype)
@@ -155,7 +166,7 @@ class SpatialSmoothing(Preprocessor):
         if limits is not None:
             low, high = limits
             grad = np.where((median >= low) & (median <= high), grad, 0)
-        shape, step = planes(x.shape, self.channels_first)
+        shape, step = planes(x.shape, axis=self._channel_axis(x.ndim))
         out = np.empty(x.shape, working_dtype(grad.dtype))
         source, target = x.reshape(shape), out.reshape(shape)
         medians, grads = median.reshape(shape), grad.reshape(shape)

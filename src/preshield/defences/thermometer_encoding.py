@@ -7,11 +7,12 @@ from .._core.checks import (
     check_channels,
     check_clip_values,
     check_integer,
+    check_layout,
     check_option,
     resolve_channels_first,
 )
 from .._core.errors import ArgumentError
-from .._core.layout import channel_axis, per_channel, range_dtype
+from .._core.layout import per_channel, range_dtype
 from .._core.threads import block_length, map_blocks
 from .._core.typing import Array, ClipValues, Dtype, Shape
 from ..preprocessor import Preprocessor
@@ -40,6 +41,8 @@ class ThermometerEncoding(Preprocessor):
     gradient : {"surrogate", "identity"}, default "surrogate"
         What stands in for the derivative of the steps: that of
         ``min(max(x - k / num_space, 0), 1)`` for level k, as in [2]_, or 1 for every level.
+    layout : {"NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
     channel_index : int, optional
         Older name: 1 sets `channels_first`.
 
@@ -91,6 +94,7 @@ class ThermometerEncoding(Preprocessor):
         apply_predict: bool = True,
         *,
         gradient: str = "surrogate",
+        layout: str | None = None,
         channel_index: int | None = None,
     ) -> None:
         check_clip_values(clip_values)
@@ -100,6 +104,8 @@ class ThermometerEncoding(Preprocessor):
         self.clip_values = clip_values
         self.num_space = num_space
         self.channels_first = resolve_channels_first(channels_first, channel_index)
+        check_layout(layout, self.channels_first, self.domains)
+        self.layout = layout
         self.apply_fit = apply_fit
         self.apply_predict = apply_predict
         self.gradient = gradient
@@ -107,7 +113,7 @@ class ThermometerEncoding(Preprocessor):
     def _transform(self, x: Array, draw: None) -> Array:
         from .._core.kernels.thermometer import thermometer
 
-        axis = channel_axis(x.ndim, self.channels_first)
+        axis = self._channel_axis(x.ndim)
         dtype = range_dtype(x.dtype, self.clip_values)
         low, span = self._range(x, dtype)
         thresholds = self._thresholds(dtype)
@@ -124,10 +130,10 @@ class ThermometerEncoding(Preprocessor):
         return out
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
-        axis = channel_axis(x.ndim, self.channels_first)
+        axis = self._channel_axis(x.ndim)
         dtype = range_dtype(x.dtype, self.clip_values)
         low, span = self._range(x, dtype)
-        low, span = (per_channel(value, x.ndim, self.channels_first) for value in (low, span))
+        low, span = (per_channel(value, x.ndim, axis=axis) for value in (low, span))
         split = (*x.shape[: axis + 1], int(self.num_space), *x.shape[axis + 1 :])
         levels = grad.reshape(split)
         if self.gradient == "surrogate":
@@ -139,9 +145,10 @@ class ThermometerEncoding(Preprocessor):
     def _output_shape(self, shape: Shape) -> Shape:
         if len(shape) < 2:
             raise ArgumentError(
-                f"`x` must have an axis of channels, got shape {shape}; add one with x[..., None]."
+                f"`x` must have an axis of channels, got shape {shape}; pass x[:, None] for samples of one "
+                "value each, or x[None] for one sample."
             )
-        axis = channel_axis(len(shape), self.channels_first)
+        axis = self._channel_axis(len(shape))
         return (*shape[:axis], shape[axis] * int(self.num_space), *shape[axis + 1 :])
 
     def _thresholds(self, dtype: Dtype) -> Array:
@@ -150,7 +157,7 @@ class ThermometerEncoding(Preprocessor):
 
     def _range(self, x: Array, dtype: Dtype) -> tuple[Array, Array]:
         """Minimum and range for each channel."""
-        axis = channel_axis(x.ndim, self.channels_first)
+        axis = self._channel_axis(x.ndim)
         low, high = (np.asarray(value, dtype=dtype) for value in self.clip_values)
         span = np.asarray(high - low)
         check_channels("clip_values", span, x.shape, axis)

@@ -6,6 +6,7 @@ from .._core.checks import (
     check_bool,
     check_clip_values,
     check_integer,
+    check_layout,
     check_limits,
     check_number,
     check_option,
@@ -55,6 +56,8 @@ class TotalVarMin(Preprocessor):
         Whether images are `(N, C, H, W)` and videos `(N, C, F, H, W)`.
     rng : None, int or numpy.random.Generator, optional
         Source of the choice of pixels. None takes it from NumPy's global state.
+    layout : {"NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
 
     Raises
     ------
@@ -108,6 +111,7 @@ class TotalVarMin(Preprocessor):
         *,
         channels_first: bool = False,
         rng: Rng = None,
+        layout: str | None = None,
     ) -> None:
         check_number("prob", prob, 0, 1)
         check_integer("norm", norm, 1)
@@ -118,6 +122,7 @@ class TotalVarMin(Preprocessor):
         check_rng(rng)
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict, verbose=verbose)
         check_bool(channels_first=channels_first)
+        check_layout(layout, channels_first, self.domains)
         self.prob = prob
         self.norm = norm
         self.lamb = lamb
@@ -129,6 +134,7 @@ class TotalVarMin(Preprocessor):
         self.verbose = verbose
         self.channels_first = channels_first
         self.rng = rng
+        self.layout = layout
 
     def _draw(self, x: Array, rng: np.random.Generator) -> Seed:
         return draw_seed(rng)
@@ -137,12 +143,13 @@ class TotalVarMin(Preprocessor):
         if self.clip_values is not None:
             check_limits(self.clip_values, x.shape)
         out = np.empty(x.shape, np.float32)
-        source, target = (np.moveaxis(to_frames(a, self.channels_first), -1, 2) for a in (x, out))
+        axis = self._channel_axis(x.ndim)
+        source, target = (np.moveaxis(to_frames(a, axis=axis), -1, 2) for a in (x, out))
         grid = source.shape[:3]  # samples, frames, channels: one plane for each
 
         def work(rows: slice) -> None:
             where = np.unravel_index(np.arange(rows.start, rows.stop), grid)
-            planes = source[where].astype(np.float64)
+            planes = np.ascontiguousarray(source[where], np.float64)
             target[where] = self._smooth(planes, self._masks(planes.shape, rows.start, draw))
 
         if x.size:

@@ -2,10 +2,18 @@
 
 import numpy as np
 
-from .._core.checks import check_bool, check_clip_values, check_integer, check_option
+from .._core.checks import (
+    check_bool,
+    check_clip_values,
+    check_integer,
+    check_layout,
+    check_option,
+    ignore_device_type,
+)
 from .._core.errors import ArgumentError
-from .._core.layout import working_dtype
+from .._core.layout import LAYOUTS, working_dtype
 from .._core.ranges import MARGIN, in_unit_range, largest, misfit
+from .._core.remedies import Taken, how_to_change_layout
 from .._core.threads import map_blocks
 from .._core.typing import Array, ClipValues, Dtype
 from ..codecs import h264, h264_ffmpeg
@@ -43,6 +51,10 @@ class VideoCompression(Preprocessor):
     engine : str, default "pyav"
         "pyav" works in memory; "imageio-ffmpeg" goes through files and the program of that package, in the
         extra `ffmpeg`, and gives the same where both have the same release of x264.
+    device_type : str, optional
+        Ignored, with a warning: results lie on the device of the tensors.
+    layout : {"NFHWC", "NCFHW", "NFCHW"}, optional
+        Layout of the batch, in place of `channels_first`, and taken at its word.
 
     Raises
     ------
@@ -101,6 +113,8 @@ class VideoCompression(Preprocessor):
         clip_values: ClipValues | None = None,
         preset: str = "medium",
         engine: str = "pyav",
+        device_type: str | None = None,
+        layout: str | None = None,
     ) -> None:
         check_option("video_format", video_format, tuple(h264.CONTAINERS))
         check_integer("constant_rate_factor", constant_rate_factor, 0, 51)
@@ -109,6 +123,8 @@ class VideoCompression(Preprocessor):
         _check_range(clip_values)
         check_option("preset", preset, h264.PRESETS)
         check_option("engine", engine, tuple(ENGINES))
+        ignore_device_type(device_type)
+        check_layout(layout, channels_first, self.domains)
         self.video_format = video_format
         self.constant_rate_factor = constant_rate_factor
         self.channels_first = channels_first
@@ -118,6 +134,7 @@ class VideoCompression(Preprocessor):
         self.clip_values = clip_values
         self.preset = preset
         self.engine = engine
+        self.layout = layout
 
     def _transform(self, x: Array, draw: None) -> Array:
         ragged = x.dtype == object
@@ -138,13 +155,14 @@ class VideoCompression(Preprocessor):
     def _compress(self, video: Array, scale: int) -> Array:
         """One video there and back."""
         codec, crf = ENGINES[self.engine], int(self.constant_rate_factor)
-        pixels = _to_pixels(np.moveaxis(video, 0, -1) if self.channels_first else video, scale)
+        axis = self._channel_axis(5) - 1
+        pixels = _to_pixels(np.moveaxis(video, axis, -1), scale)
         frames, height, width, _ = pixels.shape
         decoded = codec.decode(codec.encode(pixels, self.video_format, crf, self.preset))
         if len(decoded) != frames:
             raise RuntimeError(f"{self.engine} made {len(decoded)} frames of {frames}.")
         values = _levels(video.dtype, scale)[decoded[:, :height, :width]]
-        return np.moveaxis(values, -1, 0) if self.channels_first else values
+        return np.moveaxis(values, -1, axis)
 
     def _scale(self, video: Array) -> int:
         """Levels of 8 bits in a unit, alike whatever else is in the batch."""
@@ -164,18 +182,22 @@ class VideoCompression(Preprocessor):
 
     def _check_videos(self, name: str, x: Array) -> None:
         """`x` is a video, or several of one shape."""
-        channels, elsewhere = x.shape[-1], x.shape[-4]
-        if self.channels_first:
-            channels, elsewhere = elsewhere, channels
+        layout = self.layout or LAYOUTS["video"][bool(self.channels_first)]
+        axes = layout if x.ndim == 5 else layout[1:]
+        sizes = dict(zip(axes, x.shape, strict=True))
+        channels, frames, height, width = (sizes[axis] for axis in "CFHW")
         if channels != 3:
-            remedy = "stack copies of a single channel, and take no more than three of several"
-            if channels > 1 and elsewhere == 3:
-                remedy = f"pass channels_first={not self.channels_first}"
+            others = [other for other in LAYOUTS["video"] if x.shape[other.index("C") - 5] == 3]
+            remedy = "keep three of them"
+            if channels == 1:
+                remedy = f"pass np.repeat({name}, 3, axis={axes.index('C')})"
+            elif others:
+                taken, sample = Taken(self.domains, *self._axes, self.params), None if x.ndim == 5 else name
+                remedy = f"pass {how_to_change_layout(taken, layout, others, sample)}"
             raise ArgumentError(
-                f"`{name}` must have 3 channels, RGB, got {channels} in shape {x.shape} with "
-                f"channels_first={self.channels_first}; {remedy}."
+                f"`{name}` must have 3 channels, RGB, got {channels} in shape {x.shape} of layout {axes}; "
+                f"{remedy}."
             )
-        frames, height, width = x.shape[-3:] if self.channels_first else x.shape[-4:-1]
         if frames < 1:
             raise ArgumentError(f"`{name}` must have one frame or more in each video, got shape {x.shape}.")
         if not (1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE):

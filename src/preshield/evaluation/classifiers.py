@@ -1,6 +1,5 @@
 """Classifiers of every kind as ART's, which is what attacks and defended classifiers ask for."""
 
-import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,11 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from .._core.errors import ArgumentError
+from .._core.errors import ArgumentError, noted
 from .._core.optional import require
 from .._core.typing import Array, Shape
+from ..neural.outputs import numbers_of
+from ..neural.torch_module import TorchModule, own_type
+from .metrics import REJECTED
 
-__all__ = ["PredictOnly", "are_probabilities", "as_classifier", "has_gradients", "predictor", "unchanged"]
+__all__ = [
+    "PredictOnly",
+    "are_probabilities",
+    "as_classifier",
+    "check_outputs",
+    "distributions",
+    "fits",
+    "has_gradients",
+    "predictor",
+    "unchanged",
+]
 
 BATCH = 128  # samples that a network predicts at once, as in ART
 TINY = 1e-30  # in place of a probability of 0
@@ -30,24 +42,35 @@ class PredictOnly:
         Shape of one sample.
     views : sequence of Preprocessor or None
         Defences that `predict` applies.
+    name : str
+        What messages call the classifier.
     """
 
     clip_values = None
     channels_first = False
 
     def __init__(
-        self, predict: Callable[[Array], Any], input_shape: Shape, views: Sequence[Any] = ()
+        self,
+        predict: Callable[[Array], Any],
+        input_shape: Shape,
+        views: Sequence[Any] = (),
+        name: str = "classifier",
     ) -> None:
         self._predict = predict
         self.input_shape = input_shape
         self.views = views
+        self._name = name
 
     def predict(self, x: Array, batch_size: int = 128) -> Array:
         """Return scores or labels, in batches."""
-        return _in_batches(self._predict, x, batch_size)
+
+        def checked(batch: Array) -> Array:
+            return check_outputs(np.asarray(self._predict(batch)), len(batch), self._name)
+
+        return _in_batches(checked, x, batch_size)
 
 
-def as_classifier(model: Any, x: Array, clip_values: tuple[float, float]) -> Any:
+def as_classifier(model: Any, x: Array, clip_values: tuple[float, float], name: str = "classifier") -> Any:
     """Return `model` as a classifier with the methods of ART's.
 
     Parameters
@@ -55,10 +78,13 @@ def as_classifier(model: Any, x: Array, clip_values: tuple[float, float]) -> Any
     model : object
         An ART classifier, which is returned as it is; a Keras model; a torch module; a `MajorityVote`;
         anything else with `predict_proba` or `predict`, or a callable, of which predictions alone are used.
+        Models may return their scores in an object, as `scores_of` has it.
     x : ndarray of float32, shape (N, ...)
-        A few samples, as the model receives them.
+        A few samples, as the model receives them. A torch module gets them in its own floating type.
     clip_values : tuple of float
         Smallest and largest value of a sample.
+    name : str
+        What messages call the model.
 
     Returns
     -------
@@ -66,32 +92,34 @@ def as_classifier(model: Any, x: Array, clip_values: tuple[float, float]) -> Any
 
     Raises
     ------
-    TypeError
-        If it is no classifier.
-    ValueError
-        If it has one output, or the samples do not fit it.
+    ArgumentError
+        If it is no classifier, has one output, or does not take samples of this shape. Errors of the model
+        itself pass as they are, with a note.
     """
     if _is_a(model, "art.estimators.estimator", "BaseEstimator"):
+        _check_precision_of_art(model, x, name)
         return model
     if _is_a(model, "keras", "Model") and sys.modules["keras"].config.backend() != "torch":
-        return _from_keras(model, x, clip_values)
+        return _from_keras(model, x, clip_values, name)
     if _is_a(model, "torch.nn", "Module"):
-        return _from_torch(model, x, clip_values)
+        return _from_torch(model, x, clip_values, name)
     if hasattr(model, "for_attacks"):  # a vote, which knows better than its predictions tell
-        _outputs(lambda: model.predict(x), x, None, labels=True)
+        _tried(model.predict, x, name, labels=True)
         return model.for_attacks(x, clip_values)
-    classifier = PredictOnly(predictor(model), x.shape[1:])
-    _outputs(lambda: classifier.predict(x), x, None, labels=True)
+    classifier = PredictOnly(predictor(model, name), x.shape[1:], name=name)
+    _tried(classifier.predict, x, name, labels=True)
     return classifier
 
 
-def predictor(model: Any) -> Callable[[Array], Array]:
+def predictor(model: Any, name: str = "classifier") -> Callable[[Array], Array]:
     """Return the predictions of a classifier of any kind as a function of arrays; ART is not needed for it.
 
     Parameters
     ----------
     model : object
         As `as_classifier` takes it. A network predicts in batches.
+    name : str
+        What messages call the model.
 
     Returns
     -------
@@ -100,22 +128,73 @@ def predictor(model: Any) -> Callable[[Array], Array]:
 
     Raises
     ------
-    TypeError
-        If it is no classifier.
+    ArgumentError
+        If it is no classifier, or an estimator of scikit-learn whose classes are not 0, ..., K - 1.
     """
     if _is_a(model, "art.estimators.estimator", "BaseEstimator"):
-        return lambda x: np.asarray(model.predict(x))
+        return lambda x: np.asarray(model.predict(_as_art_takes(model, x)))
     if _is_a(model, "keras", "Model"):
-        return lambda x: _in_batches(lambda batch: np.asarray(model.predict_on_batch(batch)), x)
+        return lambda x: _in_batches(lambda batch: numbers_of(model.predict_on_batch(batch), name), x)
     if _is_a(model, "torch.nn", "Module"):
-        return lambda x: _in_batches(lambda batch: _torch_outputs(model, batch), x)
+        network = TorchModule(model)
+        return lambda x: _in_batches(lambda batch: numbers_of(network.returned(batch), name), x)
     predict = next((getattr(model, n) for n in ("predict_proba", "predict") if hasattr(model, n)), model)
     if not callable(predict):
         raise ArgumentError(
-            "`classifier` must be an ART classifier, a Keras model, a torch module, or something with "
+            f"`{name}` must be an ART classifier, a Keras model, a torch module, or something with "
             f"`predict`, got {type(model).__module__}.{type(model).__name__}."
         )
-    return lambda x: np.asarray(predict(x))
+    _check_classes(model, name)
+    return lambda x: numbers_of(predict(x), name)
+
+
+def check_outputs(outputs: Array, count: int, name: str, *, labels: bool = True) -> Array:
+    """Return predictions of a classifier, if they are what one returns.
+
+    Parameters
+    ----------
+    outputs : ndarray
+        What it returned.
+    count : int
+        Number of samples.
+    name : str
+        What messages call the classifier.
+    labels : bool, default True
+        Whether it may return labels instead of scores.
+
+    Returns
+    -------
+    ndarray
+        `outputs`: scores `(count, K)` with at least two columns, or labels `(count,)`.
+
+    Raises
+    ------
+    ArgumentError
+        If they have another shape or hold no numbers, or labels are neither class indices nor -1.
+    """
+    shape = outputs.shape
+    if labels and shape == (count,):
+        numeric = outputs.dtype.kind in "biuf" and bool(np.isfinite(outputs).all())
+        if not numeric or (outputs != np.floor(outputs)).any() or (outputs < REJECTED).any():
+            raise ArgumentError(
+                f"`{name}` must return class indices from 0 on, or {REJECTED} to reject, got {outputs!r}; "
+                "scores need one column for each class."
+            )
+        return outputs
+    if len(shape) != 2 or len(outputs) != count or shape[1] < 2:
+        label = f"one label for each of the {count} samples, shape ({count},), or " if labels else ""
+        remedy = ""
+        if shape in ((count,), (count, 1)):
+            remedy = "; give a binary model two columns, such as 0 and its logit"
+        elif len(shape) > 2 and shape[:1] == (count,) and int(np.prod(shape[2:])) == 1:
+            remedy = f"; reshape the scores to ({count}, {shape[1]})"
+        raise ArgumentError(
+            f"`{name}` must return {label}one row of scores for each sample, shape ({count}, K) with K >= 2, "
+            f"got shape {shape}{remedy}."
+        )
+    if outputs.dtype.kind not in "biuf":
+        raise ArgumentError(f"`{name}` must return scores that are real numbers, got dtype {outputs.dtype}.")
+    return outputs
 
 
 def has_gradients(classifier: Any) -> bool:
@@ -125,9 +204,17 @@ def has_gradients(classifier: Any) -> bool:
 
 def are_probabilities(outputs: Array) -> bool:
     """Whether each row is a distribution: what a softmax leaves."""
-    if outputs.ndim != 2:
-        return False
-    return bool(outputs.min() >= 0 and np.allclose(outputs.sum(axis=1), 1, atol=1e-4))
+    return outputs.ndim == 2 and bool(distributions(outputs).all())
+
+
+def distributions(rows: Array) -> Array:
+    """Which rows `(N, K)` are distributions, shape (N,)."""
+    rows = rows.astype(np.float64)
+    # Half precision rounds each entry by up to 2**-9 of itself, and so the sum of all.
+    mantissas = np.frexp(rows)[0] * 2**11
+    rounding = np.where((mantissas == np.rint(mantissas)).all(axis=1), 2**-8, 1e-4)
+    found: Array = (rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1) <= rounding)
+    return found
 
 
 @contextmanager
@@ -136,12 +223,13 @@ def unchanged(*models: Any) -> Iterator[None]:
     inner = [getattr(model, "model", None) for model in models]  # of a classifier of ART
     torch_modules = [model for model in (*models, *inner) if _is_a(model, "torch.nn", "Module")]
     modules = [module for model in torch_modules for module in model.modules()]
-    flags = [module.training for module in modules]
+    flags = [getattr(module, "training", None) for module in modules]  # a frozen ScriptModule has none
     try:
         yield
     finally:
         for module, flag in zip(modules, flags, strict=True):
-            module.training = flag
+            if flag is not None:
+                module.training = flag
 
 
 def _is_a(value: Any, module: str, name: str) -> bool:
@@ -150,82 +238,118 @@ def _is_a(value: Any, module: str, name: str) -> bool:
     return cls is not None and isinstance(value, cls)
 
 
-def _from_keras(model: Any, x: Array, clip_values: tuple[float, float]) -> Any:
+def _from_keras(model: Any, x: Array, clip_values: tuple[float, float], name: str) -> Any:
     backend = sys.modules["keras"].config.backend()
     if backend != "tensorflow":
         raise ArgumentError(
-            f"`classifier` is a Keras model on the {backend!r} backend; attacks need TensorFlow or torch: "
+            f"`{name}` is a Keras model on the {backend!r} backend; attacks need TensorFlow or torch: "
             "set the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
         )
     require("art", extra="art")
     from .keras_classifier import CrossEntropy, KerasClassifier
 
-    outputs = _outputs(lambda: np.asarray(model(x, training=False)), x, getattr(model, "input_shape", None))
+    takes = getattr(model, "input_shape", None)  # None, too, where layers are not connected yet
+    returned: list[Any] = []
+
+    def predict(x: Array) -> Array:
+        returned.append(model(x, training=False))
+        return numbers_of(returned[0], name)
+
+    outputs = _tried(predict, x, name, takes=takes if isinstance(takes, tuple) else None)
     return KerasClassifier(
         model=model,
         nb_classes=outputs.shape[1],
         input_shape=x.shape[1:],
         loss_object=CrossEntropy(of_probabilities=are_probabilities(outputs)),
         clip_values=clip_values,
+        plain=getattr(returned[0], "dtype", None) == "float32",
     )
 
 
-def _from_torch(model: Any, x: Array, clip_values: tuple[float, float]) -> Any:
-    art = require("art.estimators.classification", extra="art")
-    torch = require("torch", extra="torch")
-    device = _device(model)
+def _from_torch(model: Any, x: Array, clip_values: tuple[float, float], name: str) -> Any:
+    require("art", extra="art")
+    from .torch_classifier import CrossEntropy, TorchClassifier
 
-    outputs = _outputs(lambda: _torch_outputs(model, x), x, None)
-    of_probabilities = are_probabilities(outputs)
-
-    def cross_entropy(outputs: Any, labels: Any) -> Any:  # as `CrossEntropy` for Keras; labels are one-hot
-        logits = outputs.clamp_min(TINY).log() if of_probabilities else outputs
-        others = logits.masked_fill(labels > 0, -math.inf).logsumexp(dim=1)
-        odds = others - (labels * logits).sum(dim=1)
-        return (torch.nn.functional.softplus(odds) + SLOPE * odds).mean()
-
-    return art.PyTorchClassifier(
+    network = TorchModule(model)
+    given = f"a tensor of shape {x.shape}, {network.dtype}, on {network.device}"
+    outputs = _tried(lambda x: numbers_of(network.returned(x), name), x, name, given=given)
+    return TorchClassifier(
         model=model,
-        loss=cross_entropy,
-        input_shape=x.shape[1:],
         nb_classes=outputs.shape[1],
+        input_shape=x.shape[1:],
+        loss=CrossEntropy(of_probabilities=are_probabilities(outputs)),
         clip_values=clip_values,
-        device_type="cpu" if device.type == "cpu" else "gpu",
     )
 
 
-def _torch_outputs(model: Any, x: Array) -> Array:
-    torch = sys.modules["torch"]
-    with torch.no_grad(), unchanged(model):
-        tensor = torch.from_numpy(np.array(x, dtype=np.float32)).to(_device(model))
-        outputs: Array = model.eval()(tensor).cpu().numpy()
-    return outputs
+def _as_art_takes(classifier: Any, x: Array) -> Array:
+    """Samples in the floating type of the torch module of a classifier of ART, which passes them on."""
+    module = getattr(classifier, "model", None)
+    if x.dtype == object or not _is_a(module, "torch.nn", "Module"):
+        return x
+    kind = str(own_type(module)[0]).removeprefix("torch.")
+    return x.astype("float32" if kind == "bfloat16" else kind, copy=False)  # which NumPy lacks
 
 
-def _device(model: Any) -> Any:
-    return next((p.device for p in model.parameters()), sys.modules["torch"].device("cpu"))
+def _check_precision_of_art(classifier: Any, x: Array, name: str) -> None:
+    """Refuse a classifier of ART whose torch module takes another floating type than ART gives it."""
+    module = getattr(classifier, "model", None)
+    if not _is_a(module, "torch.nn", "Module"):
+        return
+    dtype, _ = own_type(module)
+    if dtype == sys.modules["torch"].float32:
+        return
+    try:
+        with unchanged(module):
+            classifier.predict(x)
+    except Exception as error:
+        raise ArgumentError(
+            f"`{name}` is a {type(classifier).__name__} of ART around a model in {dtype}, and got float32: "
+            f"{error}; pass the torch module itself, or module.float() to ART."
+        ) from error
+
+
+def _check_classes(model: Any, name: str) -> None:
+    """Refuse an estimator of scikit-learn whose columns of probabilities are not its labels."""
+    classes = getattr(model, "classes_", None)
+    if classes is None or not hasattr(model, "predict_proba"):
+        return
+    if not np.array_equal(classes, np.arange(len(classes))):
+        raise ArgumentError(
+            f"`{name}` must have the classes 0, ..., K - 1, the columns of its `predict_proba`, got "
+            f"`classes_` {classes!r}; train it on such labels, for example with scikit-learn's LabelEncoder."
+        )
 
 
 def _in_batches(predict: Callable[[Array], Any], x: Array, size: int = BATCH) -> Array:
     return np.concatenate([np.asarray(predict(x[i : i + size])) for i in range(0, max(len(x), 1), size)])
 
 
-def _outputs(
-    predict: Callable[[], Array], x: Array, expected: Shape | None, *, labels: bool = False
+def _tried(
+    predict: Callable[[Array], Array],
+    x: Array,
+    name: str,
+    *,
+    labels: bool = False,
+    given: str = "",
+    takes: Shape | None = None,
 ) -> Array:
-    """Outputs of a model for `x`; what it says if it cannot take them is passed on with the shapes."""
+    """Predictions for `x`, checked; what else the model raises passes as it is."""
+    given = given or f"a NumPy array of shape {x.shape} and dtype {x.dtype}"
     try:
-        outputs = predict()
+        with noted(f"Raised by `{name}` when it was called with {given}."):
+            outputs = predict(x)
     except Exception as error:
-        wanted = "" if expected is None else f", which expects {tuple(expected)},"
+        if takes is None or fits(x.shape[1:], takes[1:]):
+            raise
         raise ArgumentError(
-            f"`classifier`{wanted} cannot take samples of shape {x.shape[1:]}: {error}"
+            f"`{name}` takes samples of shape {takes[1:]}, got {x.shape[1:]}: {error}"
         ) from error
-    if labels and outputs.shape == x.shape[:1]:
-        return outputs
-    if outputs.ndim != 2 or outputs.shape[1] < 2:
-        raise ArgumentError(
-            f"`classifier` must return one score per class, shape (N, K) with K >= 2, got {outputs.shape}; "
-            "give a binary model two logits."
-        )
-    return outputs
+    return check_outputs(outputs, len(x), name, labels=labels)
+
+
+def fits(shape: Shape, takes: tuple[int | None, ...]) -> bool:
+    """Whether a sample has a shape; None and -1 stand for any length."""
+    return len(shape) == len(takes) and all(
+        want in (None, -1, got) for got, want in zip(shape, takes, strict=True)
+    )

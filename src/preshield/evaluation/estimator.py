@@ -8,6 +8,7 @@ import numpy as np
 from art.estimators.classification.classifier import ClassifierNeuralNetwork
 
 from .._core.errors import ArgumentError
+from .._core.layout import channel_axis
 from .._core.random import SeedStream, expand_seed
 from .._core.typing import Array
 from ..preprocessor import Preprocessor
@@ -62,7 +63,9 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         nb_classes: int,
         input_shape: tuple[int, ...],
     ) -> None:
-        channels_first = getattr(defence, "channels_first", getattr(classifier, "channels_first", False))
+        channels_first = getattr(classifier, "channels_first", False)
+        if defence is not None and defence._axes != (None, None):
+            channels_first = channel_axis(len(input_shape) + 1, *defence._axes) < len(input_shape)
         super().__init__(model=None, clip_values=clip_values, channels_first=bool(channels_first))
         self.classifier = classifier
         self.defence = defence
@@ -190,10 +193,12 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         """Scores `(N, K)` or labels `(N,)` of the classifier itself: what it decides by."""
         decides = hasattr(self.classifier, "decide")
         outputs: Array = self._ask("decide", seen) if decides else self._predicted(seen)
-        spoilt = np.isnan(outputs).reshape(len(outputs), -1).any(axis=1)
+        rows = outputs.reshape(len(outputs), -1)
+        spoilt = np.isnan(rows).any(axis=1) | (np.isposinf(rows).sum(axis=1) > 1)
         if spoilt.any():  # whatever the label, the largest would be the first class
+            kind = "NaN" if np.isnan(rows).any() else "several infinite scores"
             raise ArgumentError(
-                f"`classifier` must return numbers, got NaN for {spoilt.sum()} of {len(outputs)} samples; "
+                f"`classifier` must return numbers, got {kind} for {spoilt.sum()} of {len(outputs)} samples; "
                 "look for an overflow in the model."
             )
         return outputs

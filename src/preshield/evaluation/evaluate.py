@@ -54,11 +54,13 @@ def evaluate(
     classifier : object
         An ART classifier, a Keras model, a torch module; or anything with `predict_proba` or `predict`, or a
         callable, which gives scores `(N, K)` or labels `(N,)`, -1 for a rejected sample. Without gradients
-        the black-box attack stands in for the adaptive one, and the report says so.
+        the black-box attack stands in for the adaptive one, and the report says so. A torch module gets
+        samples in its own floating type. Scores may be an entry or attribute `logits`, `scores` or `out` of
+        what a model returns, its only entry, or the first element of a tuple.
     x : array_like, shape (N, ...)
         Samples: images, clips, waveforms or features; a memory-mapped array is read one batch at a time.
     y : array_like, shape (N,) or (N, K)
-        Labels: indices, one-hot rows or probabilities.
+        Labels: indices, one-hot rows, or probabilities with one largest entry in each row.
     defences : Preprocessor, or list or dict of them
         What to evaluate; `Chain` and `MajorityVote` too. In a dict, names of the rows; a value may be
         `(defence, classifier)` where a defence needs a classifier of its own. The undefended classifier is
@@ -102,7 +104,7 @@ def evaluate(
     ------
     TypeError, ValueError
         If an argument breaks its rule, or a defence hands the classifier a shape that it cannot take; before
-        any attack runs.
+        any attack runs. What a model or a defence raises itself comes through as it is, with a note.
     ImportError
         If ART is missing.
 

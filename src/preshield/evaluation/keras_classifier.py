@@ -8,6 +8,7 @@ import tensorflow as tf
 from art.estimators.classification import TensorFlowV2Classifier
 
 from .._core.typing import Array, Shape
+from ..neural.outputs import scores_of
 from .classifiers import SLOPE, TINY
 
 __all__ = ["CrossEntropy", "KerasClassifier"]
@@ -49,7 +50,7 @@ class KerasClassifier(TensorFlowV2Classifier):  # type: ignore[misc]
     Parameters
     ----------
     model : keras.Model
-        Maps samples (N, ...) to scores (N, K).
+        Maps samples (N, ...) to scores (N, K), as `scores_of` finds them, of any floating type.
     nb_classes : int
         Number of scores, K.
     input_shape : tuple of int
@@ -58,6 +59,8 @@ class KerasClassifier(TensorFlowV2Classifier):  # type: ignore[misc]
         Takes one-hot labels and scores.
     clip_values : tuple of float
         Smallest and largest value of a sample.
+    plain : bool, default True
+        Whether the model returns one tensor of `float32`, so that ART can call the model itself.
     """
 
     def __init__(
@@ -68,16 +71,30 @@ class KerasClassifier(TensorFlowV2Classifier):  # type: ignore[misc]
         input_shape: Shape,
         loss_object: Any,
         clip_values: tuple[float, float],
+        plain: bool = True,
     ) -> None:
-        super().__init__(model, nb_classes, input_shape, loss_object=loss_object, clip_values=clip_values)
+        network = model if plain else _Network(model)
+        super().__init__(network, nb_classes, input_shape, loss_object=loss_object, clip_values=clip_values)
         samples = tf.TensorSpec((None, *input_shape), tf.float32)  # one graph for batches of every size
 
         @tf.function(input_signature=[samples, tf.TensorSpec((None, nb_classes), tf.float32)])  # type: ignore[untyped-decorator]
         def gradient(x: Any, y: Any) -> Any:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(x)
-                loss = loss_object(y, model(x, training=False))
-            return tape.gradient(loss, x)
+                scores = scores_of(model(x, training=False), "classifier")
+            exact = tf.cast(scores, tf.float32)
+            with tf.GradientTape(watch_accessed_variables=False) as outer:
+                outer.watch(exact)
+                loss = loss_object(y, exact)
+            upstream = outer.gradient(loss, exact)
+            if scores.dtype.size > 2:
+                return tape.gradient(scores, x, tf.cast(upstream, scores.dtype))
+            # In half precision the gradient of a sure model would be 0. That of each sample is divided by a
+            # power of two, and multiplied by it afterwards: the backward pass is linear.
+            largest = tf.reduce_max(tf.abs(upstream), axis=1)
+            scale = tf.where(largest > 0, 2 ** tf.math.ceil(tf.math.log(largest) / np.log(2)), 1.0)
+            found = tape.gradient(scores, x, tf.cast(upstream / scale[:, None], scores.dtype))
+            return found * tf.reshape(scale, (-1, *[1] * len(input_shape)))
 
         self._gradient = gradient
 
@@ -87,3 +104,19 @@ class KerasClassifier(TensorFlowV2Classifier):  # type: ignore[misc]
             return super().loss_gradient(x, y, training_mode=training_mode, **kwargs)
         gradient: Array = self._gradient(x, y).numpy()  # the signature casts
         return gradient
+
+
+class _Network:
+    """What ART calls in the place of a model that returns something else than one tensor of `float32`."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __call__(self, x: Any, training: bool = False) -> Any:
+        return tf.cast(scores_of(self._model(x, training=training), "classifier"), tf.float32)
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is that of the model, such as its layers."""
+        if name.startswith("__") or name == "_model":  # which a copy does not have yet
+            raise AttributeError(name)
+        return getattr(self._model, name)

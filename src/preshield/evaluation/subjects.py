@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from .._core.checks import check_clip_values, check_option, check_values
-from .._core.errors import ArgumentError
+from .._core.errors import ArgumentError, noted
+from .._core.layout import as_numbers
 from .._core.tensors import to_numpy
-from .._core.typing import Array, Shape
+from .._core.typing import Array
 from ..preprocessor import Preprocessor
-from .classifiers import PredictOnly, as_classifier
+from .classifiers import PredictOnly, as_classifier, distributions, fits
 from .report import COLUMNS
 
 __all__ = [
@@ -70,8 +71,10 @@ def as_samples(samples: Any) -> Array:
 def as_labels(labels: Any) -> Array:
     """Labels as class indices, shape (N,)."""
     y = _array(labels)
-    if y.ndim == 2:
-        y = np.asarray(y[:, 0] if y.shape[1] == 1 else y.argmax(axis=1) if y.size else y)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    elif y.ndim == 2 and y.size:
+        y = _likeliest(y)
     numeric = y.ndim == 1 and y.dtype.kind in "biuf" and bool(np.isfinite(y).all())
     if not numeric or (y != np.floor(y)).any() or (y < 0).any():
         raise ArgumentError(
@@ -81,9 +84,30 @@ def as_labels(labels: Any) -> Array:
     return y.astype(np.int64)
 
 
+def _likeliest(y: Array) -> Array:
+    """The class that each row (N, K) names: one-hot, or probabilities of which one is the largest."""
+    check_values("y", y)
+    ties = (y == y.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    bad = np.flatnonzero(ties | ~distributions(y))
+    if len(bad):
+        row = y[bad[0]].astype(np.float64)
+        what = "has no single largest entry" if ties[bad[0]] else f"sums to {row.sum():.4g}"
+        if not row.any():
+            what = "names no class"
+        elif set(np.unique(row)) <= {0, 1}:
+            what = f"names {int(row.sum())} classes"
+        raise ArgumentError(
+            "`y` of shape (N, K) must hold one-hot rows, or probabilities that sum to 1 with one largest, "
+            f"because each sample has one true class. {len(bad)} of {len(y)} rows do not fit; row {bad[0]}, "
+            f"{np.array2string(row, threshold=8)}, {what}. Pass the index of one class for each sample, "
+            "shape (N,)."
+        )
+    indices: Array = y.argmax(axis=1)
+    return indices
+
+
 def _array(values: Any) -> Array:
-    array: Array = values if isinstance(values, np.ndarray) else np.asarray(to_numpy(values))
-    return array
+    return as_numbers(values if isinstance(values, np.ndarray) else np.asarray(to_numpy(values)))
 
 
 def range_of(clip_values: Any, classifier: Any, x: Array) -> tuple[float, float]:
@@ -131,12 +155,9 @@ def head_of(x: Array) -> Array:
 
 def named_classifier(model: Any, x: Array, y: Array, clip_values: tuple[float, float], name: str) -> Any:
     """A classifier for attacks that takes `x` and knows the classes of `y`; messages call it `name`."""
-    try:
-        classifier = as_classifier(model, x, clip_values)
-    except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("`classifier`", f"`{name}`")) from error
+    classifier = as_classifier(model, x, clip_values, name)
     takes = _input_shape(classifier, x)
-    if not _fits(x.shape[1:], takes):
+    if not fits(x.shape[1:], takes):
         raise ArgumentError(f"`{name}` takes samples of shape {takes}, got {x.shape[1:]}.")
     classes = nb_classes(classifier, x)
     if classes is not None and y.max() >= classes:
@@ -146,12 +167,6 @@ def named_classifier(model: Any, x: Array, y: Array, clip_values: tuple[float, f
 
 def _input_shape(classifier: Any, x: Array) -> tuple[int | None, ...]:
     return tuple(getattr(classifier, "input_shape", None) or x.shape[1:])
-
-
-def _fits(shape: Shape, takes: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(takes) and all(
-        want in (None, -1, got) for got, want in zip(shape, takes, strict=True)
-    )
 
 
 def as_subjects(
@@ -185,13 +200,9 @@ def as_subjects(
             raise ArgumentError(
                 f"`defences[{name!r}]` is about labels, and changes nothing that can be attacked."
             )
-        try:
-            with defence.frozen(0):
-                seen = np.asarray(defence.transform(head), dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise ArgumentError(
-                f"`defences[{name!r}]` cannot take samples of shape {x.shape[1:]}: {error}"
-            ) from error
+        note = f"Raised by `defences[{name!r}]` for samples of shape {x.shape[1:]}."
+        with noted(note), defence.frozen(0):
+            seen = np.asarray(defence.transform(head), dtype=np.float32)
         count = defence._output_shape(x.shape)[0]
         if count != len(x):
             raise ArgumentError(
@@ -199,7 +210,7 @@ def as_subjects(
                 f"{len(x)} into {count}; pass augmentation=False to add noise to each sample."
             )
         takes = _input_shape(classifier, x)
-        if own is None and not _fits(seen.shape[1:], takes):
+        if own is None and not fits(seen.shape[1:], takes):
             raise ArgumentError(
                 f"`defences[{name!r}]` turns samples of shape {x.shape[1:]} into {seen.shape[1:]}, and the "
                 f"classifier takes {takes}; pass one of its own: {{{name!r}: (defence, classifier)}}."

@@ -1,15 +1,15 @@
-"""The Adversarial Robustness Toolbox: its classifiers take preshield's defences for their own."""
+"""The Adversarial Robustness Toolbox: its estimators take preshield's defences for their own."""
 
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-__all__ = ["register", "register_on_import"]
+__all__ = ["adopt", "register", "register_on_import"]
 
 BASES = "art.defences.preprocessor.preprocessor"
+ESTIMATORS = ("art.estimators.", "art.experimental.estimators.")
 
 
 def register(module: Any) -> None:
@@ -28,16 +28,30 @@ def register(module: Any) -> None:
         base.register(Preprocessor)
 
 
-def register_on_import() -> None:
-    """Call `register` now if ART is loaded, else as soon as it is."""
-    if BASES in sys.modules:
-        register(sys.modules[BASES])
+def adopt(module: ModuleType) -> None:
+    """Prepare a module of ART that has just been loaded: register, or correct its estimators."""
+    if module.__name__ == BASES:
+        register(module)
     else:
-        sys.meta_path.insert(0, _Finder())
+        from .art_estimators import correct
+
+        correct(module)
+
+
+def register_on_import() -> None:
+    """Adopt the modules of ART that are loaded, and each other one as soon as it is."""
+    loaded = filter(_concerns_us, tuple(sys.modules))
+    for name in sorted(loaded, key=lambda name: name.count(".")):  # the bases of estimators first
+        adopt(sys.modules[name])
+    sys.meta_path.insert(0, _Finder())
+
+
+def _concerns_us(name: str) -> bool:
+    return name == BASES or name.startswith(ESTIMATORS)
 
 
 class _Finder:
-    """Leaves finding and loading to the others, and registers after loading.
+    """Leaves finding and loading to the others, and adopts after loading.
 
     It derives from nothing: `importlib.abc` would be most of what `import preshield` costs.
     """
@@ -45,13 +59,17 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != BASES:
+        if not _concerns_us(name):
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(name)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
-        return spec
+        for finder in sys.meta_path:
+            if isinstance(finder, _Finder):
+                continue
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
+                return spec
+        return None
 
 
 class _Loader:
@@ -68,4 +86,4 @@ class _Loader:
             module.__spec__.loader = self.loader
         module.__loader__ = self.loader
         self.loader.exec_module(module)
-        register(module)
+        adopt(module)

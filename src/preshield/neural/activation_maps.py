@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 
 from .._core.checks import check_batch
-from .._core.errors import ArgumentError
-from .._core.layout import as_array
 from .._core.tensors import to_numpy
 from .._core.typing import Array
 from .feature_maps import FeatureMaps, FeatureView
@@ -38,12 +36,8 @@ def activation_maps(
     ndarray of float32, shape (N, H, W)
         In [0, 1]; 0 for an image whose map is constant.
     """
-    x = as_array(to_numpy(x))
-    if x.ndim != 4:
-        layout = "(NCHW)" if view.channels_first else "(NHWC)"
-        hint = "; add the batch axis with x[None]" if x.ndim == 3 else ""
-        raise ArgumentError(f"`x` must be a 4-D image batch {layout}, got shape {x.shape}{hint}.")
-    x = check_batch(x, ("image",), channels_first=None)
+    x = to_numpy(x)
+    x = check_batch(x, ("image",), None, layout="NCHW" if view.channels_first else "NHWC")
     size = x.shape[2:] if view.channels_first else x.shape[1:3]
     maps = np.empty((len(x), *size), np.float32)
     for start in range(0, len(x), batch_size):

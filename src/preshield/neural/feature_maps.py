@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from .._core.errors import ArgumentError
+from .._core.errors import ArgumentError, noted
 from .._core.tensors import to_numpy
 from .._core.typing import Array
 from .layers import convolution, convolutions, framework_of, is_of_layers
 from .locks import LOCKS
+from .outputs import scores_of
+from .torch_module import TorchModule
 
 __all__ = ["FeatureMaps", "FeatureView"]
 
@@ -78,13 +80,9 @@ class FeatureView:
         with torch.inference_mode(False) if torch else nullcontext():  # which has no gradients to the end
             # By its name, since a copy of a Keras model has layers of its own.
             conv = convolution(self.model, self.name)[1]
-            try:
+            layout = "(N, C, H, W)" if self.channels_first else "(N, H, W, C)"
+            with noted(f"Raised by `model`, which takes images {layout}, for images of shape {x.shape}."):
                 scores, path = run(self.model, conv, x)
-            except Exception as error:
-                layout = "(N, C, H, W)" if self.channels_first else "(N, H, W, C)"
-                raise ArgumentError(
-                    f"`model`, which takes images {layout}, cannot take those of shape {x.shape}: {error}"
-                ) from error
         if path.maps is None:
             raise ArgumentError(f"`model` does not use its convolution {self.name!r}; name another `layer`.")
         if len(getattr(scores, "shape", ())) != 2:
@@ -171,7 +169,6 @@ class _TensorFlowPath(_Path):
 
 
 def _run_torch(model: Any, conv: Any, x: Array) -> tuple[Any, _TorchPath]:
-    torch = sys.modules["torch"]
     from torch.overrides import TorchFunctionMode
 
     path, thread = _TorchPath(), get_ident()
@@ -193,19 +190,16 @@ def _run_torch(model: Any, conv: Any, x: Array) -> tuple[Any, _TorchPath]:
     def begin(module: Any, args: Any, output: Any) -> Any:
         return path.begin(output) if get_ident() == thread else None  # others may use the model meanwhile
 
+    network = TorchModule(model)
     with LOCKS.flags:
-        training = [module for module in model.modules() if module.training]
         handle = conv.register_forward_hook(begin)
         try:
-            for module in training:
-                module.training = False
+            inputs = network.tensor(x)
             with Watch():
-                output = model(torch.from_numpy(x).to(next(model.parameters())))
+                output = network(inputs)
         finally:
             handle.remove()
-            for module in training:
-                module.training = True
-    return path.logits(output), path
+    return path.logits(scores_of(output)), path
 
 
 def _run_keras(model: Any, conv: Any, x: Array) -> tuple[Any, Any]:
@@ -239,7 +233,7 @@ def _run_keras(model: Any, conv: Any, x: Array) -> tuple[Any, Any]:
         return output
 
     output = run(model, keras.ops.convert_to_tensor(x))
-    return path.logits(output), path
+    return path.logits(scores_of(output)), path
 
 
 def _before_activation(layer: Any, x: Any, output: Any) -> Any:

@@ -7,13 +7,14 @@ from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 
-from .._core.errors import ArgumentError
+from .._core.errors import ArgumentError, noted
 from .._core.tensors import to_numpy
 from .._core.typing import Array, Shape
 from .layers import framework_of
 from .locks import LOCKS
+from .torch_module import TorchModule
 
-__all__ = ["Encoder", "Errors", "Generator", "TorchModule"]
+__all__ = ["Encoder", "Errors", "Generator"]
 
 Errors = Callable[[Array, Array], tuple[Array, Array]]
 """`(latents (B, ...), images (B,)) -> (errors (B,), gradients (B, ...))`; `images` numbers the targets."""
@@ -78,14 +79,10 @@ class Generator:
         Raises
         ------
         ValueError
-            If the model cannot take the latents, or does not make one finite image of each.
+            If the model does not make one finite image of each latent. Its own errors pass as they are.
         """
-        try:
+        with noted(f"Raised by `gan` for {len(latents)} latents of shape {latents.shape[1:]}."):
             images = np.asarray(self._backend.outputs(np.asarray(latents, np.float32)), np.float32)
-        except Exception as error:
-            raise ArgumentError(
-                f"`gan` cannot make images of latents of shape {latents.shape[1:]}: {error}"
-            ) from error
         return _one_for_each("gan", "image", "latent", images, latents)
 
     def errors(self, targets: Array) -> Errors:
@@ -134,14 +131,10 @@ class Encoder:
         Raises
         ------
         ValueError
-            If the model cannot take the images, or its latents are not finite numbers, one for each image.
+            If its latents are not finite numbers, one for each image. Its own errors pass as they are.
         """
-        try:
+        with noted(f"Raised by `inverse_gan` for {len(images)} images of shape {images.shape[1:]}."):
             latents = np.asarray(self._outputs(np.asarray(images, np.float32)), np.float32)
-        except Exception as error:
-            raise ArgumentError(
-                f"`inverse_gan` cannot take images of shape {images.shape[1:]}: {error}"
-            ) from error
         return _one_for_each("inverse_gan", "latent", "image", latents, images)
 
     def _outputs(self, images: Array) -> Array:
@@ -164,7 +157,7 @@ def _network(model: Any) -> Any:
     return inner if inner is not None and _is_network(inner) else model
 
 
-def _backend(network: Any, name: str) -> "_TensorFlow | TorchModule":
+def _backend(network: Any, name: str) -> "_TensorFlow | _Torch":
     if not _is_network(network):
         raise ArgumentError(
             f"`{name}` must be a Keras model, a torch module, an estimator of ART's that holds one, or a "
@@ -172,12 +165,12 @@ def _backend(network: Any, name: str) -> "_TensorFlow | TorchModule":
             f"{type(network).__name__}."
         )
     if framework_of(network) == "torch":
-        return TorchModule(network)
+        return _Torch(network)
     backend = sys.modules["keras"].config.backend()
     if backend == "tensorflow":
         return _TensorFlow(network)
     if backend == "torch":
-        return TorchModule(network)
+        return _Torch(network)
     raise ArgumentError(
         f"`{name}` runs on the Keras backend {backend!r}, which is not supported: set the environment "
         "variable KERAS_BACKEND=tensorflow, or torch, before Keras is imported."
@@ -220,47 +213,31 @@ def _one_for_each(name: str, output: str, of: str, outputs: Array, inputs: Array
 # torch
 
 
-class TorchModule:
-    """A torch module, or a Keras model on torch, on its own device and in its own precision."""
+class _Torch:
+    """A torch module, or a Keras model on torch. Errors are computed in `float32` or `float64`."""
 
     def __init__(self, model: Any) -> None:
-        self.torch = sys.modules["torch"]
-        self.model = model
-        weights = next((p for p in model.parameters() if p.is_floating_point()), None)
-        self.like = self.torch.empty(0) if weights is None else weights
+        self.module = TorchModule(model)
 
     def outputs(self, x: Array) -> Array:
-        """Outputs in evaluation mode; the module gets its flags back."""
-        with self.torch.no_grad():
-            return to_numpy(self._evaluate(self._tensor(x)))
+        return self.module.outputs(x)
 
     def errors(self, targets: Array) -> Errors:
-        """What `Generator.errors` returns."""
-        torch = self.torch
-        wanted = self._tensor(targets)
+        torch = sys.modules["torch"]
+        exact = torch.promote_types(self.module.dtype, torch.float32)
+        wanted = torch.tensor(targets, dtype=exact, device=self.module.device)
 
         def errors(latents: Array, numbers: Array) -> tuple[Array, Array]:
             # Whatever mode the caller is in, this is differentiated.
             with torch.inference_mode(False), torch.enable_grad():
-                z = self._tensor(latents).requires_grad_()
+                z = torch.tensor(latents, dtype=exact, device=self.module.device, requires_grad=True)
                 chosen = wanted[torch.from_numpy(np.asarray(numbers, np.int64)).to(wanted.device)]
-                values = ((self._evaluate(z) - chosen) ** 2).flatten(1).mean(dim=1)
+                images = self.module(z.to(self.module.dtype)).to(exact)
+                values = ((images - chosen) ** 2).flatten(1).mean(dim=1)
                 (grads,) = torch.autograd.grad(values.sum(), z, allow_unused=True, materialize_grads=True)
             return to_numpy(values), to_numpy(grads)
 
         return errors
-
-    def _tensor(self, x: Array) -> Any:
-        return self.torch.tensor(x, dtype=self.like.dtype, device=self.like.device)
-
-    def _evaluate(self, x: Any) -> Any:
-        with LOCKS.flags:
-            flags = [(module, module.training) for module in self.model.modules()]
-            try:
-                return self.model.eval()(x)
-            finally:
-                for module, flag in flags:
-                    module.training = flag
 
 
 # TensorFlow

@@ -13,7 +13,7 @@ __all__ = ["check_images", "to_images", "to_levels"]
 
 def check_images(x: Any) -> Array:
     """Refuse what is not a batch `(N, H, W, C)` of `uint8` or of floats in [0, 1]; return it as an array."""
-    images = check_batch(x, ("image",), channels_first=None)  # what any axis holds, the caller knows
+    images = check_batch(x, ("image",), None, layout="NHWC")
     if images.dtype != np.uint8 and (
         images.dtype.kind not in "bf" or images.min(initial=0) < 0 or images.max(initial=0) > 1
     ):

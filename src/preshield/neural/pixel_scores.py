@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from .._core.checks import check_integer
-from .._core.errors import ArgumentError
+from .._core.errors import ArgumentError, noted
 from .._core.progress import progress_bar
-from .._core.tensors import to_numpy
 from .._core.threads import map_blocks
 from .._core.typing import Array, Shape
-from .latent_maps import TorchModule
+from .outputs import numbers_of
 from .pixel_levels import to_images, to_levels
+from .torch_module import TorchModule
 
 __all__ = ["PixelScores"]
 
@@ -68,7 +68,7 @@ class PixelScores:
         Raises
         ------
         TypeError, ValueError
-            If the model cannot take the images, or its outputs have another shape or are no numbers.
+            If the outputs of the model have another shape or are no numbers. Its own errors pass as they are.
         """
         check_integer("eps", eps, 0, 255)
         levels = to_levels(x)
@@ -123,12 +123,9 @@ class PixelScores:
         images = np.asarray(x, dtype=np.float32)
         if self.channels_first:
             images = np.ascontiguousarray(np.moveaxis(images, -1, 1))
-        try:
-            scores = to_numpy(self._evaluate(images))
-        except Exception as error:
-            raise ArgumentError(
-                f"`pixel_cnn` cannot take images of shape {images.shape[1:]}: {error}"
-            ) from error
+        with noted(f"Raised by `pixel_cnn` for {len(images)} images of shape {images.shape[1:]}."):
+            returned = self._evaluate(images)
+        scores = numbers_of(returned, "pixel_cnn")
         if scores.dtype.kind not in "buif":
             raise ArgumentError(
                 f"`pixel_cnn` must give scores that are real numbers, got dtype {scores.dtype}."
@@ -155,7 +152,7 @@ class PixelScores:
         if keras is not None and isinstance(model, keras.Model):
             return model.predict_on_batch(images)
         if torch is not None and isinstance(model, torch.nn.Module):
-            return TorchModule(model).outputs(images)
+            return TorchModule(model).returned(images)
         return model(images)
 
 
