@@ -228,7 +228,7 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
                 "denominator_coef": [2.0, -1.0, 0.5],
                 "axis": 0,
                 "initial_cond": [0.3, -0.1],
-                "clip_values": (-0.05, 0.05),
+                "clip_values": (-0.13, 0.13),
             },
             audio(2),
         ),

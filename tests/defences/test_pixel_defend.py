@@ -133,16 +133,16 @@ def test_feature_vectors(decoding, expected, channels_first):
 @pytest.mark.parametrize(
     ("x", "hint"),
     [
-        (np.zeros(4), r"\(4,\); add the batch axis with x\[None\]"),
-        (np.zeros((4, 5, 3)), r"\(4, 5, 3\); add the batch axis with x\[None\]"),
-        (np.zeros((4, 28, 28)), r"\(4, 28, 28\); add the axis of channels with x\[\.\.\., None\]"),
+        (np.zeros(4), r"\(4,\); pass x\[None\] for one vector\."),
+        (np.zeros((14, 15, 3)), r"\(14, 15, 3\); pass x\[None\] for one image\."),
+        (np.zeros((4, 28, 28)), r"\(4, 28, 28\); pass x\[\.\.\., None\] for 4 grey images"),
         (np.zeros((2, 3, 4, 5, 3)), r"\(2, 3, 4, 5, 3\)\."),
     ],
     ids=str,
 )
 def test_neither_images_nor_feature_vectors(x, hint):
     defence = PixelDefend(pixel_cnn=near_previous)
-    rule = r"images \(N, H, W, C\) or of feature vectors \(N, D\), got shape "
+    rule = r"images \(NHWC\) or of feature vectors \(N, D\), got shape "
     for call in (defence.transform, defence.log_likelihood, defence.fit):
         with pytest.raises(ValueError, match=rule + hint):
             call(x)

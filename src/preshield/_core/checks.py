@@ -37,6 +37,7 @@ __all__ = [
     "check_unknown",
     "check_values",
     "ignore_device_type",
+    "is_integer",
     "is_pair",
     "refuse_other_layout",
     "resolve_channels_first",
@@ -55,14 +56,15 @@ def check_integer(name: str, value: object, minimum: int | None = None, maximum:
 
     Whole numbers of a floating type pass: YAML files and arithmetic with sizes yield `50.0`.
     """
-    if not _is_integer(value):
+    if not is_integer(value):
         raise ArgumentError(f"`{name}` must be an integer, got {value!r} of type {type(value).__name__}.")
     number = int(value)
     _check_range(name, number, minimum, maximum, value)
     return number
 
 
-def _is_integer(value: Any) -> TypeGuard[int]:
+def is_integer(value: Any) -> TypeGuard[int]:
+    """Whether it is a whole number, of whatever type."""
     if isinstance(value, bool | np.bool_):
         return False
     return isinstance(value, Integral) or (isinstance(value, Real) and _as_float(value).is_integer())
@@ -112,7 +114,7 @@ def check_rng(rng: object) -> None:
     """Refuse what is not `None`, a seed or a generator."""
     if rng is None or isinstance(rng, np.random.Generator):
         return
-    if not _is_integer(rng):
+    if not is_integer(rng):
         raise ArgumentError(
             "`rng` must be None, an integer seed or a numpy.random.Generator, got "
             f"{rng!r} of type {type(rng).__name__}."
@@ -321,7 +323,8 @@ def check_batch(
     peaks = [] if peaks is None else peaks
     if array.dtype == object:
         if ragged and array.ndim == 1:
-            return _read_only(object_array(_checked_samples(array, domains, channels_first, layout, peaks)))
+            samples = _checked_samples(array, domains, channels_first, layout, peaks)
+            return _read_only(object_array(samples))
         array = as_numbers(array)
         if array.dtype == object:
             raise ArgumentError(f"`x` must be an array of numbers, got {_other_than_numbers(array)}.")

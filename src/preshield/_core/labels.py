@@ -21,8 +21,9 @@ def class_rows(y: Array, num_classes: int | None) -> Array:
         Number of classes; None if it follows from the labels, which then cannot be indices.
     """
     check_values("y", y)
+    num_classes = None if num_classes is None else int(num_classes)
     if y.ndim == 1 and num_classes is not None:
-        return _one_hot(y, int(num_classes))
+        return _one_hot(y, num_classes)
     if y.ndim != 2 or y.shape[1] != (num_classes or y.shape[1]):
         hint = "" if num_classes else "; class indices (N,) need `num_classes`"
         raise ArgumentError(f"`y` must have shape (N, {num_classes or 'classes'}), got {y.shape}{hint}.")

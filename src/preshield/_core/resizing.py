@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .checks import is_integer
 from .errors import ArgumentError
 from .layout import planes
 from .threads import block_length, map_blocks
@@ -36,7 +37,7 @@ class Taps(NamedTuple):
 def check_interpolation(interpolation: object) -> str:
     """The method that a name or a flag of OpenCV stands for."""
     method = interpolation
-    if isinstance(interpolation, int | np.integer) and not isinstance(interpolation, bool | np.bool_):
+    if is_integer(interpolation):
         method = FLAGS.get(int(interpolation))
     if not isinstance(method, str) or method not in METHODS:
         raise ArgumentError(

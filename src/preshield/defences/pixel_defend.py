@@ -227,10 +227,10 @@ class PixelDefend(Preprocessor):
     def _in_unit_range(self, x: Array) -> Array:
         """Images `(N, H, W, C)`, or feature vectors, in [0, 1]."""
         if x.ndim not in (2, 4):
-            layout = self.layout or ("NCHW" if self.channels_first else "NHWC")
             taken = Taken(("image",), self.channels_first, self.layout, self.params)
+            one = "; pass x[None] for one vector" if x.ndim == 1 else how_to_add_axes(x.shape, taken)
             raise ArgumentError(
-                f"`x` must be a batch of images ({layout}) or of feature vectors (N, D), got shape "
-                f"{x.shape}{how_to_add_axes(x.shape, taken)}."
+                f"`x` must be a batch of images ({taken.layouts[0]}) or of feature vectors (N, D), got shape "
+                f"{x.shape}{one}."
             )
-        return to_unit_range(x, self.clip_values, axis=self._channel_axis(x.ndim) if x.ndim == 4 else 1)
+        return to_unit_range(x, self.clip_values, axis=self._channel_axis(x.ndim))
