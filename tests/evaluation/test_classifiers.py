@@ -11,7 +11,7 @@ pytest.importorskip("art")
 
 from art.estimators.classification import BlackBoxClassifier, PyTorchClassifier, TensorFlowV2Classifier
 
-from preshield import MajorityVote
+from preshield import FeatureSqueezing, MajorityVote
 from preshield._core.errors import ArgumentError
 from preshield.evaluation.classifiers import (
     PredictOnly,
@@ -683,3 +683,61 @@ def test_a_shape_that_does_not_fit():
         as_classifier(torch_linear(), wrong, (0, 1))
     with pytest.raises(ValueError, match=r"(?s)matmul.*Raised by `classifier` .* shape \(2, 5\)"):
         as_classifier(scores, wrong, (0, 1))
+
+
+# Networks without gradients
+
+
+@pytest.mark.parametrize("way", ["detached", "not recorded", "NumPy", "input detached"])
+def test_a_torch_module_that_passes_no_gradients(way):
+    """It predicts, and an attack knows nothing but that."""
+    torch = pytest.importorskip("torch")
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = torch_linear()
+
+        def forward(self, x):
+            if way == "input detached":
+                return self.inner(x.detach())
+            if way == "not recorded":
+                with torch.no_grad():
+                    return self.inner(x)
+            found = self.inner(x).detach()
+            return found.numpy() if way == "NumPy" else found
+
+    classifier = as_classifier(Network(), X, (0, 1))
+    assert not has_gradients(classifier)
+    np.testing.assert_allclose(classifier.predict(X), scores(X), rtol=1e-4)
+
+
+def test_a_keras_model_that_passes_no_gradients():
+    keras = pytest.importorskip("keras")
+
+    class Stop(keras.layers.Layer):
+        def call(self, x):
+            return keras.ops.stop_gradient(x)
+
+    classifier = as_classifier(keras.Sequential([keras.Input((4,)), Stop(), keras_linear()]), X, (0, 1))
+    assert not has_gradients(classifier)
+    np.testing.assert_allclose(classifier.predict(X), scores(X), rtol=1e-4)
+
+
+@pytest.mark.parametrize("answer", [None, "label", 3.0])
+def test_a_network_that_returns_no_array_is_refused_in_words(answer):
+    torch = pytest.importorskip("torch")
+
+    class Network(torch.nn.Module):
+        def forward(self, x):
+            return answer
+
+    for ask in (lambda: as_classifier(Network(), X, (0, 1)), lambda: vote_of(Network())):
+        with pytest.raises(
+            ValueError, match=r"must return .*one row of scores for each sample.*, got shape \(\)"
+        ):
+            ask()
+
+
+def vote_of(model):
+    return MajorityVote(model, [FeatureSqueezing((0, 1), 8)]).predict(X)

@@ -10,7 +10,7 @@ import numpy as np
 from .._core.errors import ArgumentError, noted
 from .._core.optional import require
 from .._core.typing import Array, Shape
-from ..neural.outputs import numbers_of
+from ..neural.outputs import numbers_of, scores_of
 from ..neural.torch_module import TorchModule, own_type
 from ..preprocessor import Preprocessor
 from .metrics import REJECTED
@@ -268,6 +268,8 @@ def _from_keras(model: Any, x: Array, clip_values: tuple[float, float], name: st
         return numbers_of(returned[0], name)
 
     outputs = _tried(predict, x, name, takes=takes if isinstance(takes, tuple) else None)
+    if not _passes_gradients_of_keras(model, x, name):
+        return PredictOnly(predictor(model, name), x.shape[1:], name=name)
     return KerasClassifier(
         model=model,
         nb_classes=outputs.shape[1],
@@ -285,6 +287,8 @@ def _from_torch(model: Any, x: Array, clip_values: tuple[float, float], name: st
     network = TorchModule(model)
     given = f"a tensor of shape {x.shape}, {network.dtype}, on {network.device}"
     outputs = _tried(lambda x: numbers_of(network.returned(x), name), x, name, given=given)
+    if not _passes_gradients(network, x, name):
+        return PredictOnly(predictor(model, name), x.shape[1:], name=name)
     return TorchClassifier(
         model=model,
         nb_classes=outputs.shape[1],
@@ -292,6 +296,28 @@ def _from_torch(model: Any, x: Array, clip_values: tuple[float, float], name: st
         loss=CrossEntropy(of_probabilities=are_probabilities(outputs)),
         clip_values=clip_values,
     )
+
+
+def _passes_gradients(network: TorchModule, x: Array, name: str) -> bool:
+    """Whether the scores of a module are connected to its input: not if it leaves torch, or detaches."""
+    torch = sys.modules["torch"]
+    with torch.enable_grad():
+        samples = network.tensor(x).requires_grad_()
+        scores = scores_of(network(samples), name)
+        if not getattr(scores, "requires_grad", False):
+            return False
+        (grad,) = torch.autograd.grad(scores.sum(), samples, allow_unused=True)
+    return grad is not None
+
+
+def _passes_gradients_of_keras(model: Any, x: Array, name: str) -> bool:
+    """The same of a Keras model on TensorFlow."""
+    tf = sys.modules["tensorflow"]
+    samples = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(samples)
+        scores = scores_of(model(samples, training=False), name)
+    return tf.is_tensor(scores) and tape.gradient(scores, samples) is not None
 
 
 def _as_art_takes(classifier: Any, x: Array) -> Array:
@@ -334,7 +360,8 @@ def _check_classes(model: Any, name: str) -> None:
 
 
 def _in_batches(predict: Callable[[Array], Any], x: Array, size: int = BATCH) -> Array:
-    return np.concatenate([np.asarray(predict(x[i : i + size])) for i in range(0, max(len(x), 1), size)])
+    outputs = [np.asarray(predict(x[i : i + size])) for i in range(0, max(len(x), 1), size)]
+    return np.concatenate(outputs) if outputs[0].ndim else outputs[0]  # which the checks then refuse
 
 
 def _tried(
