@@ -16,6 +16,7 @@ from preshield import (
     DefenseGAN,
     FeatureSqueezing,
     GaussianAugmentation,
+    ImageSquarePad,
     JpegCompression,
     LabelSmoothing,
     PixelDeflection,
@@ -110,6 +111,17 @@ def test_a_module_follows_its_model(torch):
     for moved in (module.double(), module.to("cpu"), module.half(), module.to(torch.float64)):
         assert moved is module
     assert module.eval()(torch.tensor([[0.3]], dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("defence", [JpegCompression((0, 1), channels_first=True), noise(3)], ids=str)
+def test_the_result_has_the_floating_type_of_the_model(torch, defence, dtype):
+    """Both make float32 of float64, which a model in double precision refuses."""
+    dtype = getattr(torch, dtype)
+    model = torch.nn.Sequential(as_torch_module(defence), torch.nn.Conv2d(3, 1, 1)).to(dtype)
+    x = torch.rand(1, 3, 4, 4).to(dtype).requires_grad_()
+    model.eval()(x).sum().backward()
+    assert x.grad.dtype == dtype
 
 
 def test_a_loaded_state_goes_on_with_the_draws(torch):
@@ -284,6 +296,14 @@ def test_shapes_and_dtypes_are_known_before_anything_runs(keras):
     assert layer(np.zeros((2, 6, 5, 3))).shape == (2, 6, 5, 12)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_the_result_has_the_floating_type_of_the_layer(keras, dtype):
+    layer = as_keras_layer(JpegCompression((0, 1)), dtype=dtype)
+    x = keras.ops.cast(np.full((1, 8, 8, 3), 0.5), dtype)
+    assert keras.backend.standardize_dtype(layer(x).dtype) == dtype
+    assert layer(keras.Input((8, 8, 3), dtype=dtype)).dtype == dtype
+
+
 class Shift(Preprocessor):
     """Of a user, not in the namespace of preshield."""
 
@@ -308,6 +328,7 @@ PARAMETERS = {
         apply_fit=True,
     ),
     "mine": Shift,
+    "dict": lambda: ImageSquarePad(pad_kwargs={"constant_values": (0.25, 0.5)}),
 }
 
 

@@ -26,7 +26,10 @@ class DefenceLayer(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, x: Any, training: bool | None = False) -> Any:
         """Apply the defence if it is for this mode."""
-        return self.defence.transform(x) if self._applies(training) else x
+        if not self._applies(training):
+            return x
+        out = self.defence.transform(x)
+        return keras.ops.cast(out, x.dtype) if keras.backend.is_float_dtype(x.dtype) else out
 
     def _applies(self, training: bool | None) -> bool:
         return self.defence.apply_fit if training else self.defence.apply_predict
@@ -35,9 +38,10 @@ class DefenceLayer(keras.layers.Layer):  # type: ignore[misc]
         """Shape and dtype of the result, which no backend needs to trace."""
         if not self._applies(training):
             return keras.KerasTensor(x.shape, x.dtype)
-        dtype = "float32" if x.dtype == "bfloat16" else x.dtype
-        kept = self.defence._output_dtype(np.dtype(dtype))
-        return keras.KerasTensor(self.compute_output_shape(x.shape), kept.name)
+        dtype = x.dtype
+        if not keras.backend.is_float_dtype(dtype):
+            dtype = self.defence._output_dtype(np.dtype(dtype)).name
+        return keras.KerasTensor(self.compute_output_shape(x.shape), dtype)
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Shape of the defended batch; None where it depends on an axis of unknown length."""
@@ -77,6 +81,8 @@ def _encoded(value: Any, name: str) -> Any:
         return [_encoded(item, name) for item in value]
     if isinstance(value, tuple):
         return {"tuple": [_encoded(item, name) for item in value]}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {"dict": {key: _encoded(item, f"{name}[{key!r}]") for key, item in value.items()}}
     if isinstance(value, np.ndarray) and value.dtype.kind in "buif":
         return {"array": value.tolist(), "dtype": value.dtype.name}
     if isinstance(value, Preprocessor):
@@ -88,8 +94,8 @@ def _encoded(value: Any, name: str) -> Any:
         else ("make the model anew in code, and save and load its weights with save_weights and load_weights")
     )
     raise ArgumentError(
-        f"`{name}` must be a number, a string, an array, a defence or a list of such to be saved with a "
-        f"Keras model, got {type(value).__module__}.{type(value).__name__}; {advice}."
+        f"`{name}` must be a number, a string, an array, a defence, or a list or dict of such to be saved "
+        f"with a Keras model, got {type(value).__module__}.{type(value).__name__}; {advice}."
     )
 
 
@@ -102,6 +108,8 @@ def _decoded(value: Any) -> Any:
         return value
     if "tuple" in value:
         return tuple(_decoded(item) for item in value["tuple"])
+    if "dict" in value:
+        return {key: _decoded(item) for key, item in value["dict"].items()}
     if "array" in value:
         return np.array(value["array"], dtype=value["dtype"])
     parameters = {name: _decoded(item) for name, item in value["parameters"].items()}

@@ -37,8 +37,8 @@ def as_torch_module(defence: "Preprocessor") -> "DefenceModule":
 
     Notes
     -----
-    The module has no parameters: `.to`, `.half` and `.double` change what is around it, and the defence
-    follows the device and the dtype of its batch. A model that the defence holds, such as a generator or an
+    The module has no parameters: `.to`, `.half` and `.double` change what is around it, and the result has
+    the device and the floating type of its batch. A model that the defence holds, such as a generator or an
     activation map, is no submodule: the optimiser must not train it, and it stays on its device.
 
     `state_dict` has one entry, a tensor of bytes with the positions of the random streams, so that a model
@@ -83,7 +83,7 @@ def as_keras_layer(defence: "Preprocessor", **kwargs: object) -> "DefenceLayer":
     ------
     TypeError, ValueError
         If `defence` is no defence, or changes labels or the number of samples. When the model is saved: if a
-        parameter is neither a number, a string, an array, a defence, nor a list of such.
+        parameter is neither a number, a string, an array, a defence, nor a list or dict of such.
     ImportError
         If Keras is missing.
 

@@ -19,7 +19,10 @@ class DefenceModule(torch.nn.Module):  # type: ignore[misc]
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Apply the defence if it is for this mode."""
         applies = self.defence.apply_fit if self.training else self.defence.apply_predict
-        return self.defence.transform(x) if applies else x
+        if not applies:
+            return x
+        out: torch.Tensor = self.defence.transform(x)
+        return out.to(x.dtype) if x.is_floating_point() else out
 
     def extra_repr(self) -> str:
         """The constructor call of the defence."""
