@@ -9,8 +9,10 @@ from preshield import (
     FeatureSqueezing,
     GaussianAugmentation,
     GaussianBlur,
+    ImageResize,
     JpegCompression,
     LabelSmoothing,
+    LFilter,
     Mp3Compression,
     Preprocessor,
     Resample,
@@ -198,6 +200,36 @@ def test_what_is_no_sample(defence, x, message):
         defence.transform_one(x)
 
 
+@pytest.mark.parametrize("shape", [(5, 28, 28), (64, 28, 28), (5, 20, 24)])
+def test_grey_images_without_their_channels_are_no_image(shape):
+    """Refused in words before anything runs: the last axis would be one of 28 channels."""
+    x = np.zeros(shape, dtype=np.float32)
+    for defence in (SpatialSmoothing(3), Chain([FeatureSqueezing((0, 1)), JpegCompression((0, 1))])):
+        with pytest.raises(
+            ValueError,
+            match=rf"of {shape[-1]} channels; .* as x\[\.\.\., None\], or layout='NHWC'",
+        ):
+            defence.transform_one(x)
+        assert defence.transform(x[..., None]).shape == (*shape, 1)
+    assert SpatialSmoothing(3, layout="NHWC").transform_one(x).shape == shape
+    with pytest.raises(ValueError, match=r"of 16 channels; .* as x\[:, None\], or layout='NCHW'"):
+        SpatialSmoothing(3, channels_first=True).transform_one(np.zeros((16, 28, 28)))
+
+
+def test_the_other_layout_of_one_image_is_named_by_its_own_shape():
+    with pytest.raises(ValueError, match=r"`x` of shape \(3, 20, 24\) has its channels first.*=True, or"):
+        SpatialSmoothing(3).transform_one(np.zeros((3, 20, 24)))
+
+
+def test_one_recording_of_a_filter_along_any_axis():
+    """A filter has no `channels_first`: its axis says where time is."""
+    x = np.array([[1.0, 3.0, 5.0, 7.0], [2.0, 2.0, 2.0, 2.0]])
+    expected = [[0.5, 2.0, 4.0, 6.0], [1.0, 2.0, 2.0, 2.0]]
+    for axis in (-1, 1):
+        np.testing.assert_array_equal(LFilter([0.5, 0.5], axis=axis).transform_one(x), expected)
+    np.testing.assert_array_equal(LFilter([0.5, 0.5], axis=0).transform_one(x.T).T, expected)
+
+
 def test_remedies_can_be_pasted():
     x = LAST[..., 0]
     assert SpatialSmoothing(3).transform_one(x[..., None]).shape == (6, 5, 1)
@@ -313,8 +345,22 @@ def test_an_image_through_a_chain_is_rounded_once():
         ),
         (SpatialSmoothing(3), Image.new("P", (4, 4)), r'got mode \'P\'; .*x\.convert\("RGB"\)'),
         (SpatialSmoothing(3), Image.new("1", (4, 4)), "got mode '1'"),
-        (SpatialSmoothing(3), Image.new("I;16", (4, 4)), "got mode 'I;16'"),
-        (ThermometerEncoding((0, 1), 4), picture(), r"turns into \(4, 5, 12\); pass numpy\.asarray\(x\)"),
+        (
+            SpatialSmoothing(3),
+            Image.new("I;16", (4, 4)),
+            r"'I;16'; pass numpy.asarray\(x\)\[\.\.\., None\]",
+        ),
+        (
+            SpatialSmoothing(3),
+            Image.new("F", (4, 4)),
+            r"mode 'F'; pass numpy.asarray\(x\)\[\.\.\., None\]",
+        ),
+        (
+            ThermometerEncoding((0, 1), 4),
+            picture(),
+            r"turns into \(4, 5, 12\); pass numpy\.asarray\(x\), scaled to \(0, 1\)",
+        ),
+        (ImageResize(2, 3), picture("LA"), r'; leave its alpha out with x\.convert\("L"\), or pass numpy'),
         (Resample(2, 1), picture(), "`x` must not be an image: Resample is for audio"),
         (
             Chain([FeatureSqueezing((0, 1), 2), JpegCompression((0, 255))]),

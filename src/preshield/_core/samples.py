@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ArgumentError
-from .layout import as_array
+from .layout import LARGE, as_array
 from .tensors import framework
-from .typing import ClipValues
+from .typing import ClipValues, Shape
 
 if TYPE_CHECKING:
     from ..preprocessor import Preprocessor
@@ -83,12 +83,15 @@ def _check_sample(defence: "Preprocessor", shape: tuple[int | None, ...]) -> Non
     if len(shape) in axes:
         if len(shape) == 2 and set(defence.domains) == {"audio"}:
             channels, length = shape if channels_first else shape[::-1]
-            if None not in (channels, length) and channels > length:  # type: ignore[operator]
+            stated = bool(_stated(defence, "channels_first"))  # a filter says it by its axis of time
+            if stated and None not in (channels, length) and channels > length:  # type: ignore[operator]
                 raise ArgumentError(
                     f"`x` of shape {shape} would be one recording of {channels} channels and {length} values "
                     f"with channels_first={channels_first}; pass channels_first={not channels_first}, or a "
                     "batch of recordings to `transform`."
                 )
+        if len(shape) == 3 and None not in shape:
+            _check_image(defence, shape, channels_first)  # type: ignore[arg-type]
         return
     names = {3: "an image (C, H, W)" if channels_first else "an image (H, W, C)"}
     names |= {4: "a video", 1: "a recording (length,)" if "features" not in defence.domains else "a vector"}
@@ -102,6 +105,20 @@ def _check_sample(defence: "Preprocessor", shape: tuple[int | None, ...]) -> Non
     raise ArgumentError(f"`x` must be one sample, {wanted}, got shape {shape}; {hint}.")
 
 
+def _check_image(defence: "Preprocessor", shape: Shape, channels_first: bool) -> None:
+    """Refuse what plainly has another layout, or is a batch of grey images without their axis of channels."""
+    defence._check_layout((1, *shape), name="x")
+    channels = shape[0 if channels_first else -1]
+    in_doubt = any(leaf._axes[0] is not None and leaf.layout is None for leaf in leaves(defence))
+    if in_doubt and channels >= LARGE:
+        layout = "NCHW" if channels_first else "NHWC"
+        raise ArgumentError(
+            f"`x` of shape {shape} would be one image of {channels} channels; pass a batch of grey images to "
+            f"`transform` as {'x[:, None]' if channels_first else 'x[..., None]'}, or layout={layout!r} if "
+            f"there are indeed {channels} channels."
+        )
+
+
 # Images of Pillow, which hold 8 bits and have the channels last
 
 
@@ -113,10 +130,9 @@ def _transform_image(defence: "Preprocessor", image: Any) -> Any:
         )
     if colours is None:
         raise ArgumentError(
-            f"`x` must be an image of mode {', '.join(COLOURS)}, got mode {image.mode!r}; "
-            'convert it first, for example with x.convert("RGB").'
+            f"`x` must be an image of mode {', '.join(COLOURS)}, got mode {image.mode!r}; {_remedy(image)}."
         )
-    levels = np.asarray(image).reshape(image.height, image.width, -1)
+    levels = np.asarray(image).reshape(image.height, image.width, len(image.getbands()))
     pixels, alpha = levels[..., :colours], levels[..., colours:]
     channels_first = _channels_first(defence)
     low, high = (np.asarray(bound, dtype=np.float32) for bound in _range(defence))
@@ -124,9 +140,10 @@ def _transform_image(defence: "Preprocessor", image: Any) -> Any:
     x = np.moveaxis(pixels, -1, 0) if channels_first else pixels
     shape = defence._output_shape((1, *x.shape))[1:]
     if len(shape) != 3 or shape[0 if channels_first else -1] != colours or (alpha.size and shape != x.shape):
+        remedy = f'leave its alpha out with x.convert("{image.mode[:-1]}"), or ' if alpha.size else ""
         raise ArgumentError(
             f"`x` must stay an image, got one of shape {x.shape} that {type(defence).__name__} turns into "
-            f"{shape}; pass numpy.asarray(x)."
+            f"{shape}; {remedy}pass numpy.asarray(x), scaled to {_range(defence)}."
         )
     out = defence.transform((low + x * span / LEVELS)[None])[0]
     out = np.rint((out - low) * LEVELS / span).clip(0, LEVELS).astype(np.uint8)
@@ -134,6 +151,13 @@ def _transform_image(defence: "Preprocessor", image: Any) -> Any:
     if alpha.size:
         out = np.concatenate([out, alpha], axis=-1)
     return sys.modules["PIL.Image"].fromarray(out[..., 0] if image.mode == "L" else out)
+
+
+def _remedy(image: Any) -> str:
+    """What to do with an image of a mode that has no 8 bits for each of grey or red, green and blue."""
+    if image.mode.startswith(("I", "F")):  # conversion would cut off what lies above 255
+        return "pass numpy.asarray(x)[..., None], scaled to the range of the defence"
+    return 'convert it first, for example with x.convert("RGB")'
 
 
 def _range(defence: "Preprocessor") -> ClipValues:
