@@ -9,6 +9,7 @@ from preshield import (
     GaussianAugmentation,
     JpegCompression,
     LabelSmoothing,
+    LFilter,
     Mp3Compression,
     Resample,
     SpatialSmoothing,
@@ -24,7 +25,7 @@ OF_AUDIO = [
     Resample(16000, 8000),
     Resample(16000, 8000, restore=True, channels_first=True),
     Chain([Resample(16000, 8000), Mp3Compression(8000)]),
-    Chain([GaussianAugmentation(0.1, augmentation=False, rng=0), Mp3Compression(16000)]),
+    Chain([GaussianAugmentation(0.1, augmentation=False, rng=0), Mp3Compression(16000, full_scale=1.0)]),
 ]
 
 
@@ -51,6 +52,45 @@ def test_one_waveform_as_a_list_or_as_numbers_of_python():
     out = resample.transform(WAVEFORM.astype(float).astype(object))
     assert out.dtype == object
     np.testing.assert_array_equal(out.astype(float), expected)
+
+
+@pytest.mark.parametrize("defence", [*OF_AUDIO, LFilter([0.5, 0.5])], ids=str)
+def test_the_gradient_at_one_waveform_as_lists(defence):
+    with defence.frozen(0):
+        grad = np.linspace(-1, 1, len(defence.transform(WAVEFORM)))
+        expected = defence.estimate_gradient(WAVEFORM, grad)
+        for x in (WAVEFORM, WAVEFORM.tolist()):
+            np.testing.assert_array_equal(defence.estimate_gradient(x, grad.tolist()), expected)
+
+
+def test_one_waveform_in_a_graph_that_does_not_know_its_rank():
+    tf = pytest.importorskip("tensorflow")
+    halve = LFilter([0.5, 0.5])
+
+    @tf.function(input_signature=[tf.TensorSpec(None)])
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            out = halve.transform(x)
+            total = tf.reduce_sum(out)
+        return out, tape.gradient(total, x)
+
+    out, grad = step(tf.constant([1.0, 3.0, 5.0]))
+    np.testing.assert_array_equal(out, [0.5, 2, 4])
+    np.testing.assert_array_equal(grad, [1, 1, 0.5])
+    np.testing.assert_array_equal(step(tf.constant([[1.0, 3.0, 5.0]]))[0], [[0.5, 2, 4]])
+
+
+def test_arrays_of_brain_floats():
+    """What TensorFlow and JAX make of their tensors of this type is an array that NumPy does not know."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    x = np.array([[0.25, 0.75]], dtype=ml_dtypes.bfloat16)
+    out = FeatureSqueezing((0, 1), 1).transform(x)
+    assert out.dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(out.astype(np.float32), [[0, 1]])
+    pulled = FeatureSqueezing((0, 1), 1).estimate_gradient(x, x)
+    assert pulled.dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(pulled.astype(np.float32), [[0.25, 0.75]])
 
 
 def test_one_waveform_with_nan_is_refused():

@@ -11,6 +11,7 @@ from preshield import (
     GaussianAugmentation,
     JpegCompression,
     LabelSmoothing,
+    Mixup,
     PixelDeflection,
     Preprocessor,
     SpatialSmoothing,
@@ -295,6 +296,23 @@ def test_tensorflow_errors_keep_their_type_in_a_graph(tf):
 
     with pytest.raises(ValueError, match="`window_size` must be at least 1, got 0"):
         step(X)
+
+
+def test_autograph_leaves_the_library_alone(tf):
+    """It would rewrite functions of ours, fail on some, and log that somebody should report a bug."""
+    import logging
+
+    logged = []
+    handler = logging.Handler()
+    handler.emit = logged.append
+    tf.get_logger().addHandler(handler)
+    try:
+        out, labels = tf.function(lambda x: Mixup(2)(x, tf.eye(2)))(tf.ones((2, 4)))
+    finally:
+        tf.get_logger().removeHandler(handler)
+    assert logged == []
+    np.testing.assert_array_equal(out, np.ones((2, 4)))
+    np.testing.assert_allclose(np.sum(labels, axis=1), 1)
 
 
 def test_tensorflow_shapes_known_and_unknown(tf):

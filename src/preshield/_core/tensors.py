@@ -76,13 +76,15 @@ def call(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
         if defence.domains == ("labels",):  # the data may be anything, and pass
             return x, call(defence, y, y)[1]
         kind, x = framework(y), as_array(x)
-    if kind == "numpy" or (defence.domains == ("labels",) and not _traced(kind, x, y)):
+    if defence.domains == ("labels",) and not _traced(kind, x, y):
+        return _numpy(defence, x, y)
+    if kind == "numpy" and not _is_bfloat16(x):
         return _numpy(defence, x, y)
     if _is_waveform(defence, x):
         out, y = call(defence, x[None], y)
         return out[0], y
     _require_labels(defence, y)
-    if "bfloat16" in str(x.dtype):
+    if _is_bfloat16(x):
         out, y = call(defence, _cast(kind, x, "float32"), y)
         kept = defence._output_dtype(np.dtype(np.float16)) == np.float16
         return (_cast(kind, out, "bfloat16") if kept else out), y
@@ -93,7 +95,11 @@ def pull_back(defence: "Preprocessor", x: Any, grad: Any) -> Any:
     """Vector-Jacobian product at an eager batch of any framework."""
     batch, given = to_numpy(x), to_numpy(grad)
     if _is_waveform(defence, batch):
-        return pull_back(defence, x[None] if framework(x) != "numpy" else batch[None], grad[None])[0]
+        x, grad = (
+            given[None] if framework(given) != "numpy" else array[None]
+            for given, array in ((x, batch), (grad, given))
+        )
+        return pull_back(defence, x, grad)[0]
     batch = defence._checked(batch)
     pulled = defence._pull_back(batch, given, defence._begin(batch, defence._next_seed()))
     if pulled.dtype == object:
@@ -102,7 +108,7 @@ def pull_back(defence: "Preprocessor", x: Any, grad: Any) -> Any:
         pulled = _own(pulled, given)
         pulled = pulled.astype(object) if given.dtype == object else pulled
     out = like(x if framework(grad) == "numpy" else grad, pulled)
-    return _cast(framework(grad), out, "bfloat16") if "bfloat16" in str(getattr(grad, "dtype", "")) else out
+    return _cast(framework(grad), out, "bfloat16") if _is_bfloat16(grad) else out
 
 
 def _own(pulled: Array, grad: Array) -> Array:
@@ -133,6 +139,11 @@ def _is_waveform(defence: "Preprocessor", x: Any) -> bool:
     shape = getattr(x, "shape", ())
     rank = shape.rank if hasattr(shape, "rank") else len(shape)  # TensorFlow's may be unknown
     return rank == 1 and not _is_ragged(x)
+
+
+def _is_bfloat16(x: Any) -> bool:
+    """Whether it is a tensor, or an array as a tensor of TensorFlow's or JAX's becomes one, of this type."""
+    return "bfloat16" in str(getattr(x, "dtype", ""))
 
 
 def _is_ragged(x: Any) -> bool:
@@ -187,6 +198,8 @@ def _traced(kind: str, *tensors: Any) -> bool:
 
 
 def _forward(defence: "Preprocessor", x: Array, seed: Seed) -> Array:
+    if _is_waveform(defence, x):  # in a graph that does not know its rank
+        return _forward(defence, x[None], seed)[0]  # type: ignore[no-any-return]
     x = defence._checked(x)
     out = defence._run(x, defence._begin(x, seed))
     check_output_shape(defence, out.shape, defence._output_shape(x.shape))
@@ -194,6 +207,8 @@ def _forward(defence: "Preprocessor", x: Array, seed: Seed) -> Array:
 
 
 def _backward(defence: "Preprocessor", x: Array, seed: Seed, grad: Array) -> Array:
+    if _is_waveform(defence, x):
+        return _backward(defence, x[None], seed, grad[None])[0]  # type: ignore[no-any-return]
     x = defence._checked(x)
     return defence._pull_back(x, grad, defence._begin(x, seed)).astype(x.dtype, copy=False)
 
@@ -315,7 +330,8 @@ def _tensorflow(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     if defence._draws_afresh and _is_recomputed():
         raise RuntimeError(RECOMPUTED.format(defence))
     if _traced("tensorflow", x, y):
-        return _tensorflow_traced(defence, x, y)
+        # Not through autograph, which would rewrite this library and fail on some of it, with a warning.
+        return tf.autograph.experimental.do_not_convert(_tensorflow_traced)(defence, x, y)  # type: ignore[no-any-return]
     batch = defence._checked(x.numpy())
     draw = defence._begin(batch, defence._next_seed())
     # Not in the function below, which may not use the variables of models that the defence runs.
