@@ -10,6 +10,7 @@ from preshield import (
     JpegCompression,
     LabelSmoothing,
     LFilter,
+    Mixup,
     Mp3Compression,
     Resample,
     SpatialSmoothing,
@@ -142,6 +143,14 @@ def test_columns_of_a_data_frame():
 
     rows = np.array([[Decimal("0.24"), 1]], dtype=object)
     np.testing.assert_allclose(FeatureSqueezing((0, 1), 2).transform(rows), [[1 / 3, 1]])
+
+
+@pytest.mark.parametrize("defence", [GaussianAugmentation(0.1, rng=0), Mixup(3, rng=0)], ids=str)
+def test_samples_of_a_list_are_counted_too(defence):
+    """Else the labels of others, or an IndexError of NumPy's."""
+    for labels in (2, 4):
+        with pytest.raises(ValueError, match="one label for each of the 3 samples"):
+            defence([[0.0], [0.5], [1.0]], np.eye(3)[np.zeros(labels, int)])
 
 
 def test_a_missing_value_is_named():

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .checks import check_array_labels, check_given_labels, check_labels, check_output_shape
+from .errors import ArgumentError
 from .layout import as_array, as_numbers, object_array
 from .random import FROZEN
 from .typing import Array, Dtype, Seed, Shape
@@ -62,6 +63,11 @@ def to_numpy(x: Any) -> Array:
     """An eager tensor, or anything array-like, as a NumPy array; `bfloat16` becomes `float32`."""
     kind = framework(x)
     if kind == "torch":
+        if (layout := str(x.layout)) != "torch.strided" or x.is_meta:
+            held, remedy = (
+                ("no values", "a tensor of another device") if x.is_meta else (layout, "x.to_dense()")
+            )
+            raise ArgumentError(f"Tensors must be dense and hold values, got one of {held}; pass {remedy}.")
         x = x.detach().resolve_conj().resolve_neg()
         x = x.float() if "bfloat16" in str(x.dtype) else x
         return np.asarray(x.cpu().numpy())
@@ -129,7 +135,7 @@ def _numpy(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     of_python = isinstance(given, np.ndarray) and given.dtype == object and batch.dtype != object
     if defence.ragged and of_python:
         out = out.astype(object)  # samples of one length, which may differ in the next batch
-    return out, _labels(defence, y, x, draw)
+    return out, _labels(defence, y, batch, draw)
 
 
 def _is_waveform(defence: "Preprocessor", x: Any) -> bool:
@@ -326,6 +332,9 @@ def _recorder(torch: Any, x: Any) -> str:
 
 def _tensorflow(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     tf = sys.modules["tensorflow"]
+    for kind, remedy in ((tf.RaggedTensor, "x.to_tensor()"), (tf.SparseTensor, "tf.sparse.to_dense(x)")):
+        if isinstance(x, kind):
+            raise ArgumentError(f"`x` must be a dense tensor, got a {kind.__name__}; pass {remedy}.")
     x = tf.convert_to_tensor(x)
     if defence._draws_afresh and _is_recomputed():
         raise RuntimeError(RECOMPUTED.format(defence))
