@@ -763,3 +763,13 @@ def test_inverse_gan_says_that_it_does_nothing_by_default(make):
     with pytest.warns(UserWarning, match="This InverseGAN does nothing in a classifier"):
         close(classifier.predict(X), logits([], X))
     close(classifier.predict(X), logits([], X))  # once
+
+
+def test_the_library_is_reloaded_before_art_is_loaded():
+    """The hook of the first time stays, and neither may ask the other without end."""
+    code = (
+        "import importlib, preshield; importlib.reload(preshield); importlib.reload(preshield);"
+        "from art.defences.preprocessor.preprocessor import Preprocessor;"
+        "assert isinstance(preshield.SpatialSmoothing(), Preprocessor)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

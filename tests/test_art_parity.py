@@ -1730,6 +1730,16 @@ def test_deviation_resize_by_area_is_one_definition():
     )
 
 
+def test_deviation_resize_by_area_that_enlarges_one_axis():
+    pytest.importorskip("cv2")
+    x = np.array([0, 5, 10, 15, 20], dtype=np.float32).reshape(1, 1, 5, 1)
+    theirs = TOOLS["ImageResize"](2, 2, interpolation=3)(x)[0]
+    # Of two pixels each: 0.4 * 0 + 0.6 * 5 and 0.2 * 10 + 0.8 * 15.
+    assert_allclose(theirs.reshape(2, 2), [[3, 14]] * 2, rtol=1e-6)
+    ours = preshield.ImageResize(2, 2, interpolation=3).transform(x)
+    assert_allclose(ours.reshape(2, 2), [[4, 16]] * 2, rtol=1e-6)  # (0 + 5 + 10 / 2) / 2.5, of all covered
+
+
 def test_deviation_resize_of_integer_boxes():
     torch = pytest.importorskip("torch")
     x, y = torch.zeros((1, 3, 4, 4)), [{"boxes": torch.tensor([[0, 0, 1, 3]]), "labels": torch.tensor([1])}]

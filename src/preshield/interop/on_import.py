@@ -35,7 +35,10 @@ class _Finder:
     ) -> ModuleSpec | None:
         if not self.concerns(name):
             return None
-        found = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        # Only those behind it: of two that concern the same module, as a reload leaves them, neither may ask
+        # the one that asked it.
+        behind = sys.meta_path[sys.meta_path.index(self) + 1 :]
+        found = (finder.find_spec(name, path, target) for finder in behind)
         spec = next(filter(None, found), None)
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader, self.hook)  # type: ignore[assignment]
