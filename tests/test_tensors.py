@@ -312,6 +312,18 @@ def test_tensors_that_are_not_dense_are_refused_with_the_remedy(tf):
                 bits.transform(x)
 
 
+@pytest.mark.parametrize("kind", [TypeError, ValueError])
+@pytest.mark.parametrize("shape", [(2, 3), (1, 3, 20, 24)])
+def test_shapes_are_refused_while_a_graph_is_made(tf, kind, shape):
+    """What the graph raises when it runs is an error of the framework's."""
+    jax = pytest.importorskip("jax")
+    for defence in (SpatialSmoothing(3), Chain([FeatureSqueezing((0, 1)), SpatialSmoothing(3)])):
+        traced = tf.function(lambda x, d=defence: d.transform(tf.convert_to_tensor(x)))
+        for step in (traced, jax.jit(defence.transform)):
+            with pytest.raises(kind, match=r"`x` (must be a 4-D|of shape .* has its ch)"):
+                step(np.zeros(shape, np.float32))
+
+
 def test_autograph_leaves_the_library_alone(tf):
     """It would rewrite functions of ours, fail on some, and log that somebody should report a bug."""
     import logging

@@ -627,6 +627,15 @@ class Preprocessor:
         self._check_range(batch, peaks)
         return batch
 
+    def _check_shape(self, shape: Shape) -> None:
+        """Refuse a shape that no batch may have, before its values are known."""
+        if self.domains != ("labels",):
+            channels_first, layout = self._axes
+            x = np.broadcast_to(np.False_, shape)  # of a type without values to check
+            check_batch(x, tuple(self.domains), channels_first, layout=layout, keywords=self.params)
+            if len(shape) in (4, 5):
+                self._check_layout(shape)
+
     @property
     def _axes(self) -> tuple[bool | None, str | None]:
         """What `channels_first` and `layout` say; no more than None if the channels make no difference."""

@@ -393,6 +393,8 @@ def _tensorflow_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, An
     tf = sys.modules["tensorflow"]
     if _has_tangent(x):
         raise RuntimeError(FORWARD.format(defence))
+    if x.shape.is_fully_defined():  # an error of the graph would be one of TensorFlow's
+        defence._check_shape(tuple(x.shape))
     dtype = tf.as_dtype(defence._output_dtype(np.dtype(x.dtype.as_numpy_dtype)))
     seed = tf.constant(np.zeros(0, dtype=np.uint32))
     if defence._seed_words:
@@ -473,6 +475,8 @@ def _jax(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
 def _jax_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     jax = sys.modules["jax"]
     from jax.experimental import io_callback
+
+    defence._check_shape(x.shape)
 
     def call_back(function: Any, shape: Shape, dtype: Any, *args: Any) -> Any:
         result = jax.ShapeDtypeStruct(shape, dtype)
