@@ -410,7 +410,7 @@ def test_bad_parameters(parameters, error, message):
             ValueError,
             r"`x\[1\]` must have one or two channels, as MP3 has, got 4 in a sample of shape \(9, 4\)",
         ),
-        (np.zeros(100), ValueError, r"audio batch .* got shape \(100,\); add the batch axis"),
+        (np.zeros((1, 2, 3, 4)), ValueError, r"audio batch .* got shape \(1, 2, 3, 4\)"),
         (np.zeros((1, 100, 1, 1)), ValueError, "audio batch"),
         (np.full((1, 100), np.nan), ValueError, "`x` must be finite, got 100 NaN"),
         (ragged(np.zeros(5), np.array([np.nan])), ValueError, r"`x\[1\]` must be finite, got 1 NaN"),

@@ -18,7 +18,7 @@ import numpy as np
 
 from .._core import tensors
 from .._core.errors import ArgumentError
-from .._core.layout import object_array
+from .._core.layout import as_numbers, object_array
 from .._core.typing import Array
 from ..preprocessor import Preprocessor
 
@@ -151,6 +151,7 @@ def _lists(method: Method) -> Method:
         mixed = hasattr(self, "all_framework_preprocessing") and not _in_one_graph(self)
         if not _ours(self) or tensors.framework(x) != "numpy" or not (mixed or _of_objects(x)):
             return method(self, x, y, fit, **kwargs)  # type: ignore[no-any-return]
+        x = as_numbers(x) if x.ndim > 1 else x
         for operation in _applied(self, fit):
             x, y = _apply(operation, x, y)
         return x, y
