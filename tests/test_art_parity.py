@@ -643,11 +643,7 @@ def test_deviation_thermometer_needs_an_axis_of_channels():
     ours, theirs = both("ThermometerEncoding", (0, 1), 3)
     x = np.array([0.2, 0.5, 0.9])
     assert theirs(x.copy())[0].shape == (9,)  # nine samples of three, for three labels
-<<<<<<< HEAD
     with pytest.raises(ValueError, match=r"must have an axis of channels, got shape \(3,\).*x\[:, None\]"):
-=======
-    with pytest.raises(ValueError, match=r"an axis of channels, got shape \(3,\); pass x\[:, None\]"):
->>>>>>> ranges
         ours.transform(x)
     assert_array_equal(ours.transform(x[:, None]).ravel(), theirs(x)[0])
 

@@ -24,11 +24,7 @@ OF_AUDIO = [
     Resample(16000, 8000),
     Resample(16000, 8000, restore=True, channels_first=True),
     Chain([Resample(16000, 8000), Mp3Compression(8000)]),
-<<<<<<< HEAD
     Chain([GaussianAugmentation(0.1, augmentation=False, rng=0), Mp3Compression(16000, full_scale=1.0)]),
-=======
-    Chain([GaussianAugmentation(0.1, augmentation=False, rng=0), Mp3Compression(16000, full_scale=1)]),
->>>>>>> ranges
 ]
 
 
