@@ -42,6 +42,8 @@ def most_of(limits: object) -> float | None:
     """The larger magnitude of a pair of numbers, if it is one."""
     if not is_pair(limits):
         return None
+    if all(isinstance(value, int | float) for value in limits):
+        return float(max(map(abs, limits)))
     try:
         ends = [np.asarray(value) for value in limits]
     except ValueError:  # lists that make no array
