@@ -206,10 +206,9 @@ def test_limits_for_each_channel_say_what_one_pair_says():
         (np.full((2, 8, 8, 3), 200.0), (np.zeros(3), np.ones(3)), r"x / 255"),
     ):
         defence = FeatureSqueezing(limits, bit_depth=4)
-        with pytest.warns(UserWarning, match=rf"clip_values.*{remedy}") as caught:
+        with pytest.warns(UserWarning, match=rf"clip_values.*{remedy}"):
             defence.transform(x)
-            defence.transform(x)
-        assert len(caught) == 1
+        defence.transform(x)  # a second warning would be an error
 
 
 @pytest.mark.parametrize("value", [0.9, 1.0])

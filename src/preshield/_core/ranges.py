@@ -39,7 +39,7 @@ def in_unit_range(x: Array, peak: float) -> bool:
 
 
 def most_of(limits: object) -> float | None:
-    """The larger magnitude of a pair of numbers, if it is one; arrays of one number for all channels count."""
+    """The larger magnitude of a pair of numbers, or of arrays with one number for all channels."""
     if not is_pair(limits):
         return None
     if all(isinstance(value, int | float) for value in limits):
