@@ -279,13 +279,15 @@ def _detector_inputs(method: Method) -> Method:
 def _detector_gradient(method: Method) -> Method:
     """Gradient of a detector's loss with respect to the batch as the user has it.
 
-    ART takes it after the defences, whoever made them.
+    ART takes it after the defences, whoever made them; beside NumPy defences it pulls the gradient of the
+    model's layout back through those of the user's.
     """
+    mixed = _mixed(method)
 
     @wraps(method)
     def loss_gradient(self: Any, x: Any, y: Any, **kwargs: Any) -> Any:
         if not _ours(self) or not _in_one_graph(self):
-            return method(self, x, y, **kwargs)
+            return mixed(self, x, y, **kwargs)
         import torch
 
         leaf = torch.from_numpy(x) if isinstance(x, np.ndarray) else x.detach()
