@@ -451,7 +451,7 @@ def test_arts_numpy_defences_share_the_list_of_a_detector(detector, channels_fir
     estimator.predict(x)
     close(estimator.model.seen, seen)
     close(estimator.loss_gradient(x, boxes()), ours[0].estimate_gradient(x, grad), atol=1e-6)
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(NotImplementedError, match="inputs and preprocessing not supported"):
         estimator.loss_gradient(pytest.importorskip("torch").from_numpy(x), boxes())
 
 
