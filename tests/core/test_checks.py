@@ -1,5 +1,7 @@
 """The checks, rule by rule."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -349,6 +351,30 @@ def test_a_ragged_list_is_refused_like_an_object_array():
 def test_bad_audio(shape, channels_first, message):
     with pytest.raises(ValueError, match=f"`x` must be an audio batch {message}"):
         checks.check_batch(np.zeros(shape), ("audio",), channels_first)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels_first", "remedy", "shape_then"),
+    [
+        ((4000, 2), False, "x[None]", (1, 4000, 2)),
+        ((4000, 6), True, "x.T[None]", (1, 6, 4000)),
+        ((4000, 2), None, "x[None]", (1, 4000, 2)),
+        ((4000, 1), False, "x.T", (1, 4000)),
+        ((4000, 1), True, "x.T", (1, 4000)),
+    ],
+)
+def test_one_recording_with_channels_is_no_batch(shape, channels_first, remedy, shape_then):
+    """As soundfile and scipy read it; else it would be thousands of recordings of two values."""
+    x = np.zeros(shape)
+    with pytest.raises(ValueError, match=rf"one recording .* with C=\d; pass {re.escape(remedy)}\.$"):
+        checks.check_batch(x, ("audio",), channels_first)
+    pasted = eval(remedy, {"x": x})
+    assert checks.check_batch(pasted, ("audio",), channels_first).shape == shape_then
+
+
+@pytest.mark.parametrize("shape", [(1000, 2), (4000, 9), (4000, 0), (2, 4000)])
+def test_batches_of_short_recordings(shape):
+    assert checks.check_batch(np.zeros(shape), ("audio",), False).shape == shape
 
 
 def test_gradients_of_ragged_samples():
