@@ -413,6 +413,20 @@ def test_tensorflow_dataset(tf):
     np.testing.assert_array_equal(np.concatenate(list(batches.as_numpy_iterator())), OUT)
 
 
+def test_tensorflow_does_not_convert_what_runs_in_numpy(tf, caplog):
+    """AutoGraph logged a warning for each function that it could not convert."""
+    x = tf.random.uniform((2, 8, 8, 3), seed=0)
+    defence = JpegCompression((0, 1))
+    tf.get_logger().addHandler(caplog.handler)
+    try:
+        traced = tf.function(defence.transform)(x)
+        mapped = tf.map_fn(lambda image: defence.transform(image[None])[0], x)
+    finally:
+        tf.get_logger().removeHandler(caplog.handler)
+    np.testing.assert_array_equal(traced, mapped)
+    assert "AutoGraph" not in caplog.text
+
+
 def test_tensorflow_bad_input(tf):
     nan = tf.fill((1, 2, 2, 1), np.nan)
     with pytest.raises(ValueError, match="got 4 NaN and 0 infinite"):

@@ -310,6 +310,12 @@ def _recorder(torch: Any, x: Any) -> str:
 
 
 def _tensorflow(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+    # AutoGraph would convert what runs in NumPy as well, and log a warning for what it cannot convert.
+    unconverted = sys.modules["tensorflow"].autograph.experimental.do_not_convert(_tensorflow_pass)
+    return unconverted(defence, x, y)  # type: ignore[no-any-return]
+
+
+def _tensorflow_pass(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     tf = sys.modules["tensorflow"]
     x = tf.convert_to_tensor(x)
     if defence._draws_afresh and _is_recomputed():
