@@ -931,6 +931,15 @@ def test_deviation_resample_without_channels_and_of_different_lengths():
     assert [len(sample) for sample in ours.transform(ragged)] == [40, 20]
 
 
+def test_deviation_resample_of_channels_in_place_of_time():
+    x = np.random.default_rng(0).random((1, 2, 600))
+    ours, theirs = both("Resample", 2, 1)
+    assert theirs(x.copy())[0].shape == (1, 1, 600)
+    with pytest.raises(ValueError, match=r"must have time along axis 1 .*; pass channels_first=True\.$"):
+        ours.transform(x)
+    assert preshield.Resample(2, 1, channels_first=True).transform(x).shape == (1, 2, 300)
+
+
 def test_deviation_resample_refuses_nan():
     x = np.zeros((1, 60, 1))
     x[0, 5] = np.nan
