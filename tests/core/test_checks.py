@@ -423,3 +423,12 @@ def test_gradients_are_floating(dtype):
     for checked in (checks.check_gradient(grad, (2, 3)), *ragged):
         assert checked.dtype == expected
         assert not checked.flags.writeable
+
+
+@pytest.mark.parametrize("layout", ["NFCHW", "NCFHW"])
+@pytest.mark.parametrize("shape", [(32, 32, 3), (480, 640, 3), (28, 28, 1)])
+def test_an_image_with_channels_last_is_not_said_to_be_a_grey_video(layout, shape):
+    """Whoever pasted that would get a video of 480 frames, three pixels wide."""
+    end = rf"got shape {re.escape(str(shape))}\.$"
+    with pytest.raises(ValueError, match=end):
+        checks.check_batch(np.zeros(shape), ("video",), False, layout=layout, keywords=("layout",))
