@@ -439,6 +439,22 @@ def test_arts_torch_defences_share_the_list_of_a_detector(detector):
     close(estimator.model.seen, at_model(FeatureSqueezing((0, 400), 8).transform(shifted), False, 255), 5e-3)
 
 
+@pytest.mark.parametrize("channels_first", [False, True], ids=["NHWC", "NCHW"])
+def test_arts_numpy_defences_share_the_list_of_a_detector(detector, channels_first):
+    x = photographs(channels_first)
+    ours = image_defences(channels_first, 255)["median"]
+    defences = [*ours, ArtSqueezing((0, 255), bit_depth=4)]  # whose gradient is the identity
+    seen = at_model(defences[1](ours[0].transform(x))[0], channels_first, 255)
+    grad = (2 * seen + slopes(seen.shape)) / 255
+    grad = grad if channels_first else np.moveaxis(grad, 1, -1)
+    estimator = detector(defences, channels_first=channels_first)
+    estimator.predict(x)
+    close(estimator.model.seen, seen)
+    close(estimator.loss_gradient(x, boxes()), ours[0].estimate_gradient(x, grad), atol=1e-6)
+    with pytest.raises(NotImplementedError, match="inputs and preprocessing not supported"):
+        estimator.loss_gradient(pytest.importorskip("torch").from_numpy(x), boxes())
+
+
 @pytest.mark.parametrize(
     "defences", [[LabelSmoothing()], [median(), Chain([LabelSmoothing()], apply_fit=True)]]
 )

@@ -643,9 +643,9 @@ def test_deviation_thermometer_needs_an_axis_of_channels():
     ours, theirs = both("ThermometerEncoding", (0, 1), 3)
     x = np.array([0.2, 0.5, 0.9])
     assert theirs(x.copy())[0].shape == (9,)  # nine samples of three, for three labels
-    with pytest.raises(ValueError, match=r"must have an axis of channels, got shape \(3,\).*x\[..., None\]"):
+    with pytest.raises(ValueError, match=r"must have an axis of channels, got shape \(3,\).*x\[:, None\]"):
         ours.transform(x)
-    assert_array_equal(ours.transform(x[..., None]).ravel(), theirs(x)[0])
+    assert_array_equal(ours.transform(x[:, None]).ravel(), theirs(x)[0])
 
 
 def test_deviation_thermometer_gradient_knows_the_range():
@@ -929,6 +929,15 @@ def test_deviation_resample_without_channels_and_of_different_lengths():
             theirs(batch)
     assert_allclose(ours.transform(x[..., 0])[..., None], theirs(x)[0], rtol=0, atol=1e-6)
     assert [len(sample) for sample in ours.transform(ragged)] == [40, 20]
+
+
+def test_deviation_resample_of_channels_in_place_of_time():
+    x = np.random.default_rng(0).random((1, 2, 600))
+    ours, theirs = both("Resample", 2, 1)
+    assert theirs(x.copy())[0].shape == (1, 1, 600)
+    with pytest.raises(ValueError, match=r"must have time along axis 1 .*; pass channels_first=True\.$"):
+        ours.transform(x)
+    assert preshield.Resample(2, 1, channels_first=True).transform(x).shape == (1, 2, 300)
 
 
 def test_deviation_resample_refuses_nan():

@@ -412,9 +412,14 @@ def test_forward_and_backward_have_one_draw(path):
 
 def test_threads_do_not_see_each_other():
     mine, parent = Louder(0.1, False), GaussianAugmentation(0.1, False)
-    with mine.frozen(1), parent.frozen(1), ThreadPoolExecutor(8) as pool:
-        expected = 2 * parent.transform(X)
-        for out in pool.map(mine.transform, [X] * 16):
+
+    def frozen(defence):
+        with defence.frozen(1):
+            return defence.transform(X)
+
+    expected = 2 * frozen(parent)
+    with ThreadPoolExecutor(8) as pool:
+        for out in pool.map(frozen, [mine] * 16):
             np.testing.assert_array_equal(out, expected)
 
 
@@ -566,7 +571,7 @@ def test_device_type_is_accepted_in_words():
         def __call__(self, x, y=None):
             return 2 * x, y
 
-    with pytest.warns(UserWarning, match="`device_type` has no effect.* leave it out"):
+    with pytest.warns(UserWarning, match="`device_type` is ignored, got 'cpu'.* Leave it out"):
         made = Mine("cpu")
     np.testing.assert_array_equal(made(X)[0], 2 * X)
 

@@ -180,9 +180,10 @@ def test_eight_threads_at_once(name):
 
         def work(i):
             start.wait()
-            return [
-                (defence.transform(batches[i]), defence.estimate_gradient(batches[i], ones)) for _ in "ab"
-            ]
+            with defence.frozen(1):
+                return [
+                    (defence.transform(batches[i]), defence.estimate_gradient(batches[i], ones)) for _ in "ab"
+                ]
 
         with ThreadPoolExecutor(8) as pool:
             results = list(pool.map(work, range(8)))

@@ -322,6 +322,31 @@ class MixesGradients(Sound):
         return grad * (draw + x.max(initial=0))
 
 
+class PullsBackOthers(Sound):
+    gradient_kind = "surrogate"
+
+    def _gradient(self, x, grad, draw):
+        return grad - 0.1 * grad.sum(axis=0)
+
+
+class MixesLabels(Sound):
+    def _transform_labels(self, y, draw):
+        return None if y is None else np.flip(y, axis=0).copy()
+
+
+class GuessesForAllAtRandom(Sound):
+    stochastic = True
+
+    def _draw(self, x, rng):
+        return rng.random(x.shape)
+
+    def _transform(self, x, draw):
+        return x * draw * (1 if x.max(initial=0) <= 1 else 1 / 255)
+
+    def _gradient(self, x, grad, draw):
+        return grad * draw * (1 if x.max(initial=0) <= 1 else 1 / 255)
+
+
 class GuessesForAll(Sound):
     def _transform(self, x, draw):
         return x * (self.factor if x.max(initial=0) <= 1 else self.factor / 255)
@@ -403,6 +428,9 @@ class CountsCalls(Sound):
         (AcceptsNaN, r"NaN and infinity are refused.* was accepted"),
         (GuessesForAll, r"does not follow from the others.* sample 0 beside others .* values differ"),
         (LooksAround, r"A sample is defended alike.* sample 0 alone: values differ"),
+        (GuessesForAllAtRandom, r"does not follow from the others.* sample 0 beside others .* values differ"),
+        (PullsBackOthers, r"by the same draw, if there is one.* gradient of sample 0 with copies of it"),
+        (MixesLabels, r"by the same draw, if there is one.* label 0 with copies of it for the others"),
         (MixesByDraw, r"by the same draw, if there is one.* sample 0 with copies of itself for the others"),
         (MixesGradients, r"by the same draw, if there is one.* gradient of sample 0 with copies of it"),
         (ForgetsRagged, r"may differ in length.* sample 0: values differ"),

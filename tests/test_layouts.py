@@ -719,7 +719,7 @@ def test_stages_of_different_layouts_leave_both_offers():
 
 @pytest.mark.parametrize("shape", [(5,), (), (1, 1, 1, 1, 1, 1)])
 def test_no_remedy_is_invented(shape):
-    for defence in (SpatialSmoothing(3), SpatialSmoothing(3, layout="NFCHW"), PixelDefend()):
+    for defence in (SpatialSmoothing(3), SpatialSmoothing(3, layout="NFCHW"), DefenseGAN()):
         with pytest.raises(ValueError, match=r"got shape \([^)]*\)\.$"):
             defence.transform(np.zeros(shape))
 

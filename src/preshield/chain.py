@@ -222,15 +222,17 @@ class Chain(Preprocessor):
 
     @property
     def _axes(self) -> tuple[bool | None, str | None]:
-        said = {d._axes for d in self.defences} - {(None, None)}
+        said = {d._axes for d in self._stages} - {(None, None)}
         return said.pop() if len(said) == 1 else (None, None)
 
     def _check_layout(self, shape: Shape, settled: int | None = None, name: str | None = None) -> int | None:
-        for i, stage in enumerate(self.defences):
+        for i, stage in enumerate(self._stages):
             try:
                 settled = stage._check_layout(shape, settled, name)
             except ArgumentError as error:
                 raise ArgumentError(f"`defences[{i}]`, {type(stage).__name__}: {error}") from None
+            if not stage._states_shape:
+                return None  # what comes after is not known before it runs
             before, shape = shape, stage._output_shape(shape)
             changed = {
                 axis for axis, pair in enumerate(zip(before, shape, strict=False)) if len(set(pair)) > 1

@@ -144,6 +144,7 @@ class Preprocessor:
     _first_seed: tuple[Any, Any] = (None, None)  # of the pass that showed it, and the one drawn in its place
     _assumed: ClassVar[tuple[str, ...]] = ()  # facts that a class written for ART does not state
     _overridden: ClassVar[bool] = False  # whether a class wrote public methods, which `overrides` runs
+    _methods: ClassVar[tuple[Any, ...]] = ()  # public methods of the class when it was made
     _beneath: ClassVar[dict[str, Any]] = {}  # of the methods that `overrides` puts into a class, its own
 
     def __init__(
@@ -177,6 +178,7 @@ class Preprocessor:
             and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         )
         overrides.honour(cls, Preprocessor)
+        cls._methods = overrides.methods_of(cls)
 
     def __setattr__(self, name: str, value: Any) -> None:
         attribute = name == "transform" and overrides.wrote(type(self), "__call__")  # of a class for ART

@@ -564,23 +564,44 @@ def _is_plain(value: Any) -> bool:
 
 def _check_batch_independence(s: Subject) -> None:
     """A sample is defended alike, whatever else is in the batch; by the same draw, if there is one."""
-    if s.of_labels or s.defence.mixes_samples:
+    if s.defence.mixes_samples:
+        return
+    _check_label_independence(s)
+    if s.of_labels:
         return
     out, grad = s.run(s.x), s.gradient()
     pulled = s.pull_back(s.x, grad)
     for i in range(len(s.x)):
         if not s.defence.stochastic:
             _require_equal(s.run(s.x[i : i + 1]), out[i : i + 1], f"sample {i} alone", 1e-6)
-        others = np.repeat(s.x[i : i + 1], len(s.x), axis=0)
+        others = _copies(s.x, i)
         among_others = s.run(others)[i]
         _require_equal(among_others, out[i], f"sample {i} with copies of itself for the others", 1e-6)
-        back = s.pull_back(others, grad)[i]
+        # The gradients of added samples belong to this one as well.
+        grads = _copies(grad, i) if len(grad) == len(s.x) else grad
+        back = s.pull_back(others, grads)[i]
         _require_equal(back, pulled[i], f"gradient of sample {i} with copies of it for the others", 1e-6)
 
 
+def _check_label_independence(s: Subject) -> None:
+    """Part of the check before: labels are those of their samples."""
+    if not s.defence._changes_labels:
+        return
+    with s.defence.frozen(0):
+        labels = np.asarray(s.defence(s.x, s.y)[1])
+        for i in range(len(s.x)):
+            among_others = np.asarray(s.defence(_copies(s.x, i), _copies(s.y, i))[1])[i]
+            _require_equal(among_others, labels[i], f"label {i} with copies of it for the others", 1e-6)
+
+
+def _copies(batch: Array, i: int) -> Array:
+    """A batch of copies of one of its samples."""
+    return np.repeat(batch[i : i + 1], len(batch), axis=0)
+
+
 def _check_own_range(s: Subject) -> None:
-    """Without randomness, what range a sample has does not follow from the others in the batch."""
-    if s.defence.stochastic or s.defence.mixes_samples or s.of_labels or s.x.dtype.kind != "f":
+    """What range a sample has does not follow from the others in the batch."""
+    if s.defence.mixes_samples or s.of_labels or s.x.dtype.kind != "f":
         return
     expected = s.run(s.x)[:1]
     x = s.x.copy()

@@ -1,5 +1,7 @@
 """The checks, rule by rule."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -351,6 +353,30 @@ def test_bad_audio(shape, channels_first, message):
         checks.check_batch(np.zeros(shape), ("audio",), channels_first)
 
 
+@pytest.mark.parametrize(
+    ("shape", "channels_first", "remedy", "shape_then"),
+    [
+        ((4000, 2), False, "x[None]", (1, 4000, 2)),
+        ((4000, 6), True, "x.T[None]", (1, 6, 4000)),
+        ((4000, 2), None, "x[None]", (1, 4000, 2)),
+        ((4000, 1), False, "x.T", (1, 4000)),
+        ((4000, 1), True, "x.T", (1, 4000)),
+    ],
+)
+def test_one_recording_with_channels_is_no_batch(shape, channels_first, remedy, shape_then):
+    """As soundfile and scipy read it; else it would be thousands of recordings of two values."""
+    x = np.zeros(shape)
+    with pytest.raises(ValueError, match=rf"one recording .* with C=\d; pass {re.escape(remedy)}\.$"):
+        checks.check_batch(x, ("audio",), channels_first)
+    pasted = eval(remedy, {"x": x})
+    assert checks.check_batch(pasted, ("audio",), channels_first).shape == shape_then
+
+
+@pytest.mark.parametrize("shape", [(1000, 2), (4000, 9), (4000, 0), (2, 4000)])
+def test_batches_of_short_recordings(shape):
+    assert checks.check_batch(np.zeros(shape), ("audio",), False).shape == shape
+
+
 def test_gradients_of_ragged_samples():
     shapes = [(2,), (3, 1)]
     grads = [np.zeros(2, np.float32), np.zeros((3, 1))]
@@ -397,3 +423,12 @@ def test_gradients_are_floating(dtype):
     for checked in (checks.check_gradient(grad, (2, 3)), *ragged):
         assert checked.dtype == expected
         assert not checked.flags.writeable
+
+
+@pytest.mark.parametrize("layout", ["NFCHW", "NCFHW"])
+@pytest.mark.parametrize("shape", [(32, 32, 3), (480, 640, 3), (28, 28, 1)])
+def test_an_image_with_channels_last_is_not_said_to_be_a_grey_video(layout, shape):
+    """Whoever pasted that would get a video of 480 frames, three pixels wide."""
+    end = rf"got shape {re.escape(str(shape))}\.$"
+    with pytest.raises(ValueError, match=end):
+        checks.check_batch(np.zeros(shape), ("video",), False, layout=layout, keywords=("layout",))

@@ -62,14 +62,22 @@ def test_the_largest_magnitude_of_each_sample():
 
 @pytest.mark.parametrize(
     ("limits", "most"),
-    [((0, 1), 1), ([-3, 2], 3), (np.array([0, 255]), 255), ((np.float32(0), np.array([1])), 1)],
+    [
+        ((0, 1), 1),
+        ([-3, 2], 3),
+        (np.array([0, 255]), 255),
+        ((np.float32(0), np.array([1])), 1),
+        (([0, 0, 0], [255, 255, 255]), 255),
+        ((np.full((3, 1, 1), -2.0), 1), 2),
+    ],
 )
 def test_pairs_of_numbers(limits, most):
     assert most_of(limits) == most
 
 
 @pytest.mark.parametrize(
-    "limits", [None, "01", (0, 1, 2), (np.zeros(3), np.ones(3)), {0: 1, 2: 3}, (None, 1), 7, np.array(7)]
+    "limits",
+    [None, "01", (0, 1, 2), (np.zeros(3), np.arange(1, 4)), (0, []), {0: 1, 2: 3}, (None, 1), 7, np.array(7)],
 )
 def test_what_is_no_pair_of_numbers_says_nothing(limits):
     assert most_of(limits) is None
@@ -190,6 +198,17 @@ def test_remedies(x, limits, end):
         UserWarning, match=rf"^Halve: `clip_values` should be the .* for values from .*{end}\.$"
     ):
         Halve(limits).transform(np.array([x]))
+
+
+def test_limits_for_each_channel_say_what_one_pair_says():
+    for x, limits, remedy in (
+        (np.full((2, 8, 8, 3), 0.5), ([0, 0, 0], [255, 255, 255]), r"x \* 255"),
+        (np.full((2, 8, 8, 3), 200.0), (np.zeros(3), np.ones(3)), r"x / 255"),
+    ):
+        defence = FeatureSqueezing(limits, bit_depth=4)
+        with pytest.warns(UserWarning, match=rf"clip_values.*{remedy}"):
+            defence.transform(x)
+        defence.transform(x)  # a second warning would be an error
 
 
 @pytest.mark.parametrize("value", [0.9, 1.0])

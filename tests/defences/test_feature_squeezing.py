@@ -141,7 +141,7 @@ def test_bad_parameters(parameters, error, message):
     [
         (np.array([[0.0, np.nan]]), ValueError, "`x` must be finite, got 1 NaN"),
         (np.array([["a"]]), TypeError, "`x` must hold real numbers"),
-        (np.array([[0, 1], [0]], dtype=object), TypeError, "`x` must be a numeric array"),
+        (np.array([[0, 1], [0]], dtype=object), TypeError, "`x` must be an array of numbers"),
         (0.5, ValueError, "`x` must have a batch axis"),
     ],
 )

@@ -128,10 +128,10 @@ def test_results_are_clipped():
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.uint8, np.int64, bool, ">f8"])
 @pytest.mark.parametrize("augmentation", [True, False])
-def test_the_result_is_single_precision(dtype, augmentation):
+def test_the_result_is_at_most_single_precision(dtype, augmentation):
     x = np.array([[0, 1, 1], [1, 0, 1]]).astype(dtype)
     out = GaussianAugmentation(0, augmentation, rng=0).transform(x)
-    assert out.dtype == np.float32
+    assert out.dtype == (np.float16 if dtype is np.float16 else np.float32)
     np.testing.assert_array_equal(out[:2], x.astype(np.float32))
 
 
@@ -203,7 +203,7 @@ def test_ratio_does_not_matter_without_augmentation():
     [
         (np.array([[np.inf, np.nan]]), ValueError, "`x` must be finite, got 1 NaN and 1 infinite"),
         (np.array([[1j]]), TypeError, "`x` must hold real numbers"),
-        (np.array([[0, 1], [0]], dtype=object), TypeError, "`x` must be a numeric array"),
+        (np.array([[0, 1], [0]], dtype=object), TypeError, "`x` must be an array of numbers"),
     ],
 )
 def test_bad_arrays(x, error, message):

@@ -96,8 +96,10 @@ def test_lower_quality_loses_more():
 def test_bool_and_half_precision():
     x = np.indices((16, 16)).sum(axis=0)[None, :, :, None] % 2
     expected = JpegCompression((0, 1)).transform(x.astype(float))
-    for dtype in (bool, np.float16, np.longdouble, ">f4"):
+    for dtype in (bool, np.longdouble, ">f4"):
         np.testing.assert_array_equal(JpegCompression((0, 1)).transform(x.astype(dtype)), expected)
+    half = JpegCompression((0, 1)).transform(x.astype(np.float16))
+    np.testing.assert_array_equal(half, expected.astype(np.float16))
 
 
 def test_layouts():
@@ -201,7 +203,7 @@ def test_bad_parameters(parameters, error, message):
             "frames of 1 to 65500 pixels a side, got 1 x 65501",
         ),
         (np.full((1, 8, 8, 3), "a"), TypeError, "`x` must hold real numbers"),
-        (np.array([[0, 1], [0]], dtype=object), TypeError, "`x` must be a numeric array"),
+        (np.array([[0, 1], [0]], dtype=object), TypeError, "`x` must be an array of numbers"),
     ],
 )
 def test_bad_arrays(x, error, message):

@@ -155,10 +155,24 @@ def test_near_silence_of_16_bits_in_floats_is_what_it_is_in_integers(peak):
     np.testing.assert_array_equal(out, Mp3Compression(16000).transform(steps.astype(np.int16)))
 
 
-def test_floats_beyond_8_are_steps():
-    x = 8.5 * tone(3000, level=1)[None]
-    out = Mp3Compression(16000).transform(x)
+@pytest.mark.parametrize("peak", [8.5, 63.5, 300.5])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_beyond_8_are_steps(peak, dtype):
+    """With a warning where they are so faint that nothing is left of them."""
+    x = (peak * tone(3000, level=1)[None]).astype(dtype)
+    defence, doubtful = Mp3Compression(16000), peak < 64
+    with pytest.warns(UserWarning, match="taken for audio of 16-bit steps") if doubtful else nullcontext():
+        out = defence.transform(x)
     np.testing.assert_array_equal(out, Mp3Compression(16000, full_scale=32768).transform(x))
+    defence.transform(x)  # warns once
+
+
+def test_the_remedy_for_speech_of_variance_1():
+    x = 10.5 * tone(8000, level=1)[None]
+    with pytest.warns(UserWarning, match=r"reaches 10\.5, .* for example full_scale=11\.$"):
+        Mp3Compression(16000).transform(x)
+    out = Mp3Compression(16000, full_scale=11).transform(x)
+    np.testing.assert_allclose(out[:, 2000:-2000], LEVEL * x[:, 2000:-2000], atol=0.02)
 
 
 def test_the_guess_for_a_sample_does_not_follow_from_the_others():
@@ -410,7 +424,7 @@ def test_bad_parameters(parameters, error, message):
             ValueError,
             r"`x\[1\]` must have one or two channels, as MP3 has, got 4 in a sample of shape \(9, 4\)",
         ),
-        (np.zeros(100), ValueError, r"audio batch .* got shape \(100,\); add the batch axis"),
+        (np.zeros((1, 2, 3, 4)), ValueError, r"audio batch .* got shape \(1, 2, 3, 4\)"),
         (np.zeros((1, 100, 1, 1)), ValueError, "audio batch"),
         (np.full((1, 100), np.nan), ValueError, "`x` must be finite, got 100 NaN"),
         (ragged(np.zeros(5), np.array([np.nan])), ValueError, r"`x\[1\]` must be finite, got 1 NaN"),

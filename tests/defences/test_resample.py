@@ -326,7 +326,6 @@ def test_the_largest_factors(rates):
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (noise(100), ValueError, r"`x` must be an audio batch .* got shape \(100,\); add the batch axis"),
         (noise(1, 2, 3, 4), ValueError, r"`x` must be an audio batch .* got shape \(1, 2, 3, 4\)"),
         (np.float32(1), ValueError, "`x` must have a batch axis"),
         (np.full((1, 9), np.nan), ValueError, "`x` must be finite, got 9 NaN"),
@@ -345,6 +344,27 @@ def test_bad_arrays(x, error, message):
     for restore in (False, True):
         with pytest.raises(error, match=message):
             Resample(16000, 8000, restore=restore).transform(x)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 100), (1, 2, 16000), (2, 8, 64), (3, 6, 400)])
+@pytest.mark.parametrize("restore", [False, True])
+def test_channels_are_not_resampled_in_place_of_time(shape, restore):
+    x = noise(*shape)
+    message = r"time along axis 1 with channels_first=False, got .*pass channels_first=True\.$"
+    for call in (
+        lambda d: d.transform(x),
+        lambda d: d.transform(object_array(list(x))),
+        lambda d: d.estimate_gradient(x, np.zeros(d._output_shape(shape))),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call(Resample(2, 1, restore=restore))
+    remedy = Resample(2, 1, channels_first=True, restore=restore)
+    assert remedy.transform(x).shape == (*shape[:2], shape[2] if restore else shape[2] // 2)
+    last = np.moveaxis(x, 1, 2)
+    with pytest.raises(ValueError, match=r"along axis 2 with .*; pass channels_first=False\.$"):
+        remedy.transform(last)
+    expected = np.moveaxis(remedy.transform(x), 1, 2)
+    np.testing.assert_array_equal(Resample(2, 1, restore=restore).transform(last), expected)
 
 
 def test_a_gradient_of_a_batch_that_is_too_short_is_refused():

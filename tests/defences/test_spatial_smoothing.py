@@ -234,7 +234,7 @@ def test_bad_parameters(parameters, error, message):
         (np.zeros((2, 3, 8, 8)), ValueError, "pass channels_first=True"),
         (np.full((1, 8, 8, 1), np.inf), ValueError, "`x` must be finite, got 0 NaN and 64 infinite"),
         (np.zeros((1, 8, 8, 1), complex), TypeError, "`x` must hold real numbers, got dtype complex128"),
-        (np.array([[0, 1], [0]], dtype=object), TypeError, "`x` must be a numeric array"),
+        (np.array([[0, 1], [0]], dtype=object), TypeError, "`x` must be an array of numbers"),
     ],
 )
 def test_bad_arrays(x, error, message):

@@ -351,7 +351,7 @@ def never(x):
         (
             {"jpeg": JpegCompression((0, 1), channels_first=True)},
             ValueError,
-            r"`x` .* pass channels_first=False\.\nRaised by `defences\['jpeg'\]` .* shape \(8, 8, 3\)",
+            r"`x` .* pass channels_first=False, or .*\.\nRaised by `defences\['jpeg'\]` .* shape \(8, 8, 3\)",
         ),
         (
             {"noise": GaussianAugmentation()},

@@ -43,6 +43,8 @@ __all__ = [
     "resolve_channels_first",
 ]
 
+FEW, MANY = 8, 1024  # so few values in each of so many recordings are the channels of one recording
+
 
 def check_bool(**values: object) -> None:
     """Refuse values that are not `True` or `False`."""
@@ -343,6 +345,13 @@ def check_batch(
             f"`x` must be an audio batch (N, length) or {_audio_layout(channels_first, 'N, ')}, got shape "
             f"{array.shape}{hint}."
         )
+    elif set(domains) == {"audio"} and array.ndim == 2 and 0 < array.shape[1] <= FEW < MANY <= len(array):
+        channels = array.shape[1]
+        one = "x.T" if channels == 1 else "x.T[None]" if channels_first else "x[None]"
+        raise ArgumentError(
+            f"`x` must be an audio batch (N, length), got shape {array.shape}, plainly that of one recording "
+            f"(length, C) with C={channels}; pass {one}."
+        )
     return array if writable else _read_only(array)
 
 
@@ -427,7 +436,7 @@ def check_values(name: str, x: Array, peaks: list[float] | None = None) -> None:
         found.append(_peak(rows[block]))
 
     map_blocks(look, len(rows), block_length(rows, WORTH_A_THREAD))
-    if not np.isfinite(found).all():
+    if not all(map(math.isfinite, found)):
         nan, infinite = int(np.isnan(x).sum()), int(np.isinf(x).sum())
         raise ArgumentError(
             f"`{name}` must be finite, got {nan} NaN and {infinite} infinite among {x.size} values; "

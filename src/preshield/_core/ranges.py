@@ -39,16 +39,18 @@ def in_unit_range(x: Array, peak: float) -> bool:
 
 
 def most_of(limits: object) -> float | None:
-    """The larger magnitude of a pair of numbers, if it is one."""
+    """The larger magnitude of a pair of numbers, or of arrays with one number for all channels."""
     if not is_pair(limits):
         return None
+    if all(isinstance(value, int | float) for value in limits):
+        return float(max(map(abs, limits)))
     try:
         ends = [np.asarray(value) for value in limits]
     except ValueError:  # lists that make no array
         return None
-    if not all(end.size == 1 and end.dtype.kind in "buif" for end in ends):  # an entry for each channel
-        return None
-    return max(abs(float(end.item())) for end in ends)
+    if not all(end.size and end.dtype.kind in "buif" and (end == end.flat[0]).all() for end in ends):
+        return None  # limits that differ between channels
+    return max(abs(float(end.flat[0])) for end in ends)
 
 
 def fits(x: Array, peaks: list[float], most: float) -> bool:
@@ -108,7 +110,7 @@ def misfit(x: Array, parameter: str, value: Any, most: float) -> str:
         full = 1 if small else next((n for n in FULL_SCALES if OVERSHOOT * n >= max(-low, high)), None)
         return f"{text}; pass full_scale={full}." if full else f"{text}."
     top = 1 if small else next((n for n in IMAGE_TOPS if OVERSHOOT * n >= high), None)
-    if low < 0 or top is None or (value is not None and value[0] != 0):
+    if low < 0 or top is None or (value is not None and np.any(np.asarray(value[0]) != 0)):
         return text + "; pass the range of the data as `clip_values`, or bring `x` into this one first."
     scaled = f"x * {most / top:g}" if most > top else f"x / {top / most:g}"
     remedy = f"pass clip_values=(0, {top}), or scale" if top in (1, 255) else "scale"

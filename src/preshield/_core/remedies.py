@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from .layout import FEW_CHANNELS, LAYOUTS, expected_layouts
+from .layout import FEW_CHANNELS, LARGE, LAYOUTS, expected_layouts
 from .typing import Shape
 
 __all__ = ["Taken", "how_to_add_axes", "how_to_change_layout"]
@@ -85,6 +85,12 @@ class Reading:
     def has_few_channels(self) -> bool:
         """Whether it has pictures with as few channels as pictures have."""
         return self.sizes.get("C") in FEW_CHANNELS and self.is_possible
+
+    @property
+    def is_a_picture_elsewhere(self) -> bool:
+        """Whether it has frames and a side of a picture, beside another side that is one of few channels."""
+        sides = sorted((self.sizes["H"], self.sizes["W"]))
+        return sides[0] in FEW_CHANNELS and min(sides[1], self.sizes.get("F", 0)) >= LARGE
 
     @property
     def is_possible(self) -> bool:
@@ -165,5 +171,5 @@ def _with_axes(shape: Shape, ways: tuple[str, ...], length: int, taken: Taken) -
         yield reading.purpose, f"x[None] with {setting}" if setting else moved
     if not (sure or possible or elsewhere):  # small pictures: whatever is missing
         for reading in known:
-            if "F" not in reading.lacking:
+            if "F" not in reading.lacking and not reading.is_a_picture_elsewhere:
                 yield reading.purpose, reading.expression

@@ -331,6 +331,12 @@ def _recorder(torch: Any, x: Any) -> str:
 
 
 def _tensorflow(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+    # AutoGraph would convert what runs in NumPy as well, and log a warning for what it cannot convert.
+    unconverted = sys.modules["tensorflow"].autograph.experimental.do_not_convert(_tensorflow_pass)
+    return unconverted(defence, x, y)  # type: ignore[no-any-return]
+
+
+def _tensorflow_pass(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     tf = sys.modules["tensorflow"]
     for kind, remedy in ((tf.RaggedTensor, "x.to_tensor()"), (tf.SparseTensor, "tf.sparse.to_dense(x)")):
         if isinstance(x, kind):
@@ -339,8 +345,7 @@ def _tensorflow(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     if defence._draws_afresh and _is_recomputed():
         raise RuntimeError(RECOMPUTED.format(defence))
     if _traced("tensorflow", x, y):
-        # Not through autograph, which would rewrite this library and fail on some of it, with a warning.
-        return tf.autograph.experimental.do_not_convert(_tensorflow_traced)(defence, x, y)  # type: ignore[no-any-return]
+        return _tensorflow_traced(defence, x, y)
     batch = defence._checked(x.numpy())
     draw = defence._begin(batch, defence._next_seed())
     # Not in the function below, which may not use the variables of models that the defence runs.

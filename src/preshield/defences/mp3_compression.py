@@ -1,5 +1,7 @@
 """MP3 compression."""
 
+import math
+
 import numpy as np
 
 from .._core.checks import (
@@ -21,6 +23,7 @@ from ..preprocessor import Preprocessor
 __all__ = ["Mp3Compression"]
 
 ENGINES = {"pyav": mp3, "pydub": mp3_pydub}
+FAINT = 64  # fractions below are seldom those of 16-bit steps: speech of variance 1 reaches 10 to 20
 STEPS = 32768  # of 16-bit audio, from 0 to full scale
 
 
@@ -172,6 +175,12 @@ class Mp3Compression(Preprocessor):
         if sample.dtype.kind != "f" or not in_unit_range(sample, peak):
             if peak > MARGIN * STEPS:
                 self._doubt_range(misfit(sample, "full_scale", None, STEPS))
+            elif sample.dtype.kind == "f" and peak <= FAINT and not (sample == np.rint(sample)).all():
+                self._doubt_range(
+                    f"`x` reaches {peak:.6g}, far from both 1 and 32768, and is taken for audio of 16-bit "
+                    "steps, of which little is left; pass full_scale=32768 if it is, or the largest value "
+                    f"that the signal can have, for example full_scale={math.ceil(peak)}."
+                )
             return float(STEPS)
         if peak > 1:
             self._doubt_range(

@@ -145,9 +145,8 @@ class PixelDefend(Preprocessor):
         ndarray of float64, shape (N,)
             In bits per dimension; at most 0. The figure that papers report is its negative.
         """
-        likelihoods: Array = self._scorer(self._model()).log_likelihood(
-            self._in_unit_range(self._checked(to_numpy(x)))
-        )
+        images = self._in_unit_range(self._checked(to_numpy(x)))
+        likelihoods: Array = self._scorer(self._model()).log_likelihood(images)
         return likelihoods
 
     def p_values(self, x: Any) -> Array:
@@ -180,10 +179,10 @@ class PixelDefend(Preprocessor):
         return (1 + ranks) / (1 + len(self._reference))
 
     def _transform(self, x: Array, draw: None) -> Array:
-        model = self._scorer(self._model())
+        images = self._in_unit_range(x)
         progress = "PixelDefend" if self.verbose else None
-        images = model.decode(
-            self._in_unit_range(x), self.eps, sequential=self.decoding == "sequential", progress=progress
+        images = self._scorer(self._model()).decode(
+            images, int(self.eps), sequential=self.decoding == "sequential", progress=progress
         )
         return from_unit_range(images, x, self.clip_values, axis=self._channel_axis(x.ndim))
 

@@ -15,6 +15,8 @@ from ..preprocessor import Preprocessor
 
 __all__ = ["Resample"]
 
+MOST_CHANNELS, LEAST_LENGTH = 8, 64  # so few values along time beside so many channels are the other layout
+
 Step: TypeAlias = Callable[[Array, Array], None]  # from, into
 
 
@@ -201,6 +203,12 @@ class Resample(Preprocessor):
             raise ArgumentError(
                 f"`{name}` must have at least {least} along time, axis {axis} of {shape}, to be resampled "
                 f"from {self.sr_original} to {self.sr_new} Hz, got {shape[axis]}; {remedy}."
+            )
+        if len(shape) == 3 and shape[axis] <= MOST_CHANNELS < LEAST_LENGTH <= shape[3 - axis]:
+            raise ArgumentError(
+                f"`{name}` must have time along axis {axis} with channels_first={self.channels_first}, got "
+                f"{shape}, of {shape[axis]} along time and {shape[3 - axis]} channels; pass "
+                f"channels_first={not self.channels_first}."
             )
 
     def _signals(self, x: Array) -> Array:

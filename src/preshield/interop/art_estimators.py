@@ -18,7 +18,7 @@ import numpy as np
 
 from .._core import tensors
 from .._core.errors import ArgumentError
-from .._core.layout import object_array
+from .._core.layout import as_numbers, object_array
 from .._core.typing import Array
 from ..preprocessor import Preprocessor
 
@@ -151,6 +151,7 @@ def _lists(method: Method) -> Method:
         mixed = hasattr(self, "all_framework_preprocessing") and not _in_one_graph(self)
         if not _ours(self) or tensors.framework(x) != "numpy" or not (mixed or _of_objects(x)):
             return method(self, x, y, fit, **kwargs)  # type: ignore[no-any-return]
+        x = as_numbers(x) if x.ndim > 1 else x
         for operation in _applied(self, fit):
             x, y = _apply(operation, x, y)
         return x, y
@@ -278,13 +279,15 @@ def _detector_inputs(method: Method) -> Method:
 def _detector_gradient(method: Method) -> Method:
     """Gradient of a detector's loss with respect to the batch as the user has it.
 
-    ART takes it after the defences, whoever made them.
+    ART takes it after the defences, whoever made them; beside NumPy defences it pulls the gradient of the
+    model's layout back through those of the user's.
     """
+    mixed = _mixed(method)
 
     @wraps(method)
     def loss_gradient(self: Any, x: Any, y: Any, **kwargs: Any) -> Any:
         if not _ours(self) or not _in_one_graph(self):
-            return method(self, x, y, **kwargs)
+            return mixed(self, x, y, **kwargs)
         import torch
 
         leaf = torch.from_numpy(x) if isinstance(x, np.ndarray) else x.detach()
