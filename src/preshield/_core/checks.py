@@ -436,7 +436,7 @@ def check_values(name: str, x: Array, peaks: list[float] | None = None) -> None:
         found.append(_peak(rows[block]))
 
     map_blocks(look, len(rows), block_length(rows, WORTH_A_THREAD))
-    if not all(map(math.isfinite, found)):
+    if not all(map(np.isfinite, found)):  # not those of math: a long double may be larger than any float
         nan, infinite = int(np.isnan(x).sum()), int(np.isinf(x).sum())
         raise ArgumentError(
             f"`{name}` must be finite, got {nan} NaN and {infinite} infinite among {x.size} values; "
