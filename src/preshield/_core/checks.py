@@ -39,6 +39,7 @@ __all__ = [
     "ignore_device_type",
     "is_integer",
     "is_pair",
+    "refuse_negative",
     "refuse_other_layout",
     "resolve_channels_first",
 ]
@@ -421,6 +422,16 @@ def _read_only(array: Array) -> Array:
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+def refuse_negative(name: str, least: float, clip_values: ClipValues | None) -> NoReturn:
+    """Refuse negative values where pixels are wanted."""
+    top = "the largest value" if clip_values is None else f"{np.max(clip_values[1]):g}"
+    raise ArgumentError(
+        f"`{name}` must not be negative, got a minimum of {least}; undo any normalisation and pass values in "
+        f"{clip_values or '(0, 1) or (0, 255)'}; if noise or an attack overshoots, clip with "
+        f"numpy.clip(x, 0, {top})."
+    )
 
 
 def check_values(name: str, x: Array, peaks: list[float] | None = None) -> None:

@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from .._core.checks import check_bool, check_clip_values, check_integer, check_layout, resolve_channels_first
+from .._core.checks import (
+    check_bool,
+    check_clip_values,
+    check_integer,
+    check_layout,
+    refuse_negative,
+    resolve_channels_first,
+)
 from .._core.errors import ArgumentError
 from .._core.layout import from_frames, to_frames, working_dtype
 from .._core.threads import block_length, map_blocks
@@ -144,7 +151,4 @@ class JpegCompression(Preprocessor):
                 f"`x` must have frames of 1 to {LARGEST_SIDE} pixels a side, got {height} x {width}."
             )
         if frames.size and frames.min() < 0:
-            raise ArgumentError(
-                f"`x` must not be negative, got a minimum of {frames.min()}; undo any normalisation and pass "
-                f"values in {self.clip_values}."
-            )
+            refuse_negative("x", frames.min(), self.clip_values)

@@ -9,6 +9,7 @@ from .._core.checks import (
     check_layout,
     check_option,
     ignore_device_type,
+    refuse_negative,
 )
 from .._core.errors import ArgumentError
 from .._core.layout import LAYOUTS, working_dtype
@@ -205,10 +206,7 @@ class VideoCompression(Preprocessor):
                 f"`{name}` must have frames of 1 to {LARGEST_SIDE} pixels a side, got {height} x {width}."
             )
         if x.size and x.min() < 0:
-            raise ArgumentError(
-                f"`{name}` must not be negative, got a minimum of {x.min()}; undo any normalisation and pass "
-                f"values in {self.clip_values or '(0, 1) or (0, 255)'}."
-            )
+            refuse_negative(name, x.min(), self.clip_values)
 
 
 def _check_range(clip_values: ClipValues | None) -> None:

@@ -19,9 +19,12 @@ __all__ = ["check_for_a_model", "load_state", "state_of"]
 def check_for_a_model(defence: object) -> None:
     """Refuse what cannot be a part of a model."""
     if not isinstance(defence, Preprocessor):
+        remedy = "put several into a Chain"
+        if isinstance(defence, type) and issubclass(defence, Preprocessor):
+            remedy = f"pass an object of the class, {defence.__name__}(...)"
         raise ArgumentError(
             f"`defence` must be a preshield defence, got {defence!r} of type {type(defence).__module__}."
-            f"{type(defence).__name__}; put several into a Chain."
+            f"{type(defence).__name__}; {remedy}."
         )
     check_keeps_samples(defence, "A part of a model")
 
