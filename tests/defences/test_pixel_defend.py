@@ -195,7 +195,7 @@ def test_clip_values_for_each_channel():
     with pytest.raises(
         ValueError, match="`clip_values` must be a number or hold one entry for each of the 2"
     ):
-        PixelDefend(((0, 0, 0), (1, 1, 1)), pixel_cnn=table).transform(x)
+        PixelDefend(((0, 0, 0), (10, 20, 30)), pixel_cnn=table).transform(x)
 
 
 def test_what_the_model_sees():
