@@ -88,11 +88,11 @@ class SeedStream:
         return (rank, *copy) if rank or copy else ()
 
     def _key_of_copy(self) -> Shape:
-        process = _process()
         if self._generator is None:
             # What has been seeded since the fork is the caller's: a task that begins with `numpy.random.seed`
             # draws the same in whatever worker it runs.
-            return (OF_FORK, *process) if LINEAGE.numpy_state_is_inherited() else ()
+            return (OF_FORK, *_process()) if LINEAGE.numpy_state_is_inherited() else ()
+        process = _process()
         if process in (self._home, MAIN):
             return ()
         loader = _loader_seed()
