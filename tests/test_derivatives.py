@@ -12,6 +12,7 @@ from preshield import (
     GaussianAugmentation,
     GaussianBlur,
     JpegCompression,
+    Preprocessor,
     SpatialSmoothing,
     ThermometerEncoding,
 )
@@ -200,6 +201,27 @@ def test_tensorflow_refuses_a_gradient_penalty(tf, run_tf, defence):
         tf_penalty(tf, run_tf, defence, lambda w, out: (w * out) ** 2)
     with pytest.raises((RuntimeError, tf.errors.UnknownError), match=REFUSED):
         tf_penalty(tf, run_tf, defence, lambda w, out: out)  # depends on x alone
+
+
+def test_tensorflow_computes_a_gradient_once(tf):
+    class Counting(Preprocessor):
+        domains = ("features",)
+        gradient_kind = "exact"
+        calls = 0
+
+        def _transform(self, x, draw):
+            return 3 * x
+
+        def _gradient(self, x, grad, draw):
+            self.calls += 1
+            return 3 * grad
+
+    defence, x = Counting(), tf.ones((2, 3))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        out = defence.transform(x)
+    np.testing.assert_array_equal(tape.gradient(out, x), np.full((2, 3), 3))
+    assert defence.calls == 1
 
 
 def test_tensorflow_forward_mode(tf):

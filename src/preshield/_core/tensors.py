@@ -358,23 +358,25 @@ def _tensorflow_pass(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]
         return defence._pull_back(batch, grad, draw).astype(batch.dtype, copy=False)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def once(grad: Any, x: Any) -> Any:
-        def again(_: Any) -> Any:
-            raise RuntimeError(TWICE.format(defence))
-
-        if tf.is_symbolic_tensor(grad):  # a Jacobian, whose rows are computed in a graph
-            pulled = tf.numpy_function(pull, [grad], x.dtype)
-            pulled.set_shape(x.shape)
-            return pulled, again
-        return tf.convert_to_tensor(pull(grad.numpy())), again
-
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
     def defend(x: Any) -> Any:
         def backward(grad: Any) -> Any:
-            if not tf.is_symbolic_tensor(grad):
+            if tf.is_symbolic_tensor(grad):  # a Jacobian, whose rows are computed in a graph
+                pulled = tf.numpy_function(pull, [grad], x.dtype)
+                pulled.set_shape(x.shape)
+            else:
                 given = grad.numpy()
-                if _is_unchanged(defence._pull_back(batch, given, draw), given):
+                computed = defence._pull_back(batch, given, draw)
+                if _is_unchanged(computed, given):
                     return tf.cast(grad, x.dtype)
+                pulled = tf.convert_to_tensor(computed.astype(batch.dtype, copy=False))
+
+            @tf.custom_gradient  # type: ignore[untyped-decorator]
+            def once(grad: Any, x: Any) -> Any:
+                def again(_: Any) -> Any:
+                    raise RuntimeError(TWICE.format(defence))
+
+                return tf.identity(pulled), again
+
             return once(grad, x)
 
         return tf.identity(out), backward
