@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ._core.generators import Generators
 from ._core.layout import LAYOUTS, expected_layouts, kept_dtype, object_array
 from ._core.overrides import wrote
 from ._core.samples import sample_axes
@@ -686,11 +687,11 @@ def _check_reproducible(s: Subject) -> None:
 
 @contextmanager
 def _global_state() -> Iterator[None]:
-    state = np.random.get_state()
+    before = Generators()
     try:
         yield
     finally:
-        np.random.set_state(state)
+        before.put_back()
 
 
 # Gradients

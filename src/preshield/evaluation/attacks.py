@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .._core.generators import Generators
 from .._core.typing import Array
 from ..chain import Chain
 from ..preprocessor import Preprocessor
@@ -259,11 +260,10 @@ def _copy(defence: Preprocessor, **changes: Any) -> Preprocessor:
 @contextmanager
 def _numpy_seed(seed: int) -> Iterator[None]:
     """Seed the global generators, which ART's attacks use, and give them back as they were."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
+    before = Generators()
     np.random.seed(seed)
     random.seed(seed)
     try:
         yield
     finally:
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
+        before.put_back()
