@@ -14,7 +14,7 @@ from preshield import (
 
 pytest.importorskip("art")
 
-from preshield.evaluation.attacks import Attacker, gradient_variants
+from preshield.evaluation.attacks import Attacker, _numpy_seed, gradient_variants
 from preshield.evaluation.classifiers import PredictOnly
 from preshield.evaluation.estimator import DefendedClassifier
 from preshield.evaluation.report import Threat
@@ -115,6 +115,14 @@ def test_global_generators_are_given_back():
     assert random.getstate() == python_state
     np.random.seed(99)
     np.testing.assert_array_equal(first, attacker("linf", 0.05, seed=3).white_box([model()], X, Y).x)
+
+
+def test_the_generator_of_torch_is_given_back():
+    torch = pytest.importorskip("torch")
+    before = torch.get_rng_state()
+    with _numpy_seed(3):
+        torch.rand(2)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 # Attacks of the user
