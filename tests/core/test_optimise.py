@@ -181,7 +181,7 @@ def test_a_cliff_does_not_stall_the_line_search(method, height, expected):
 @pytest.mark.parametrize("scale", [1.0, 0.25, 3.0])
 @pytest.mark.parametrize(("a", "b"), [(4.0, 5.0), (2.0, 1.0), (8.0, 0.5)])
 def test_the_minimum_of_a_cubic_is_found_at_once(scale, a, b):
-    """The first step has length 1; the slope (a x - 1) (b x + 1) vanishes at 1 / a, where the cubic is least."""
+    """The first step has length 1; the slope (a x - 1) (b x + 1) vanishes at the minimum, 1 / a."""
     seen = []
 
     def objective(x, rows):
