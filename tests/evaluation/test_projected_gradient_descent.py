@@ -1,5 +1,7 @@
 """Projected gradient descent: optima known by hand, bounds, and which of its points it returns."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.stats import kstest
@@ -113,3 +115,36 @@ def test_progress():
     done = []
     projected_gradient_descent(X, Y, linear, norm="l2", eps=0.1, steps=3, on_step=done.append)
     assert done == [0.25, 0.5, 0.75, 1]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_defaults(norm):
+    """Fifty steps, each from an evaluation, and one for the last point; values between 0 and 1."""
+    seen = []
+
+    def watch(x, y):
+        seen.append(x)
+        return linear(x, y)
+
+    projected_gradient_descent(X, Y, watch, norm=norm, eps=2.0)
+    assert len(seen) == 51
+    assert np.min(seen) == 0
+    assert np.max(seen) == 1
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_length_of_a_step(norm):
+    """Two and a half times the bound, divided among the steps; within the bound it is taken in full."""
+    seen = []
+
+    def watch(x, y):
+        seen.append(x)
+        return np.ones(len(x)), np.ones_like(x)
+
+    x = np.full((200, 3), 0.5)
+    projected_gradient_descent(x, np.zeros(200, int), watch, norm=norm, eps=0.2, steps=100)
+    for before, after in pairwise(seen[:4]):
+        towards = before + (0.005 if norm == "linf" else 0.005 / np.sqrt(3))
+        size = norms(towards - x) if norm == "l2" else np.abs(towards - x).max(axis=1)
+        assert (size < 0.2).sum() > 100
+        np.testing.assert_allclose(after[size < 0.2], towards[size < 0.2])
