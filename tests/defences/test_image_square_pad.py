@@ -138,6 +138,16 @@ def test_boxes_and_masks_move_with_the_image(size, boxes, where, dtype):
     np.testing.assert_array_equal(y[0]["boxes"], [given])
 
 
+@pytest.mark.parametrize("axes", [(), (2,), (2, 1), (2, 1, 3)])
+def test_masks_have_any_axes_before_height_and_width(axes):
+    masks = np.ones((*axes, 2, 4), bool)
+    y = [{"boxes": np.zeros((0, 4)), "masks": masks}]
+    _, (moved,) = ImageSquarePad(label_type="object_detection")(np.zeros((1, 2, 4, 3)), y)
+    expected = np.zeros((*axes, 4, 4), bool)
+    expected[..., 1:3, :] = True  # a row above and one below
+    np.testing.assert_array_equal(moved["masks"], expected)
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
