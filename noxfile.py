@@ -65,6 +65,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def mutation(session: nox.Session) -> None:
+    """Change the source in many places, one at a time, and count the changes that a test notices."""
+    session.install(TORCH)
+    session.install("-e", ".[test]", "cosmic-ray==8.7.0")
+    session.run("python", "benchmarks/mutation.py", *session.posargs)
+
+
+@nox.session
 def robustness(session: nox.Session) -> None:
     """Attack every defence and write docs/robustness.md; `-- --check` compares a small part."""
     session.install(TORCH)

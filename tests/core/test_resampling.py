@@ -170,3 +170,26 @@ def test_nothing_to_do(shape):
 def test_operators_are_kept():
     assert resampler(3, 2, "sinc_window") is resampler(3, 2, "sinc_window")
     assert resampler(3, 2, "sinc_window") is not resampler(3, 2, "kaiser_fast")
+
+
+@pytest.mark.parametrize(
+    ("table", "entries", "fraction", "taps"),
+    [
+        # A quarter of the way from each entry to the next; beyond the last one the table is flat.
+        ([1.0, 0.5, 0.25], 1, 0.25, [0.25, 0.4375, 0.875, 0.625, 0.3125, 0.25]),
+        ([1.0, 0.5, 0.25], 1, 0.0, [0.25, 0.5, 1.0, 0.5, 0.25, 0.0]),
+        ([1.0, 0.5, 0.25], 1, 1.0, [0.0, 0.25, 0.5, 1.0, 0.5, 0.25]),
+        # Two entries for each tap: half of the way after 0 and after 2 to the left, after 1 to the right.
+        ([4.0, 3.0, 2.0, 1.0], 2, 0.25, [0.0, 1.5, 3.5, 2.5, 0.0, 0.0]),
+    ],
+)
+def test_taps_by_hand(table, entries, fraction, taps):
+    rows = np.full((1, 6), np.nan)
+    fill_filters(rows, np.array([fraction]), np.array(table), entries, 1.0)
+    np.testing.assert_array_equal(rows, [taps])
+
+
+def test_taps_of_a_lower_rate_are_as_far_apart_as_its_periods():
+    rows = np.full((1, 6), np.nan)  # of half the rate: a step of two entries, and half of the fraction
+    fill_filters(rows, np.array([0.5]), np.array([8.0, 7.0, 6.0, 5.0, 4.0]), 4, 0.5)
+    np.testing.assert_array_equal(rows, [[0.0, 5.0, 7.0, 7.0, 5.0, 0.0]])
