@@ -179,7 +179,7 @@ def run(file: Path, code: str, tests: list[str]) -> int:
         def find_spec(self, wanted: str, path: Any = None, target: Any = None) -> Any:
             return spec_from_file_location(name, file, loader=self) if wanted == name else None
 
-    sys.meta_path.insert(0, Mutant(name, str(file)))  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Mutant(name, str(file)))
     with tempfile.TemporaryDirectory() as folder:
         if "kernels" in file.parts:  # the cache knows a function by its bytecode, without the numbers in it
             numba.config.CACHE_DIR = folder

@@ -183,13 +183,7 @@ def test_operators_are_kept():
         ([4.0, 3.0, 2.0, 1.0], 2, 0.25, [0.0, 1.5, 3.5, 2.5, 0.0, 0.0]),
     ],
 )
-def test_taps_by_hand(table, entries, fraction, taps):
+def test_taps_between_the_entries_of_a_table(table, entries, fraction, taps):
     rows = np.full((1, 6), np.nan)
     fill_filters(rows, np.array([fraction]), np.array(table), entries, 1.0)
     np.testing.assert_array_equal(rows, [taps])
-
-
-def test_taps_of_a_lower_rate_are_as_far_apart_as_its_periods():
-    rows = np.full((1, 6), np.nan)  # of half the rate: a step of two entries, and half of the fraction
-    fill_filters(rows, np.array([0.5]), np.array([8.0, 7.0, 6.0, 5.0, 4.0]), 4, 0.5)
-    np.testing.assert_array_equal(rows, [[0.0, 5.0, 7.0, 7.0, 5.0, 0.0]])
