@@ -49,7 +49,7 @@ TESTS = {
     "documents": "report",
     "finite": "checks inputs",
     "fourier": "metrics fourier",
-    "labels": "label_smoothing mixup cut_mix",
+    "labels": "labels label_smoothing mixup cut_mix",
     "layout": "layout layouts",
     "levels": "pixel_defend pixel_cnn",
     "median": "median spatial_smoothing",
@@ -62,8 +62,10 @@ TESTS = {
     "resizing": "image_resize",
     "squeeze": "feature_squeezing",
     "thermometer": "thermometer_encoding",
+    "subjects": "subjects foreign",
     "total_variation": "total_variation total_var_min",
     "unit_range": "pixel_defend defense_gan",
+    "vote_report": "vote_report majority_vote",
 }
 
 
