@@ -86,8 +86,9 @@ class Preprocessor:
     ``_transform(x, draw)``
         The arithmetic, on a checked batch, read-only unless `in_place`; deterministic given `draw`.
     ``_draw(x, rng)``
-        Stochastic defences: what is drawn for this batch, from a generator. Only the shape and dtype of
-        `x` may be used.
+        Stochastic defences: what is drawn for this batch. `rng` has the methods of a
+        `numpy.random.Generator`, whose `size` begins with the number of samples: `rng.random(x.shape)`. Only
+        the shape and dtype of `x` may be used.
     ``_gradient(x, grad, draw)``
         Vector-Jacobian product at `x`, or its estimate; the identity if not written.
     ``_transform_labels(y, draw)``
@@ -209,7 +210,7 @@ class Preprocessor:
 
     # Public, final
 
-    def __call__(self, x: Any, y: Any = None) -> tuple[Any, Any]:
+    def __call__(self, x: Any, y: Any = None, *, index: Any = None) -> tuple[Any, Any]:
         """Apply the defence.
 
         Parameters
@@ -219,6 +220,8 @@ class Preprocessor:
             traced; gradients flow through tensors as `estimate_gradient` states.
         y : array_like or tensor, optional
             Labels of the batch.
+        index : int or array_like of int, optional
+            See `transform`.
 
         Returns
         -------
@@ -233,29 +236,44 @@ class Preprocessor:
             If the batch cannot be defended; before any work starts.
         """
         if not self._overridden:
-            return self._start_call(x, y)
+            return self._start_call(x, y, index)
         with overrides.parents(self, "__call__"):
-            return self._start_call(x, y)
+            return self._start_call(x, y, index)
 
-    def transform(self, x: Any) -> Any:
+    def transform(self, x: Any, *, index: Any = None) -> Any:
         """Apply the defence to a batch without labels.
 
         Parameters
         ----------
         x : array_like or tensor
             Batch.
+        index : int or array_like of int, optional
+            Where in the data set the batch lies: the number of its first sample, or that of each sample, as
+            a shuffled loader knows them. What a stochastic defence draws for a sample is a function of the
+            seed and of this number. With an integer `rng`, or `frozen`, every call then has the same seed,
+            so that the result does not depend on batches, on the order of calls, on threads or on processes.
+            Without it each call draws anew, and numbers its samples from 0.
 
         Returns
         -------
         array or tensor
             Defended batch.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from preshield import GaussianAugmentation
+        >>> noise, x = GaussianAugmentation(0.1, augmentation=False, rng=0), np.zeros((7, 3))
+        >>> batches = [noise.transform(x[i : i + 2], index=i) for i in (0, 2, 4, 6)]
+        >>> bool((np.concatenate(batches) == noise.transform(x, index=0)).all())
+        True
         """
         if not self._overridden:
-            return self._start_call(x)[0]
+            return self._start_call(x, index=index)[0]
         with overrides.parents(self, "transform"):
-            return self._start_call(x)[0]
+            return self._start_call(x, index=index)[0]
 
-    def transform_one(self, x: Any) -> Any:
+    def transform_one(self, x: Any, *, index: Any = None) -> Any:
         """Apply the defence to one sample, as data pipelines hold it.
 
         Parameters
@@ -266,6 +284,8 @@ class Preprocessor:
             and tensors, eager or traced, are in the units of the defence, as in `transform`. The 256 levels
             of an image of Pillow, of mode L, LA, RGB or RGBA, span the `clip_values` of the defence, or
             [0, 1] if it states none; alpha passes through.
+        index : int, optional
+            Number of the sample in the data set; see `transform`.
 
         Returns
         -------
@@ -285,7 +305,7 @@ class Preprocessor:
         >>> FeatureSqueezing((0, 1), bit_depth=1).transform_one(image).getpixel((0, 0))
         (255, 0, 0)
         """
-        return samples.transform_one(self, x)
+        return samples.transform_one(self, x, index)
 
     def forward(self, x: Any, y: Any = None) -> tuple[Any, Any]:
         """Apply the defence, as ART's framework classifiers do; the same as calling it."""
@@ -295,7 +315,7 @@ class Preprocessor:
         """Apply the defence where only its gradient is wanted; the same as `transform`."""
         return self(x, y)[0]
 
-    def estimate_gradient(self, x: Any, grad: Any) -> Any:
+    def estimate_gradient(self, x: Any, grad: Any, *, index: Any = None) -> Any:
         """Pull a gradient back through the defence.
 
         Parameters
@@ -304,6 +324,8 @@ class Preprocessor:
             Batch at which the defence is differentiated.
         grad : array_like or tensor
             Gradient with respect to the output: shaped like it, or `(N, classes, ...)`.
+        index : int or array_like of int, optional
+            See `transform`.
 
         Returns
         -------
@@ -312,9 +334,9 @@ class Preprocessor:
             estimate: see `gradient_kind` and the class. A stochastic defence draws anew unless `frozen`.
         """
         if not self._overridden:
-            return self._estimate_gradient(x, grad)
+            return self._estimate_gradient(x, grad, index)
         with overrides.parents(self, "estimate_gradient"):
-            return self._estimate_gradient(x, grad)
+            return self._estimate_gradient(x, grad, index)
 
     def fit(self, x: Any, y: Any = None, **kwargs: Any) -> Self:
         """Learn from data, if the defence has anything to learn.
@@ -503,7 +525,7 @@ class Preprocessor:
     def _transform(self, x: Array, draw: Any) -> Array:
         raise NotImplementedError(f"{type(self).__name__} must write _transform(x, draw).")
 
-    def _draw(self, x: Array, rng: np.random.Generator) -> Any:
+    def _draw(self, x: Array, rng: random.Draws) -> Any:
         raise NotImplementedError(f"{type(self).__name__} is stochastic and must write _draw(x, rng).")
 
     def _gradient(self, x: Array, grad: Array, draw: Any) -> Array:
@@ -524,10 +546,10 @@ class Preprocessor:
     def _seed_words(self) -> int:
         return random.SEED_WORDS if self._uses_draw else 0
 
-    def _fresh_seed(self) -> Seed:
+    def _fresh_seed(self, *, addressed: bool) -> Seed:
         if not self._uses_draw:
             return np.zeros(0, dtype=np.uint32)
-        return self._own_stream().next()
+        return self._own_stream().next(addressed=addressed)
 
     def _own_stream(self) -> random.SeedStream:
         if self._stream is None:  # for lack of a parameter `rng`; one for all threads, whichever is first
@@ -536,9 +558,9 @@ class Preprocessor:
         return stream
 
     def _begin(self, x: Array, seed: Seed) -> Any:
-        """The draw of one pass, from its seed."""
+        """The draw of one pass, from its seed, which the numbers of the samples may follow."""
         overrides.check_assignment(self)
-        return self._draw(x, random.generator(seed)) if self._uses_draw else None
+        return self._draw(x, random.Draws(*random.numbered(seed, len(x)))) if self._uses_draw else None
 
     @property
     def _uses_draw(self) -> bool:
@@ -570,31 +592,28 @@ class Preprocessor:
 
     # What starts a pass
 
-    def _start_call(self, x: Any, y: Any = None) -> tuple[Any, Any]:
+    def _start_call(self, x: Any, y: Any = None, index: Any = None) -> tuple[Any, Any]:
         if y is None or not self._wants_labels:
-            return tensors.call(self, x, y)
+            return tensors.call(self, x, y, index)
         with overrides.labels_for(self, x, y):
-            return tensors.call(self, x, y)
+            return tensors.call(self, x, y, index)
 
-    def _start_estimate_gradient(self, x: Any, grad: Any) -> Any:
-        return tensors.pull_back(self, x, grad)
+    def _start_estimate_gradient(self, x: Any, grad: Any, index: Any = None) -> Any:
+        return tensors.pull_back(self, x, grad, index)
 
     # What estimate_gradient does; the GAN search also answers for latents, as ART's does
 
-    def _estimate_gradient(self, x: Any, grad: Any) -> Any:
-        return tensors.pull_back(self, x, grad)
+    def _estimate_gradient(self, x: Any, grad: Any, index: Any = None) -> Any:
+        return tensors.pull_back(self, x, grad, index)
 
     # What tensors.py and Chain call, on NumPy arrays
 
-    def _next_seed(self) -> Seed:
-        """The seed of the next pass."""
+    def _next_seed(self, *, addressed: bool = False) -> Seed:
+        """The seed of the next pass; one for all passes, if it can be, of samples that have numbers."""
         frozen = random.FROZEN.seed(self)
-        return self._fresh_seed() if frozen is None else random.expand_seed(frozen, self._seed_words)
-
-    def _seed_of_callback(self) -> Seed:
-        """The seed of the next pass, asked for by a thread of a framework on behalf of another."""
-        with random.FROZEN.borrowed():
-            return self._next_seed()
+        if frozen is None:
+            return self._fresh_seed(addressed=addressed)
+        return random.expand_seed(frozen, self._seed_words)
 
     @property
     def _draws_afresh(self) -> bool:

@@ -25,6 +25,7 @@ __all__ = [
     "check_clip_values",
     "check_given_labels",
     "check_gradient",
+    "check_index",
     "check_integer",
     "check_labels",
     "check_layout",
@@ -111,6 +112,20 @@ def check_option(name: str, value: object, options: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in options:
         legal = ", ".join(repr(option) for option in options)
         raise ArgumentError(f"`{name}` must be one of {legal}, got {value!r}.")
+
+
+def check_index(index: Array, samples: int) -> Array:
+    """The numbers of the samples of a batch in the data set, as `uint32`, from what the caller gives."""
+    largest = 2**32 - 1
+    if index.dtype.kind in "iu" and index.shape in ((), (samples,)):
+        numbers = index.astype(np.int64) + (np.arange(samples) if index.ndim == 0 else 0)
+        if not samples or 0 <= numbers.min() <= numbers.max() <= largest:
+            return numbers.astype(np.uint32)
+    shown = index if index.ndim == 0 or index.dtype.kind not in "iu" else f"{index.dtype} {index.shape}"
+    raise ArgumentError(
+        "`index` must be the number of the first sample of the batch in the data set, or hold that of each "
+        f"of its {samples} samples, as integers from 0 to {largest}, got {shown}."
+    )
 
 
 def check_rng(rng: object) -> None:

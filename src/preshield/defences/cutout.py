@@ -1,10 +1,9 @@
 """Cutout."""
 
-import numpy as np
-
 from .._core.checks import check_bool, check_integer, check_layout, check_rng, ignore_device_type
 from .._core.cutting import Boxes, draw_boxes
 from .._core.layout import to_frames
+from .._core.random import Draws
 from .._core.threads import map_blocks
 from .._core.typing import Array, Rng
 from ..preprocessor import Preprocessor
@@ -105,10 +104,10 @@ class Cutout(Preprocessor):
         self.rng = rng
         self.layout = layout
 
-    def _draw(self, x: Array, rng: np.random.Generator) -> Boxes:
+    def _draw(self, x: Array, rng: Draws) -> Boxes:
         samples, frames, height, width = self._frames(x).shape[:4]
         side = int(self.length)
-        return draw_boxes(rng, samples * frames, (height, width), (side, side))
+        return draw_boxes(rng, (samples, frames), (height, width), (side, side))
 
     def _transform(self, x: Array, draw: Boxes) -> Array:
         out = x if x.flags.writeable else x.copy()

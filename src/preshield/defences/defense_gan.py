@@ -17,9 +17,9 @@ from .._core.checks import (
     check_values,
 )
 from .._core.errors import ArgumentError
-from .._core.random import block_generator, draw_seed
+from .._core.random import Draws
 from .._core.tensors import like, to_numpy
-from .._core.typing import Array, ClipValues, Rng, Seed
+from .._core.typing import Array, ClipValues, Rng
 from .._core.unit_range import from_unit_range, range_of, to_unit_range
 from ..neural.latent_maps import Encoder, Generator
 from ..neural.latent_model import LatentModel
@@ -111,12 +111,12 @@ class _Projection(Preprocessor):
         """
         return float(self._errors(z_encoding, image_adv)[0].sum())
 
-    def _estimate_gradient(self, x: Any, grad: Any) -> Any:
+    def _estimate_gradient(self, x: Any, grad: Any, index: Any = None) -> Any:
         shape, other = tuple(np.shape(x)), tuple(np.shape(grad))
         if len(other) != 4 or shape == other:
-            return super()._estimate_gradient(x, grad)
+            return super()._estimate_gradient(x, grad, index)
         if len(shape) == 4 and shape[1:] != self._generator(self._checked(to_numpy(grad))).latent_shape:
-            return super()._estimate_gradient(x, grad)
+            return super()._estimate_gradient(x, grad, index)
         return like(x, self._errors(x, grad)[1])
 
     def _errors(self, z_encoding: Any, image_adv: Any) -> tuple[Array, Array]:
@@ -132,10 +132,10 @@ class _Projection(Preprocessor):
             )
         return generator.errors(targets)(latents, np.arange(len(x)))
 
-    def _draw(self, x: Array, rng: np.random.Generator) -> Seed:
-        return draw_seed(rng)
+    def _draw(self, x: Array, rng: Draws) -> Draws:
+        return rng
 
-    def _transform(self, x: Array, draw: Seed) -> Array:
+    def _transform(self, x: Array, draw: Draws) -> Array:
         generator = self._generator(x)
         targets, encoder = self._as_made(x, generator), self._encoder()
         encoded, shape = int(encoder is not None), generator.latent_shape or ()
@@ -145,9 +145,8 @@ class _Projection(Preprocessor):
             latents = np.empty((rows.stop - rows.start, restarts, *shape))
             if encoder is not None:
                 latents[:, 0] = self._encoded(encoder, targets[rows], generator)
-            for sample in range(rows.start, rows.stop):
-                normal = block_generator(draw, sample).standard_normal
-                latents[sample - rows.start, encoded:] = normal((restarts - encoded, *shape))
+            drawn = Draws(draw.key, draw.index[rows]).standard_normal(latents[:, encoded:].shape)
+            latents[:, encoded:] = drawn
             return latents
 
         latents = nearest_latents(

@@ -18,10 +18,10 @@ from .._core.checks import (
 from .._core.denoising import DENOISERS, denoise
 from .._core.errors import ArgumentError
 from .._core.layout import to_frames, working_dtype
-from .._core.random import draw_seed
+from .._core.random import Draws
 from .._core.tensors import to_numpy
 from .._core.threads import map_blocks, thread_count
-from .._core.typing import Array, ClipValues, Rng, Seed
+from .._core.typing import Array, ClipValues, Rng
 from ..preprocessor import Preprocessor
 
 __all__ = ["PixelDeflection"]
@@ -156,10 +156,10 @@ class PixelDeflection(Preprocessor):
         self.verbose = verbose
         self.layout = layout
 
-    def _draw(self, x: Array, rng: np.random.Generator) -> Seed:
-        return draw_seed(rng)
+    def _draw(self, x: Array, rng: Draws) -> Draws:
+        return rng
 
-    def _transform(self, x: Array, draw: Seed) -> Array:
+    def _transform(self, x: Array, draw: Draws) -> Array:
         from .._core.kernels.deflection import deflect
 
         if any(map(np.ndim, self.clip_values)):
@@ -170,7 +170,7 @@ class PixelDeflection(Preprocessor):
             np.clip(out, *self.clip_values, out=out, casting="unsafe")
         return out
 
-    def _gradient(self, x: Array, grad: Array, draw: Seed) -> Array:
+    def _gradient(self, x: Array, grad: Array, draw: Draws) -> Array:
         if self.gradient == "identity":
             return grad
         from .._core.kernels.deflection import return_gradient
@@ -178,7 +178,7 @@ class PixelDeflection(Preprocessor):
         return self._moved(return_gradient, grad, self._maps(x), draw)
 
     def _moved(
-        self, move: Callable[..., None], x: Array, maps: Array, draw: Seed, progress: str | None = None
+        self, move: Callable[..., None], x: Array, maps: Array, draw: Draws, progress: str | None = None
     ) -> Array:
         """A copy of a batch, its values moved by a kernel."""
         from .._core.kernels.deflection import DRAWS
@@ -193,14 +193,15 @@ class PixelDeflection(Preprocessor):
         of_sample = planes.shape[1] * planes.shape[2]
         step = max(1, DEFLECTIONS_AT_ONCE // max(1, count))
         worth_a_thread = DEFLECTIONS_WORTH_A_THREAD // max(1, of_sample * count)
-        seed = np.random.SeedSequence(draw)
+        of_plane = count * DRAWS
 
         def work(samples: slice) -> None:
-            # All planes share one stream of random words, so that the blocks do not matter.
-            stream = np.random.PCG64(seed).advance(samples.start * of_sample * count * DRAWS)
+            words = np.empty((step, count, DRAWS), np.uint32)
             for first in range(samples.start * of_sample, samples.stop * of_sample, step):
                 length = min(step, samples.stop * of_sample - first)
-                move(planes, maps, stream.random_raw((length, count, DRAWS)), first, window)
+                values = slice(first * of_plane, (first + length) * of_plane)
+                draw.fill_words(words[:length].reshape(-1), values, of_sample * of_plane)
+                move(planes, maps, words[:length], first, window)
 
         map_blocks(work, len(x), max(-(-len(x) // thread_count()), worth_a_thread), progress=progress)
         return out
