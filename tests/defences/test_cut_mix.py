@@ -13,6 +13,7 @@ class Given:
     def __init__(self, stays, partners, rows, columns, chosen):
         self.stays, self.partners, self.chosen = stays, partners, chosen
         self.middles = [rows, columns]
+        self.shared = self
 
     def beta(self, a, b):
         assert a == b

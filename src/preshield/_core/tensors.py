@@ -125,7 +125,7 @@ def _own(pulled: Array, grad: Array) -> Array:
 
 def _draw(defence: "Preprocessor", batch: Array, index: Any) -> Any:
     """The draw of a pass that begins."""
-    return defence._begin(batch, _seed(defence, batch.shape, index))
+    return defence._begin(batch, _seed(defence, np.shape(batch) if index is not None else (), index))
 
 
 def _seed(defence: "Preprocessor", shape: Shape, index: Any) -> Seed:
