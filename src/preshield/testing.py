@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ._core.errors import ArgumentError
 from ._core.generators import Generators
 from ._core.layout import LAYOUTS, expected_layouts, kept_dtype, object_array
 from ._core.overrides import wrote
@@ -163,10 +164,23 @@ class Subject:
         with self.defence.frozen(seed):
             return self.defence(x, self.labels_of(x))[0]
 
-    def pull_back(self, x: Any, grad: Any) -> Any:
+    def pull_back(self, x: Any, grad: Any, index: Any = None) -> Any:
         """The gradient for the same draw."""
         with self.defence.frozen(0):
-            return self.defence.estimate_gradient(x, grad)
+            return self.defence.estimate_gradient(x, grad, index=index)
+
+    @property
+    def numbers_samples(self) -> bool:
+        """Whether the draws know samples by number: those of methods that a class wrote do not."""
+        d = self.defence
+        try:
+            with d.frozen(0):
+                d(self.x, self.y, index=0)
+        except ArgumentError as error:
+            if "`index` must be left out" in str(error):
+                return False
+            raise
+        return True
 
     def labels_of(self, x: Any) -> Array:
         """Labels for the first samples."""
@@ -564,7 +578,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _check_batch_independence(s: Subject) -> None:
-    """A sample is defended alike, whatever else is in the batch; by the same draw, if there is one."""
+    """A sample is defended alike, whatever else is in the batch and wherever in the data set it begins."""
     if s.defence.mixes_samples:
         return
     _check_label_independence(s)
@@ -572,9 +586,15 @@ def _check_batch_independence(s: Subject) -> None:
         return
     out, grad = s.run(s.x), s.gradient()
     pulled = s.pull_back(s.x, grad)
+    numbered = s.numbers_samples
     for i in range(len(s.x)):
-        if not s.defence.stochastic:
-            _require_equal(s.run(s.x[i : i + 1]), out[i : i + 1], f"sample {i} alone", 1e-6)
+        alone = slice(i, i + 1)
+        if numbered:
+            with s.defence.frozen(0):
+                one = s.defence(s.x[alone], s.y[alone], index=i)[0]
+            _require_equal(one, out[alone], f"sample {i} alone, with index={i}", 1e-6)
+            back = s.pull_back(s.x[alone], grad[alone], i)
+            _require_equal(back, pulled[alone], f"gradient of sample {i} alone, with index={i}", 1e-6)
         others = _copies(s.x, i)
         among_others = s.run(others)[i]
         _require_equal(among_others, out[i], f"sample {i} with copies of itself for the others", 1e-6)

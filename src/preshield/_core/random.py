@@ -269,7 +269,7 @@ class Draws:
     def _place(self, size: Any, words: int = 1) -> tuple[Shape, int, int]:
         """Shape of an array, words of a sample, and the first of them, which nobody has taken."""
         shape = tuple(map(int, np.atleast_1d(size)))
-        if shape[0] != len(self.index):
+        if shape[:1] != (len(self.index),):
             raise ArgumentError(
                 f"`size` must begin with the number of samples, {len(self.index)}, got {size!r}; for values "
                 "that all samples share, draw from `rng.shared`."

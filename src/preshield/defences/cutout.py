@@ -58,11 +58,11 @@ class Cutout(Preprocessor):
     >>> import numpy as np
     >>> from preshield import Cutout
     >>> white = np.ones((1, 4, 4, 1), dtype=np.uint8)
-    >>> Cutout(2, rng=2).transform(white)[0, :, :, 0]
-    array([[1, 1, 1, 1],
+    >>> Cutout(2, rng=1).transform(white)[0, :, :, 0]
+    array([[1, 1, 0, 0],
+           [1, 1, 0, 0],
            [1, 1, 1, 1],
-           [0, 1, 1, 1],
-           [0, 1, 1, 1]], dtype=uint8)
+           [1, 1, 1, 1]], dtype=uint8)
     """
 
     domains = ("image", "video")
