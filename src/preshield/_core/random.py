@@ -31,6 +31,7 @@ __all__ = ["FROZEN", "SEED_WORDS", "Draws", "SeedSource", "SeedStream", "expand_
 SEED_WORDS = 2  # of 32 bits, the key of the generator
 SAMPLES = 1 << 32  # in a data set, and words of a sample: as many as the counter has room for
 OF_LOADER, OF_FORK, OF_PICKLE = range(1, 4)  # kinds of keys
+WORD = np.uint64(32)  # bits
 BLOCK = 1 << 16  # values that a thread draws in one go
 
 
@@ -215,12 +216,12 @@ class Draws:
         low, high = (0, low) if high is None else (low, high)
         if size is None:
             return self.shared.integers(low, high)
-        span = np.asarray(high) - low
-        if np.any(span < 1) or np.any(span > 2**32):
+        span = np.subtract(high, low)
+        if span.min() < 1 or span.max() > 2**32:
             raise ArgumentError(f"`high` must lie 1 to 2**32 above `low`, got {low!r} and {high!r}.")
-        pairs, span = self._take(size, 2).astype(np.uint64), span.astype(np.uint64)
-        # The share of the span at a number of 64 bits, which is made of two halves.
-        share = (pairs[..., 0] * span + (pairs[..., 1] * span >> np.uint64(32))) >> np.uint64(32)
+        # The share of the span at a number of 64 bits, which is made of two words.
+        words, span = self._take(size, 2).astype(np.uint64), span.astype(np.uint64)
+        share = (words[..., 0] * span + (words[..., 1] * span >> WORD)) >> WORD
         return low + share.astype(np.int64)
 
     def standard_normal(self, size: Any = None, dtype: Any = np.float64) -> Any:

@@ -70,26 +70,18 @@ def threefry(key: Any, other_key: Any, counter: Any, other_counter: Any) -> Any:
 
 
 @kernel
-def _pairs(words: Array, key: Seed, sample: Any, first: int, count: int) -> None:
-    """Write pairs of words of a sample side by side."""
-    here, there = key[0], key[1]
-    for k in range(count):
-        words[2 * k], words[2 * k + 1] = threefry(here, there, np.uint32(first + k), sample)
-
-
-@kernel
-def _run(words: Array, key: Seed, index: Array, at: int, stop: int, of_sample: int, first: int) -> Any:
-    """Make words from a place on, as many as there is room for, or as the sample has.
-
-    Returns
-    -------
-    tuple of int
-        How many values they serve, and the entry of `words` at which these begin.
-    """
-    sample, place = at // of_sample, first + at % of_sample
-    length = min(stop - at, of_sample - at % of_sample, words.size - 1)
-    _pairs(words, key, index[sample], place // 2, (place % 2 + length + 1) // 2)
-    return length, place % 2
+def _words(out: Array, key: Seed, sample: Any, place: int) -> None:
+    """Write the words of a sample from a place on."""
+    here, there, size = key[0], key[1], out.size
+    odd = place % 2
+    if odd and size:
+        out[0] = threefry(here, there, np.uint32(place // 2), sample)[1]
+    first = place // 2 + odd
+    for k in range((size - odd) // 2):
+        j = odd + 2 * k
+        out[j], out[j + 1] = threefry(here, there, np.uint32(first + k), sample)
+    if size > odd and (size - odd) % 2:
+        out[size - 1] = threefry(here, there, np.uint32(first + (size - odd) // 2), sample)[0]
 
 
 @kernel
@@ -111,11 +103,11 @@ def fill_words(out: Array, key: Seed, index: Array, start: int, of_sample: int, 
     first : int
         Number of a sample's word for its first value.
     """
-    words, done = np.empty(WORDS, np.uint32), 0
+    done = 0
     while done < out.size:
-        length, skipped = _run(words, key, index, start + done, start + out.size, of_sample, first)
-        for k in range(length):
-            out[done + k] = words[skipped + k]
+        sample, place = (start + done) // of_sample, (start + done) % of_sample
+        length = min(out.size - done, of_sample - place)
+        _words(out[done : done + length], key, index[sample], first + place)
         done += length
 
 
@@ -134,9 +126,10 @@ def fill_normals(
     """
     words, done = np.empty(WORDS, np.uint32), 0
     while done < out.size:
-        length, skipped = _run(words, key, index, start + done, start + out.size, of_sample, first)
+        length = min(out.size - done, WORDS)
+        fill_words(words[:length], key, index, start + done, of_sample, first)
         for k in range(length):
-            word = words[skipped + k]
+            word = words[k]
             out[done + k] = table[word >> np.uint32(16)] + table[word & np.uint32(0xFFFF)]
         done += length
 
@@ -160,9 +153,10 @@ def add_normals(
     """
     words, done = np.empty(WORDS, np.uint32), 0
     while done < out.size:
-        length, skipped = _run(words, key, index, start + done, start + out.size, of_sample, 0)
+        length = min(out.size - done, WORDS)
+        fill_words(words[:length], key, index, start + done, of_sample, 0)
         for k in range(length):
-            word = words[skipped + k]
+            word = words[k]
             normal = table[word >> np.uint32(16)] + table[word & np.uint32(0xFFFF)]
             out[done + k] = x[done + k] + sigma * normal
         done += length
