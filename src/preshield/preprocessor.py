@@ -334,9 +334,9 @@ class Preprocessor:
             estimate: see `gradient_kind` and the class. A stochastic defence draws anew unless `frozen`.
         """
         if not self._overridden:
-            return self._estimate_gradient(x, grad, index)
+            return self._start_gradient(x, grad, index)
         with overrides.parents(self, "estimate_gradient"):
-            return self._estimate_gradient(x, grad, index)
+            return self._start_gradient(x, grad, index)
 
     def fit(self, x: Any, y: Any = None, **kwargs: Any) -> Self:
         """Learn from data, if the defence has anything to learn.
@@ -601,10 +601,13 @@ class Preprocessor:
     def _start_estimate_gradient(self, x: Any, grad: Any, index: Any = None) -> Any:
         return tensors.pull_back(self, x, grad, index)
 
+    def _start_gradient(self, x: Any, grad: Any, index: Any) -> Any:
+        return self._estimate_gradient(x, grad) if index is None else tensors.pull_back(self, x, grad, index)
+
     # What estimate_gradient does; the GAN search also answers for latents, as ART's does
 
-    def _estimate_gradient(self, x: Any, grad: Any, index: Any = None) -> Any:
-        return tensors.pull_back(self, x, grad, index)
+    def _estimate_gradient(self, x: Any, grad: Any) -> Any:
+        return tensors.pull_back(self, x, grad)
 
     # What tensors.py and Chain call, on NumPy arrays
 

@@ -578,7 +578,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _check_batch_independence(s: Subject) -> None:
-    """A sample is defended alike, whatever else is in the batch and wherever in the data set it begins."""
+    """A sample is defended alike, whatever else is in the batch; by the same draw, if there is one."""
     if s.defence.mixes_samples:
         return
     _check_label_independence(s)
@@ -586,15 +586,9 @@ def _check_batch_independence(s: Subject) -> None:
         return
     out, grad = s.run(s.x), s.gradient()
     pulled = s.pull_back(s.x, grad)
-    numbered = s.numbers_samples
     for i in range(len(s.x)):
-        alone = slice(i, i + 1)
-        if numbered:
-            with s.defence.frozen(0):
-                one = s.defence(s.x[alone], s.y[alone], index=i)[0]
-            _require_equal(one, out[alone], f"sample {i} alone, with index={i}", 1e-6)
-            back = s.pull_back(s.x[alone], grad[alone], i)
-            _require_equal(back, pulled[alone], f"gradient of sample {i} alone, with index={i}", 1e-6)
+        if not s.defence.stochastic:
+            _require_equal(s.run(s.x[i : i + 1]), out[i : i + 1], f"sample {i} alone", 1e-6)
         others = _copies(s.x, i)
         among_others = s.run(others)[i]
         _require_equal(among_others, out[i], f"sample {i} with copies of itself for the others", 1e-6)
@@ -602,6 +596,21 @@ def _check_batch_independence(s: Subject) -> None:
         grads = _copies(grad, i) if len(grad) == len(s.x) else grad
         back = s.pull_back(others, grads)[i]
         _require_equal(back, pulled[i], f"gradient of sample {i} with copies of it for the others", 1e-6)
+
+
+def _check_numbers(s: Subject) -> None:
+    """What is drawn for a sample depends on its number, not on how the data are cut into batches."""
+    if not s.defence.stochastic or s.of_labels or not s.numbers_samples:
+        return
+    out, grad = s.run(s.x), s.gradient()
+    pulled = s.pull_back(s.x, grad)
+    for i in range(len(s.x)):
+        alone = slice(i, i + 1)
+        with s.defence.frozen(0):
+            one = s.defence(s.x[alone], s.y[alone], index=i)[0]
+        _require_equal(one, out[alone], f"sample {i} alone, with index={i}", 1e-6)
+        back = s.pull_back(s.x[alone], grad[alone], i)
+        _require_equal(back, pulled[alone], f"gradient of sample {i} alone, with index={i}", 1e-6)
 
 
 def _check_label_independence(s: Subject) -> None:
@@ -903,6 +912,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     _check_refuses_other_layouts,
     _check_layouts,
     _check_batch_independence,
+    _check_numbers,
     _check_own_range,
     _check_ragged,
     _check_frozen,

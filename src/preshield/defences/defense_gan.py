@@ -111,12 +111,12 @@ class _Projection(Preprocessor):
         """
         return float(self._errors(z_encoding, image_adv)[0].sum())
 
-    def _estimate_gradient(self, x: Any, grad: Any, index: Any = None) -> Any:
+    def _estimate_gradient(self, x: Any, grad: Any) -> Any:
         shape, other = tuple(np.shape(x)), tuple(np.shape(grad))
         if len(other) != 4 or shape == other:
-            return super()._estimate_gradient(x, grad, index)
+            return super()._estimate_gradient(x, grad)
         if len(shape) == 4 and shape[1:] != self._generator(self._checked(to_numpy(grad))).latent_shape:
-            return super()._estimate_gradient(x, grad, index)
+            return super()._estimate_gradient(x, grad)
         return like(x, self._errors(x, grad)[1])
 
     def _errors(self, z_encoding: Any, image_adv: Any) -> tuple[Array, Array]:
