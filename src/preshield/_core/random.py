@@ -26,7 +26,7 @@ from .processes import LINEAGE, MAIN, loader_seed, parent_pid, process, rank
 from .threads import map_blocks
 from .typing import Array, Rng, Seed, Shape
 
-__all__ = ["FROZEN", "SEED_WORDS", "Draws", "SeedSource", "SeedStream", "expand_seed", "numbered"]
+__all__ = ["Draws", "FROZEN", "SEED_WORDS", "SeedSource", "SeedStream", "expand_seed", "numbered"]
 
 SEED_WORDS = 2  # of 32 bits, the key of the generator
 SAMPLES = 1 << 32  # in a data set, and words of a sample: as many as the counter has room for
