@@ -85,107 +85,110 @@ def to_luma(levels: Array, width: int, luma: Array, y: int) -> None:
 
 
 @fused
-def forward_rows(samples: Array, start: int, blocks: int, work: Array, row: int) -> None:
-    """First pass of the transform: one row of each block."""
-    for b in range(blocks):
-        i = start + BLOCK * b
-        x0, x1, x2, x3 = (samples[index(i)], samples[index(i + 1)], samples[index(i + 2)], samples[index(i + 3)])
-        x4, x5 = samples[index(i + 4)], samples[index(i + 5)]
-        x6, x7 = samples[index(i + 6)], samples[index(i + 7)]
-        t0, t7, t1, t6, t2, t5, t3, t4 = x0 + x7, x0 - x7, x1 + x6, x1 - x6, x2 + x5, x2 - x5, x3 + x4, x3 - x4
-        t10, t13, t11, t12 = t0 + t3, t0 - t3, t1 + t2, t1 - t2
-        z1 = (t12 + t13) * F0_541
-        z5 = (t4 + t6 + t5 + t7) * F1_175
-        a, c = (t4 + t7) * F0_899, (t5 + t6) * F2_562
-        d, e = z5 - (t4 + t6) * F1_961, z5 - (t5 + t7) * F0_390
-        o = ROW * row + b
-        work[index(o)] = i32((t10 + t11) * FOUR)
-        work[index(o + 4 * LANES)] = i32((t10 - t11) * FOUR)
-        work[index(o + 2 * LANES)] = i32(np.floor((z1 + t13 * F0_765) * PASS_1 + HALF))
-        work[index(o + 6 * LANES)] = i32(np.floor((z1 - t12 * F1_847) * PASS_1 + HALF))
-        work[index(o + 7 * LANES)] = i32(np.floor((t4 * F0_298 - a + d) * PASS_1 + HALF))
-        work[index(o + 5 * LANES)] = i32(np.floor((t5 * F2_053 - c + e) * PASS_1 + HALF))
-        work[index(o + 3 * LANES)] = i32(np.floor((t6 * F3_072 - c + d) * PASS_1 + HALF))
-        work[index(o + 1 * LANES)] = i32(np.floor((t7 * F1_501 - a + e) * PASS_1 + HALF))
+def forward_rows(samples: Array, start: int, stride: int, blocks: int, work: Array) -> None:
+    """First pass of the transform: the rows of each block."""
+    for row in range(BLOCK):
+        for b in range(blocks):
+            i = start + row * stride + BLOCK * b
+            x0, x1, x2, x3 = (samples[index(i)], samples[index(i + 1)], samples[index(i + 2)], samples[index(i + 3)])
+            x4, x5 = samples[index(i + 4)], samples[index(i + 5)]
+            x6, x7 = samples[index(i + 6)], samples[index(i + 7)]
+            t0, t7, t1, t6, t2, t5, t3, t4 = x0 + x7, x0 - x7, x1 + x6, x1 - x6, x2 + x5, x2 - x5, x3 + x4, x3 - x4
+            t10, t13, t11, t12 = t0 + t3, t0 - t3, t1 + t2, t1 - t2
+            z1 = (t12 + t13) * F0_541
+            z5 = (t4 + t6 + t5 + t7) * F1_175
+            a, c = (t4 + t7) * F0_899, (t5 + t6) * F2_562
+            d, e = z5 - (t4 + t6) * F1_961, z5 - (t5 + t7) * F0_390
+            o = ROW * row + b
+            work[index(o)] = i32((t10 + t11) * FOUR)
+            work[index(o + 4 * LANES)] = i32((t10 - t11) * FOUR)
+            work[index(o + 2 * LANES)] = i32(np.floor((z1 + t13 * F0_765) * PASS_1 + HALF))
+            work[index(o + 6 * LANES)] = i32(np.floor((z1 - t12 * F1_847) * PASS_1 + HALF))
+            work[index(o + 7 * LANES)] = i32(np.floor((t4 * F0_298 - a + d) * PASS_1 + HALF))
+            work[index(o + 5 * LANES)] = i32(np.floor((t5 * F2_053 - c + e) * PASS_1 + HALF))
+            work[index(o + 3 * LANES)] = i32(np.floor((t6 * F3_072 - c + d) * PASS_1 + HALF))
+            work[index(o + 1 * LANES)] = i32(np.floor((t7 * F1_501 - a + e) * PASS_1 + HALF))
 
 
 @fused
-def columns(work: Array, blocks: int, column: int, multipliers: Array, quanta: Array) -> None:
+def columns(work: Array, blocks: int, multipliers: Array, quanta: Array) -> None:
     """Second pass of the transform, the quantiser, and the first pass of the inverse, in place."""
-    m0, m1, m2, m3, m4, m5, m6, m7 = multipliers[column]
-    q0, q1, q2, q3, q4, q5, q6, q7 = quanta[column]
-    for b in range(blocks):
-        o = LANES * column + b
-        x0, x1 = work[index(o)], work[index(o + ROW)]
-        x2, x3 = work[index(o + 2 * ROW)], work[index(o + 3 * ROW)]
-        x4, x5 = work[index(o + 4 * ROW)], work[index(o + 5 * ROW)]
-        x6, x7 = work[index(o + 6 * ROW)], work[index(o + 7 * ROW)]
-        t0, t7, t1, t6 = i32(x0 + x7), i32(x0 - x7), i32(x1 + x6), i32(x1 - x6)
-        t2, t5, t3, t4 = i32(x2 + x5), i32(x2 - x5), i32(x3 + x4), i32(x3 - x4)
-        t10, t13, t11, t12 = i32(t0 + t3), i32(t0 - t3), i32(t1 + t2), i32(t1 - t2)
-        z1 = i32(i32(t12 + t13) * C0_541)
-        z3, z4 = i32(t4 + t6), i32(t5 + t7)
-        z5 = i32(i32(z3 + z4) * C1_175)
-        a, c = i32(i32(t4 + t7) * C0_899), i32(i32(t5 + t6) * C2_562)
-        d, e = i32(z5 - i32(z3 * C1_961)), i32(z5 - i32(z4 * C0_390))
-        # Quantised: half away from 0, for which the multipliers are a hair larger than the reciprocals.
-        x0 = i32(np.rint(f32(i32(t10 + t11 + 2) >> 2) * m0) * q0)
-        x4 = i32(np.rint(f32(i32(t10 - t11 + 2) >> 2) * m4) * q4)
-        x2 = i32(np.rint(f32(i32(z1 + t13 * C0_765 + R_15) >> 15) * m2) * q2)
-        x6 = i32(np.rint(f32(i32(z1 - t12 * C1_847 + R_15) >> 15) * m6) * q6)
-        x7 = i32(np.rint(f32(i32(t4 * C0_298 - a + d + R_15) >> 15) * m7) * q7)
-        x5 = i32(np.rint(f32(i32(t5 * C2_053 - c + e + R_15) >> 15) * m5) * q5)
-        x3 = i32(np.rint(f32(i32(t6 * C3_072 - c + d + R_15) >> 15) * m3) * q3)
-        x1 = i32(np.rint(f32(i32(t7 * C1_501 - a + e + R_15) >> 15) * m1) * q1)
+    for column in range(BLOCK):
+        m0, m1, m2, m3, m4, m5, m6, m7 = multipliers[column]
+        q0, q1, q2, q3, q4, q5, q6, q7 = quanta[column]
+        for b in range(blocks):
+            o = LANES * column + b
+            x0, x1 = work[index(o)], work[index(o + ROW)]
+            x2, x3 = work[index(o + 2 * ROW)], work[index(o + 3 * ROW)]
+            x4, x5 = work[index(o + 4 * ROW)], work[index(o + 5 * ROW)]
+            x6, x7 = work[index(o + 6 * ROW)], work[index(o + 7 * ROW)]
+            t0, t7, t1, t6 = i32(x0 + x7), i32(x0 - x7), i32(x1 + x6), i32(x1 - x6)
+            t2, t5, t3, t4 = i32(x2 + x5), i32(x2 - x5), i32(x3 + x4), i32(x3 - x4)
+            t10, t13, t11, t12 = i32(t0 + t3), i32(t0 - t3), i32(t1 + t2), i32(t1 - t2)
+            z1 = i32(i32(t12 + t13) * C0_541)
+            z3, z4 = i32(t4 + t6), i32(t5 + t7)
+            z5 = i32(i32(z3 + z4) * C1_175)
+            a, c = i32(i32(t4 + t7) * C0_899), i32(i32(t5 + t6) * C2_562)
+            d, e = i32(z5 - i32(z3 * C1_961)), i32(z5 - i32(z4 * C0_390))
+            # Quantised: half away from 0, for which the multipliers are a hair larger than the reciprocals.
+            x0 = i32(np.rint(f32(i32(t10 + t11 + 2) >> 2) * m0) * q0)
+            x4 = i32(np.rint(f32(i32(t10 - t11 + 2) >> 2) * m4) * q4)
+            x2 = i32(np.rint(f32(i32(z1 + t13 * C0_765 + R_15) >> 15) * m2) * q2)
+            x6 = i32(np.rint(f32(i32(z1 - t12 * C1_847 + R_15) >> 15) * m6) * q6)
+            x7 = i32(np.rint(f32(i32(t4 * C0_298 - a + d + R_15) >> 15) * m7) * q7)
+            x5 = i32(np.rint(f32(i32(t5 * C2_053 - c + e + R_15) >> 15) * m5) * q5)
+            x3 = i32(np.rint(f32(i32(t6 * C3_072 - c + d + R_15) >> 15) * m3) * q3)
+            x1 = i32(np.rint(f32(i32(t7 * C1_501 - a + e + R_15) >> 15) * m1) * q1)
 
-        z1 = i32(i32(x2 + x6) * C0_541)
-        t2, t3 = i32(z1 - x6 * C1_847), i32(z1 + x2 * C0_765)
-        t0, t1 = i32(i32(i32(x0 + x4) << 13) + R_11), i32(i32(i32(x0 - x4) << 13) + R_11)
-        t10, t13, t11, t12 = i32(t0 + t3), i32(t0 - t3), i32(t1 + t2), i32(t1 - t2)
-        z3, z4 = i32(x7 + x3), i32(x5 + x1)
-        z5 = i32(i32(z3 + z4) * C1_175)
-        a, c = i32(i32(x7 + x1) * C0_899), i32(i32(x5 + x3) * C2_562)
-        d, e = i32(z5 - i32(z3 * C1_961)), i32(z5 - i32(z4 * C0_390))
-        t4, t5 = i32(i32(x7 * C0_298) - a + d), i32(i32(x5 * C2_053) - c + e)
-        t6, t7 = i32(i32(x3 * C3_072) - c + d), i32(i32(x1 * C1_501) - a + e)
-        work[index(o)] = i32(t10 + t7) >> 11
-        work[index(o + 7 * ROW)] = i32(t10 - t7) >> 11
-        work[index(o + ROW)] = i32(t11 + t6) >> 11
-        work[index(o + 6 * ROW)] = i32(t11 - t6) >> 11
-        work[index(o + 2 * ROW)] = i32(t12 + t5) >> 11
-        work[index(o + 5 * ROW)] = i32(t12 - t5) >> 11
-        work[index(o + 3 * ROW)] = i32(t13 + t4) >> 11
-        work[index(o + 4 * ROW)] = i32(t13 - t4) >> 11
+            z1 = i32(i32(x2 + x6) * C0_541)
+            t2, t3 = i32(z1 - x6 * C1_847), i32(z1 + x2 * C0_765)
+            t0, t1 = i32(i32(i32(x0 + x4) << 13) + R_11), i32(i32(i32(x0 - x4) << 13) + R_11)
+            t10, t13, t11, t12 = i32(t0 + t3), i32(t0 - t3), i32(t1 + t2), i32(t1 - t2)
+            z3, z4 = i32(x7 + x3), i32(x5 + x1)
+            z5 = i32(i32(z3 + z4) * C1_175)
+            a, c = i32(i32(x7 + x1) * C0_899), i32(i32(x5 + x3) * C2_562)
+            d, e = i32(z5 - i32(z3 * C1_961)), i32(z5 - i32(z4 * C0_390))
+            t4, t5 = i32(i32(x7 * C0_298) - a + d), i32(i32(x5 * C2_053) - c + e)
+            t6, t7 = i32(i32(x3 * C3_072) - c + d), i32(i32(x1 * C1_501) - a + e)
+            work[index(o)] = i32(t10 + t7) >> 11
+            work[index(o + 7 * ROW)] = i32(t10 - t7) >> 11
+            work[index(o + ROW)] = i32(t11 + t6) >> 11
+            work[index(o + 6 * ROW)] = i32(t11 - t6) >> 11
+            work[index(o + 2 * ROW)] = i32(t12 + t5) >> 11
+            work[index(o + 5 * ROW)] = i32(t12 - t5) >> 11
+            work[index(o + 3 * ROW)] = i32(t13 + t4) >> 11
+            work[index(o + 4 * ROW)] = i32(t13 - t4) >> 11
 
 
 @fused
-def inverse_rows(samples: Array, start: int, blocks: int, work: Array, row: int) -> None:
-    """Second pass of the inverse: one row of each block, less 128 and before the clamp."""
-    for b in range(blocks):
-        o = ROW * row + b
-        x0, x1 = work[index(o)], work[index(o + LANES)]
-        x2, x3 = work[index(o + 2 * LANES)], work[index(o + 3 * LANES)]
-        x4, x5 = work[index(o + 4 * LANES)], work[index(o + 5 * LANES)]
-        x6, x7 = work[index(o + 6 * LANES)], work[index(o + 7 * LANES)]
-        z1 = i32(i32(x2 + x6) * C0_541)
-        t2, t3 = i32(z1 - x6 * C1_847), i32(z1 + x2 * C0_765)
-        t0, t1 = i32(i32(i32(x0 + x4) << 13) + R_18), i32(i32(i32(x0 - x4) << 13) + R_18)
-        t10, t13, t11, t12 = i32(t0 + t3), i32(t0 - t3), i32(t1 + t2), i32(t1 - t2)
-        z3, z4 = i32(x7 + x3), i32(x5 + x1)
-        z5 = i32(i32(z3 + z4) * C1_175)
-        a, c = i32(i32(x7 + x1) * C0_899), i32(i32(x5 + x3) * C2_562)
-        d, e = i32(z5 - i32(z3 * C1_961)), i32(z5 - i32(z4 * C0_390))
-        t4, t5 = i32(i32(x7 * C0_298) - a + d), i32(i32(x5 * C2_053) - c + e)
-        t6, t7 = i32(i32(x3 * C3_072) - c + d), i32(i32(x1 * C1_501) - a + e)
-        i = start + BLOCK * b
-        samples[index(i)] = f32(i32(t10 + t7) >> 18)
-        samples[index(i + 1)] = f32(i32(t11 + t6) >> 18)
-        samples[index(i + 2)] = f32(i32(t12 + t5) >> 18)
-        samples[index(i + 3)] = f32(i32(t13 + t4) >> 18)
-        samples[index(i + 4)] = f32(i32(t13 - t4) >> 18)
-        samples[index(i + 5)] = f32(i32(t12 - t5) >> 18)
-        samples[index(i + 6)] = f32(i32(t11 - t6) >> 18)
-        samples[index(i + 7)] = f32(i32(t10 - t7) >> 18)
+def inverse_rows(samples: Array, start: int, stride: int, blocks: int, work: Array) -> None:
+    """Second pass of the inverse: the rows of each block, less 128 and before the clamp."""
+    for row in range(BLOCK):
+        for b in range(blocks):
+            o = ROW * row + b
+            x0, x1 = work[index(o)], work[index(o + LANES)]
+            x2, x3 = work[index(o + 2 * LANES)], work[index(o + 3 * LANES)]
+            x4, x5 = work[index(o + 4 * LANES)], work[index(o + 5 * LANES)]
+            x6, x7 = work[index(o + 6 * LANES)], work[index(o + 7 * LANES)]
+            z1 = i32(i32(x2 + x6) * C0_541)
+            t2, t3 = i32(z1 - x6 * C1_847), i32(z1 + x2 * C0_765)
+            t0, t1 = i32(i32(i32(x0 + x4) << 13) + R_18), i32(i32(i32(x0 - x4) << 13) + R_18)
+            t10, t13, t11, t12 = i32(t0 + t3), i32(t0 - t3), i32(t1 + t2), i32(t1 - t2)
+            z3, z4 = i32(x7 + x3), i32(x5 + x1)
+            z5 = i32(i32(z3 + z4) * C1_175)
+            a, c = i32(i32(x7 + x1) * C0_899), i32(i32(x5 + x3) * C2_562)
+            d, e = i32(z5 - i32(z3 * C1_961)), i32(z5 - i32(z4 * C0_390))
+            t4, t5 = i32(i32(x7 * C0_298) - a + d), i32(i32(x5 * C2_053) - c + e)
+            t6, t7 = i32(i32(x3 * C3_072) - c + d), i32(i32(x1 * C1_501) - a + e)
+            i = start + row * stride + BLOCK * b
+            samples[index(i)] = f32(i32(t10 + t7) >> 18)
+            samples[index(i + 1)] = f32(i32(t11 + t6) >> 18)
+            samples[index(i + 2)] = f32(i32(t12 + t5) >> 18)
+            samples[index(i + 3)] = f32(i32(t13 + t4) >> 18)
+            samples[index(i + 4)] = f32(i32(t13 - t4) >> 18)
+            samples[index(i + 5)] = f32(i32(t12 - t5) >> 18)
+            samples[index(i + 6)] = f32(i32(t11 - t6) >> 18)
+            samples[index(i + 7)] = f32(i32(t10 - t7) >> 18)
 
 
 @kernel
@@ -195,12 +198,9 @@ def code_rows(
     """One row of blocks there and back, in place; what lies behind the last is written to as well."""
     for first in range(0, blocks, LANES):
         some = (min(LANES, blocks - first) + 7) // 8 * 8  # whole vectors
-        for row in range(BLOCK):
-            forward_rows(samples, start + row * stride + BLOCK * first, some, work, row)
-        for column in range(BLOCK):
-            columns(work, some, column, multipliers, quanta)
-        for row in range(BLOCK):
-            inverse_rows(samples, start + row * stride + BLOCK * first, some, work, row)
+        forward_rows(samples, start + BLOCK * first, stride, some, work)
+        columns(work, some, multipliers, quanta)
+        inverse_rows(samples, start + BLOCK * first, stride, some, work)
 
 
 @kernel
@@ -255,8 +255,13 @@ def double(
 @kernel
 def repeat(out: Array, start: int, samples: Array, near: int, count: int, times: int) -> None:
     """A row of chrominance, each column once or twice."""
-    for i in range(count * times):
-        out[index(start + i)] = min(max(samples[index(near + i // times)], LOWEST), HIGHEST)
+    if times == 1:
+        for j in range(count):
+            out[index(start + j)] = min(max(samples[index(near + j)], LOWEST), HIGHEST)
+    else:
+        for j in range(count):
+            value = min(max(samples[index(near + j)], LOWEST), HIGHEST)
+            out[index(start + 2 * j)], out[index(start + 2 * j + 1)] = value, value
 
 
 @fused
