@@ -6,9 +6,9 @@ import numpy as np
 
 from .layout import working_dtype
 from .threads import block_length, map_blocks, thread_count
-from .typing import Array, Shape
+from .typing import Array, Dtype, Shape
 
-__all__ = ["SUBSAMPLINGS", "Settings", "round_trip"]
+__all__ = ["SUBSAMPLINGS", "Marks", "Settings", "no_marks", "round_trip", "straight_through"]
 
 # Rows and columns of pixels that share a value of colour.
 SUBSAMPLINGS = {"4:2:0": (2, 2), "4:2:2": (1, 2), "4:4:4": (1, 1)}
@@ -50,6 +50,13 @@ class Pictures(NamedTuple):
     hop: int  # from plane to plane of RGB; 0 if interleaved or grey
 
 
+class Marks(NamedTuple):
+    """What no clamp changed: bits that the kernel sets for each pixel, and for each value of colour."""
+
+    pixels: Array  # (N, pictures, height, width), uint8
+    colours: Array  # (N, pictures, rows, columns), uint8; no pictures if they are grey
+
+
 def quanta(quality: int) -> Array:
     """Steps of the quantiser for luminance and chrominance, shape (2, 8, 8), rows first."""
     tables = np.array([LUMINANCE.split(), CHROMINANCE.split()], dtype=int).reshape(2, 8, 8)
@@ -57,26 +64,19 @@ def quanta(quality: int) -> Array:
     return np.clip((tables * percent + 50) // 100, 1, 255)
 
 
-def find_pictures(shape: Shape, axis: int) -> Pictures:
-    """The pictures of a sample of a contiguous batch with its channels on `axis`."""
-    channels = shape[axis]
-    if axis == len(shape) - 1:
-        *_, height, width, _ = shape
-        frames = shape[1] if len(shape) == 5 else 1
-        starts = np.arange(frames) * height * width * channels
-        return Pictures(starts, (height, width), channels, 0)
-    height, width = shape[-2:]
-    if channels != RGB:
-        planes = int(np.prod(shape[1:-2]))
-        return Pictures(np.arange(planes) * height * width, (height, width), 1, 0)
-    frames = int(np.prod(shape[1:-2])) // RGB
-    before = axis == 1 and len(shape) == 5  # (C, F, H, W)
-    apart, hop = (1, frames) if before else (RGB, 1)
-    return Pictures(np.arange(frames) * apart * height * width, (height, width), 1, hop * height * width)
+def no_marks(shape: Shape, settings: Settings, *, axis: int) -> Marks:
+    """Marks of a batch, before anything is marked."""
+    axis %= len(shape)
+    height, width = _planes_first(shape, axis)[-2:]
+    pictures = int(np.prod(shape[1:])) // max(1, height * width * (RGB if shape[axis] == RGB else 1))
+    tall, wide = settings.factors
+    colours = pictures if shape[axis] == RGB else 0
+    size = colours, -(-height // tall), -(-width // wide)
+    return Marks(np.zeros((shape[0], pictures, height, width), np.uint8), np.zeros((shape[0], *size), np.uint8))
 
 
 def round_trip(
-    x: Array, settings: Settings, *, axis: int, progress: str | None = None
+    x: Array, settings: Settings, *, axis: int, marks: Marks | None = None, progress: str | None = None
 ) -> tuple[Array, float | None]:
     """Compress images or videos as JPEG and decompress them again, bit for bit as Pillow does.
 
@@ -88,6 +88,8 @@ def round_trip(
         Quality, subsampling and range.
     axis : int
         Axis of the channels. Three are RGB; each of any other number is a picture in grey.
+    marks : Marks, optional
+        Those of `no_marks`; filled in for `straight_through`.
     progress : str, optional
         Caption of a progress bar.
 
@@ -98,52 +100,142 @@ def round_trip(
     peak : float or None
         The largest value; None if there are negative ones, infinity or NaN, and what came out means nothing.
     """
-    if axis == x.ndim - 1 and x.shape[-1] not in (1, RGB):
-        out, peak = round_trip(np.moveaxis(x, -1, -3), settings, axis=x.ndim - 3, progress=progress)
+    if not x.size:
+        return np.empty(x.shape, np.float32), 0.0
+    if _is_mixed(x.shape, axis):
+        planes = np.moveaxis(x, -1, -3)
+        out, peak = round_trip(planes, settings, axis=x.ndim - 3, marks=marks, progress=progress)
         return np.moveaxis(out, -3, -1), peak
     from .kernels import jpeg
 
     out, dtype = np.empty(x.shape, np.float32), working_dtype(x.dtype)
-    if not x.size:
-        return out, 0.0
-    pictures, most = find_pictures(x.shape, axis), [0]
-    numbers = np.arange(block_length(x, BLOCK_BYTES))[:, None] * (x.size // len(x))
-    tables = quanta(settings.quality).transpose(0, 2, 1)
-    multipliers = np.ascontiguousarray((1 + 2.0**-16) / (8 * tables), np.float32)
-    steps = np.ascontiguousarray(tables, np.float32)
-    weights = (np.float32(1), np.float32(0)) if settings.largest == BYTE_SCALE else (HIGH, LOW)
+    pictures, found = _find_pictures(x.shape, axis), [0]
     strips = -(-pictures.size[0] // jpeg.STRIP)
     parts = _parts(len(x) * len(pictures.starts), strips)
+    tables = quanta(settings.quality).transpose(0, 2, 1)
+    multipliers = ((1 + 2.0**-16) / (8 * tables)).astype(np.float32, order="C")
+    weights = (np.float32(1), np.float32(0)) if settings.largest == BYTE_SCALE else (HIGH, LOW)
+    scale, top = dtype.type(BYTE_SCALE / settings.largest), dtype.type(BYTE_SCALE)
 
-    def work(numbers_of_parts: slice) -> None:
-        first, last = numbers_of_parts.start // parts, -(-numbers_of_parts.stop // parts)
-        part = numbers_of_parts.start % parts
+    def work(numbers: slice) -> None:
+        rows, part = slice(numbers.start // parts, -(-numbers.stop // parts)), numbers.start % parts
+        values = _flat(x[rows], dtype)
         ends = (0, strips) if parts == 1 else (strips * part // parts, strips * (part + 1) // parts)
-        values = np.ascontiguousarray(x[first:last], dtype=dtype).reshape(-1).view()
-        values.flags.writeable = False
-        most.append(
-            jpeg.round_trip(
-                out[first:last].reshape(-1),
-                values,
-                values.view(f"u{dtype.itemsize}"),
-                (numbers[: last - first] + pictures.starts).reshape(-1),
-                pictures.size,
-                pictures.step,
-                pictures.hop,
-                settings.factors,
-                dtype.type(BYTE_SCALE / settings.largest),
-                dtype.type(BYTE_SCALE),
-                weights,
-                multipliers,
-                steps,
-                ends,
-            )
+        bits = jpeg.round_trip(
+            out[rows].reshape(-1),
+            values,
+            values.view(f"u{dtype.itemsize}"),
+            _starts(pictures, x, rows),
+            pictures.size,
+            pictures.step,
+            pictures.hop,
+            settings.factors,
+            scale,
+            top,
+            weights,
+            multipliers,
+            tables.astype(np.float32, order="C"),
+            ends,
+            *_marks_of(marks, rows),
+        )
+        found.append(int(bits))
+
+    block = block_length(x, BLOCK_BYTES) if parts == 1 else 1
+    map_blocks(work, len(x) * parts, block, progress=progress)
+    peak = np.array(max(found), f"u{dtype.itemsize}").view(dtype)[()]
+    return out, float(peak) if np.isfinite(peak) and not np.signbit(peak) else None
+
+
+def straight_through(
+    x: Array, grad: Array, settings: Settings, *, axis: int, marks: Marks | None = None
+) -> Array:
+    """Vector-Jacobian product at `x`, every rounding taken for the identity.
+
+    Parameters
+    ----------
+    x, grad : ndarray
+        Batch, and the gradient with respect to what comes out.
+    settings : Settings
+        As of the round trip.
+    axis : int
+        Axis of the channels.
+    marks : Marks, optional
+        Those of the round trip of `x`; it is repeated if they are not given.
+
+    Returns
+    -------
+    ndarray
+        In the `working_dtype` of `grad`.
+    """
+    if not x.size:
+        return grad
+    if _is_mixed(x.shape, axis):
+        moved = [np.moveaxis(a, -1, -3) for a in (x, grad)]
+        return np.moveaxis(straight_through(*moved, settings, axis=x.ndim - 3, marks=marks), -3, -1)
+    from .kernels import jpeg
+
+    if marks is None:
+        marks = no_marks(x.shape, settings, axis=axis)
+        round_trip(x, settings, axis=axis, marks=marks)
+    dtype = working_dtype(grad.dtype)
+    out, pictures = np.empty(x.shape, dtype), _find_pictures(x.shape, axis)
+
+    def work(rows: slice) -> None:
+        jpeg.straight_through(
+            out[rows].reshape(-1),
+            _flat(grad[rows], dtype),
+            _starts(pictures, x, rows),
+            pictures.size,
+            pictures.step,
+            pictures.hop,
+            settings.factors,
+            *_marks_of(marks, rows),
         )
 
-    block = len(numbers) if parts == 1 else 1
-    map_blocks(work, len(x) * parts, block, progress=progress)
-    peak = np.array(max(most), f"u{dtype.itemsize}").view(dtype)[()]
-    return out, float(peak) if np.isfinite(peak) and not np.signbit(peak) else None
+    map_blocks(work, len(x), block_length(x, BLOCK_BYTES))
+    return out
+
+
+def _is_mixed(shape: Shape, axis: int) -> bool:
+    """Whether pictures in grey are interleaved."""
+    return axis == len(shape) - 1 and shape[-1] not in (1, RGB)
+
+
+def _planes_first(shape: Shape, axis: int) -> Shape:
+    return (*shape[:-3], shape[-1], *shape[-3:-1]) if axis == len(shape) - 1 else shape
+
+
+def _find_pictures(shape: Shape, axis: int) -> Pictures:
+    """The pictures of a sample of a contiguous batch."""
+    height, width = _planes_first(shape, axis)[-2:]
+    plane, planes = height * width, int(np.prod(shape[1:])) // (height * width)
+    if shape[axis] != RGB:
+        return Pictures(np.arange(planes) * plane, (height, width), 1, 0)
+    frames = np.arange(planes // RGB)
+    if axis == len(shape) - 1:
+        return Pictures(frames * RGB * plane, (height, width), RGB, 0)
+    if axis == len(shape) - 3:
+        return Pictures(frames * RGB * plane, (height, width), 1, plane)
+    return Pictures(frames * plane, (height, width), 1, len(frames) * plane)  # (N, C, F, H, W)
+
+
+def _starts(pictures: Pictures, x: Array, rows: slice) -> Array:
+    """Where the pictures of a block of samples begin."""
+    samples = np.arange(rows.stop - rows.start) * (x.size // len(x))
+    return np.add.outer(samples, pictures.starts).reshape(-1)
+
+
+def _flat(x: Array, dtype: Dtype) -> Array:
+    """Values in the order of the axes, to read: a copy only where it takes one."""
+    values = np.ascontiguousarray(x, dtype=dtype).reshape(-1).view()
+    values.flags.writeable = False  # or a kernel would be compiled for either kind
+    return values
+
+
+def _marks_of(marks: Marks | None, rows: slice) -> tuple[Array, Array]:
+    if marks is None:
+        return np.zeros(0, np.uint8), np.zeros(0, np.uint8)
+    return marks.pixels[rows].reshape(-1), marks.colours[rows].reshape(-1)
 
 
 def _parts(pictures: int, strips: int) -> int:

@@ -13,7 +13,7 @@ from .._core.checks import (
     resolve_channels_first,
 )
 from .._core.errors import ArgumentError
-from .._core.typing import Array, ClipValues
+from .._core.typing import Array, ClipValues, Seed
 from ..preprocessor import Preprocessor
 
 __all__ = ["JpegCompression"]
@@ -114,14 +114,30 @@ class JpegCompression(Preprocessor):
         self.subsampling = subsampling
         self.gradient = gradient
 
-    def _transform(self, x: Array, draw: None) -> Array:
+    def _begin(self, x: Array, seed: Seed) -> list[jpeg.Marks]:
+        """Room for what the backward pass needs to know of the forward pass."""
+        super()._begin(x, seed)
+        return []
+
+    def _transform(self, x: Array, draw: list[jpeg.Marks]) -> Array:
         self._check_size(x)
+        axis, marks = self._channel_axis(x.ndim), None
+        if self.gradient == "straight-through":
+            marks = jpeg.no_marks(x.shape, self._settings, axis=axis)
+            draw[:] = [marks]
         progress = "JPEG compression" if self.verbose else None
-        out, peak = jpeg.round_trip(x, self._settings, axis=self._channel_axis(x.ndim), progress=progress)
+        out, peak = jpeg.round_trip(x, self._settings, axis=axis, marks=marks, progress=progress)
         self._check_seen(x, peak)
         if peak is None and x.min() < 0:
             refuse_negative("x", x.min(), self.clip_values)
         return out
+
+    def _gradient(self, x: Array, grad: Array, draw: list[jpeg.Marks]) -> Array:
+        axis = self._channel_axis(x.ndim)
+        if self.gradient == "straight-through":
+            marks = draw[0] if draw else None
+            return jpeg.straight_through(x, grad, self._settings, axis=axis, marks=marks)
+        return grad
 
     @property
     def _settings(self) -> jpeg.Settings:
