@@ -13,6 +13,7 @@ from .._core.checks import (
     resolve_channels_first,
 )
 from .._core.errors import ArgumentError
+from .._core.soft_jpeg import soft_gradient
 from .._core.typing import Array, ClipValues, Seed
 from ..preprocessor import Preprocessor
 
@@ -137,6 +138,8 @@ class JpegCompression(Preprocessor):
         if self.gradient == "straight-through":
             marks = draw[0] if draw else None
             return jpeg.straight_through(x, grad, self._settings, axis=axis, marks=marks)
+        if self.gradient == "soft":
+            return soft_gradient(x, grad, self._settings, axis=axis)
         return grad
 
     @property

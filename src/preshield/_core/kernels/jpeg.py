@@ -306,10 +306,10 @@ def write_grey(
 
 
 @kernel
-def mark_inputs(marks: Array, at: int, x: Array, start: int, step: int, width: int, scale: float, top: float, bit: int) -> None:
-    """Set a bit for each value of a row that is not above the highest level."""
+def mark_inputs(marks: Array, at: int, x: Array, start: int, step: int, width: int, highest: float, bit: int) -> None:
+    """Set a bit for each value of a row that does not saturate."""
     for i in range(width):
-        marks[index(at + i)] |= np.uint8(bit if x[index(start + step * i)] * scale <= top else 0)
+        marks[index(at + i)] |= np.uint8(bit if x[index(start + step * i)] <= highest else 0)
 
 
 @fused
@@ -480,7 +480,7 @@ def round_trip(
                     if marks.size:
                         for c in range(channels):
                             plane = begin + c * (1 if step == 3 else hop)
-                            mark_inputs(marks, at, x, plane, step, width, scale, top, RED_IN << c)
+                            mark_inputs(marks, at, x, plane, step, width, top / scale, RED_IN << c)
                     if marks.size and not colour:
                         mark_samples(marks, at, luma, l, width, LUMA)
                     if not colour:
