@@ -608,9 +608,7 @@ class Preprocessor:
         """Whether the next pass has another draw than the last one."""
         return self.stochastic and random.FROZEN.seed(self) is None
 
-    def _checked(
-        self, x: Any, *, writable: bool = False, doubt: bool = True, runs: bool = False
-    ) -> Array:
+    def _checked(self, x: Any, *, writable: bool = False, doubt: bool = True, runs: bool = False) -> Array:
         """`x` as an array that this defence can take: a read-only view, or a copy to write to.
 
         If `doubt`, a batch that plainly has another layout than the one expected is refused. If `_run` comes

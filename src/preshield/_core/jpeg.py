@@ -1,6 +1,6 @@
 """The round trip of a batch through JPEG, and its vector-Jacobian products."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -61,7 +61,7 @@ def quanta(quality: int) -> Array:
     """Steps of the quantiser for luminance and chrominance, shape (2, 8, 8), rows first."""
     tables = np.array([LUMINANCE.split(), CHROMINANCE.split()], dtype=int).reshape(2, 8, 8)
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
-    return np.clip((tables * percent + 50) // 100, 1, 255)
+    return np.asarray(np.clip((tables * percent + 50) // 100, 1, 255))
 
 
 def no_marks(shape: Shape, settings: Settings, *, axis: int) -> Marks:
@@ -72,7 +72,9 @@ def no_marks(shape: Shape, settings: Settings, *, axis: int) -> Marks:
     tall, wide = settings.factors
     colours = pictures if shape[axis] == RGB else 0
     size = colours, -(-height // tall), -(-width // wide)
-    return Marks(np.zeros((shape[0], pictures, height, width), np.uint8), np.zeros((shape[0], *size), np.uint8))
+    return Marks(
+        np.zeros((shape[0], pictures, height, width), np.uint8), np.zeros((shape[0], *size), np.uint8)
+    )
 
 
 def round_trip(
@@ -114,7 +116,7 @@ def round_trip(
     parts = _parts(len(x) * len(pictures.starts), strips)
     tables = quanta(settings.quality).transpose(0, 2, 1)
     multipliers = ((1 + 2.0**-16) / (8 * tables)).astype(np.float32, order="C")
-    weights = (np.float32(1), np.float32(0)) if settings.largest == BYTE_SCALE else (HIGH, LOW)
+    weights: Any = (np.float32(1), np.float32(0)) if settings.largest == BYTE_SCALE else (HIGH, LOW)
     scale, top = dtype.type(BYTE_SCALE / settings.largest), dtype.type(BYTE_SCALE)
 
     def work(numbers: slice) -> None:
@@ -142,8 +144,8 @@ def round_trip(
 
     block = block_length(x, BLOCK_BYTES) if parts == 1 else 1
     map_blocks(work, len(x) * parts, block, progress=progress)
-    peak = np.array(max(found), f"u{dtype.itemsize}").view(dtype)[()]
-    return out, float(peak) if np.isfinite(peak) and not np.signbit(peak) else None
+    most = np.array(max(found), f"u{dtype.itemsize}").view(dtype)[()]
+    return out, float(most) if np.isfinite(most) and not np.signbit(most) else None
 
 
 def straight_through(
@@ -170,8 +172,10 @@ def straight_through(
     if not x.size:
         return grad
     if _is_mixed(x.shape, axis):
-        moved = [np.moveaxis(a, -1, -3) for a in (x, grad)]
-        return np.moveaxis(straight_through(*moved, settings, axis=x.ndim - 3, marks=marks), -3, -1)
+        planes, of_planes = np.moveaxis(x, -1, -3), np.moveaxis(grad, -1, -3)
+        return np.moveaxis(
+            straight_through(planes, of_planes, settings, axis=x.ndim - 3, marks=marks), -3, -1
+        )
     from .kernels import jpeg
 
     if marks is None:
@@ -222,7 +226,7 @@ def _find_pictures(shape: Shape, axis: int) -> Pictures:
 def _starts(pictures: Pictures, x: Array, rows: slice) -> Array:
     """Where the pictures of a block of samples begin."""
     samples = np.arange(rows.stop - rows.start) * (x.size // len(x))
-    return np.add.outer(samples, pictures.starts).reshape(-1)
+    return np.asarray(np.add.outer(samples, pictures.starts).reshape(-1))
 
 
 def _flat(x: Array, dtype: Dtype) -> Array:

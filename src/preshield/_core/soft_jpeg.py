@@ -169,7 +169,9 @@ def _transform(blocks: Array, *, inverse: bool = False) -> Array:
 def _waves() -> Array:
     """The cosines, a row for each frequency."""
     angles = np.outer(np.arange(BLOCK), 2 * np.arange(BLOCK) + 1) * np.pi / (2 * BLOCK)
-    return np.cos(angles) * np.where(np.arange(BLOCK) == 0, np.sqrt(1 / BLOCK), np.sqrt(2 / BLOCK))[:, None]
+    waves = np.cos(angles) * np.sqrt(2 / BLOCK)
+    waves[0] = np.sqrt(1 / BLOCK)
+    return np.asarray(waves)
 
 
 def _convert(matrix: Array, pictures: Array) -> Array:

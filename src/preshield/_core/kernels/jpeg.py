@@ -8,10 +8,13 @@ A picture is worked off in strips of 16 rows: levels, colour, transform, quantis
 stays in the cache. Colour of a strip's last row leans on the next strip, so output is one row behind.
 Narrow pictures are laid side by side, so that vector instructions find enough blocks in a row.
 
-The floor: at 4:2:0 a pixel of RGB has 1.5 samples. In vectors of eight, four passes of a transform take about
-70 instructions for 8 x 8 values each, the quantiser 6 for 8 values, colour and levels about 40 for 8 pixels in
-and 50 out: 19 instructions a pixel, 6 to 7 cycles. 12 bytes a pixel are read and 12 written.
+The floor: at 4:2:0 a pixel of RGB has 1.5 samples. In vectors of eight, each of four passes of a transform
+takes about 70 instructions for 64 samples, the quantiser 6 for 8 samples, levels and colour about 40 for 8
+pixels on the way in and 50 on the way out: 19 instructions a pixel, 6 to 7 cycles. 12 bytes a pixel are read
+and 12 written.
 """
+
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +32,9 @@ ROW = BLOCK * LANES  # a constant distance in memory lets the compiler see that 
 C0_298, C0_390, C0_541, C0_765, C0_899, C1_175 = 2446, 3196, 4433, 6270, 7373, 9633
 C1_501, C1_847, C1_961, C2_053, C2_562, C3_072 = 12299, 15137, 16069, 16819, 20995, 25172
 
-f32, i32, index = np.float32, np.int32, np.uintp  # an unsigned index need not be compared with 0
+f32: Any = np.float32
+i32: Any = np.int32  # for every sum and product: Numba would widen them, and vectors hold half as many
+index: Any = np.uintp  # an unsigned index need not be compared with 0
 
 F0_298, F0_390, F0_541, F0_765, F0_899, F1_175 = (f32(c) for c in (2446, 3196, 4433, 6270, 7373, 9633))
 F1_501, F1_847, F1_961, F2_053, F2_562, F3_072 = (f32(c) for c in (12299, 15137, 16069, 16819, 20995, 25172))
@@ -51,7 +56,7 @@ ROW_OF_EIGHT, PAD = 64, 16  # rows are not a power of two apart, or they would s
 @kernel
 def read_levels(
     levels: Array, at: int, x: Array, bits: Array, start: int, count: int, scale: float, top: float
-) -> int:
+) -> Any:
     """Values that lie side by side as levels 0 to 255; returns the largest of their bit patterns."""
     for i in range(count):
         levels[index(at + i)] = f32(min(np.rint(x[index(start + i)] * scale), top))
@@ -93,10 +98,12 @@ def forward_rows(samples: Array, start: int, stride: int, blocks: int, work: Arr
     for row in range(BLOCK):
         for b in range(blocks):
             i = start + row * stride + BLOCK * b
-            x0, x1, x2, x3 = (samples[index(i)], samples[index(i + 1)], samples[index(i + 2)], samples[index(i + 3)])
+            x0, x1 = samples[index(i)], samples[index(i + 1)]
+            x2, x3 = samples[index(i + 2)], samples[index(i + 3)]
             x4, x5 = samples[index(i + 4)], samples[index(i + 5)]
             x6, x7 = samples[index(i + 6)], samples[index(i + 7)]
-            t0, t7, t1, t6, t2, t5, t3, t4 = x0 + x7, x0 - x7, x1 + x6, x1 - x6, x2 + x5, x2 - x5, x3 + x4, x3 - x4
+            t0, t7, t1, t6 = x0 + x7, x0 - x7, x1 + x6, x1 - x6
+            t2, t5, t3, t4 = x2 + x5, x2 - x5, x3 + x4, x3 - x4
             t10, t13, t11, t12 = t0 + t3, t0 - t3, t1 + t2, t1 - t2
             z1 = (t12 + t13) * F0_541
             z5 = (t4 + t6 + t5 + t7) * F1_175
@@ -269,36 +276,43 @@ def repeat(out: Array, start: int, samples: Array, near: int, count: int, times:
 
 @fused
 def write_rgb(
-    out: Array, start: int, step: int, hop: int, width: int, luma: Array, y: int, chroma: Array, cr: int,
-    high: float, low: float,
+    out: Array,
+    start: int,
+    step: int,
+    hop: int,
+    width: int,
+    luma: Array,
+    y: int,
+    chroma: Array,
+    cr: int,
+    high: float,
+    low: float,
 ) -> None:
     """A row of RGB, from luminance at `luma[y]` and chrominance at `chroma[0]` and `[cr]`."""
     if step == 3:
         for i in range(width):
-            l = min(max(luma[index(y + i)], LOWEST), HIGHEST) + MIDDLE
+            light = min(max(luma[index(y + i)], LOWEST), HIGHEST) + MIDDLE
             b, r = chroma[index(i)], chroma[index(cr + i)]
-            red = min(max(l + np.floor(R_CR * r + HALF), ZERO), TOP)
-            green = min(max(l + np.floor(G_CB * b + G_CR * r + HALF), ZERO), TOP)
-            blue = min(max(l + np.floor(B_CB * b + HALF), ZERO), TOP)
+            red = min(max(light + np.floor(R_CR * r + HALF), ZERO), TOP)
+            green = min(max(light + np.floor(G_CB * b + G_CR * r + HALF), ZERO), TOP)
+            blue = min(max(light + np.floor(B_CB * b + HALF), ZERO), TOP)
             out[index(start + 3 * i)] = red * high + red * low
             out[index(start + 3 * i + 1)] = green * high + green * low
             out[index(start + 3 * i + 2)] = blue * high + blue * low
     else:
         for i in range(width):
-            l = min(max(luma[index(y + i)], LOWEST), HIGHEST) + MIDDLE
+            light = min(max(luma[index(y + i)], LOWEST), HIGHEST) + MIDDLE
             b, r = chroma[index(i)], chroma[index(cr + i)]
-            red = min(max(l + np.floor(R_CR * r + HALF), ZERO), TOP)
-            green = min(max(l + np.floor(G_CB * b + G_CR * r + HALF), ZERO), TOP)
-            blue = min(max(l + np.floor(B_CB * b + HALF), ZERO), TOP)
+            red = min(max(light + np.floor(R_CR * r + HALF), ZERO), TOP)
+            green = min(max(light + np.floor(G_CB * b + G_CR * r + HALF), ZERO), TOP)
+            blue = min(max(light + np.floor(B_CB * b + HALF), ZERO), TOP)
             out[index(start + i)] = red * high + red * low
             out[index(start + hop + i)] = green * high + green * low
             out[index(start + 2 * hop + i)] = blue * high + blue * low
 
 
 @fused
-def write_grey(
-    out: Array, start: int, width: int, luma: Array, y: int, high: float, low: float
-) -> None:
+def write_grey(out: Array, start: int, width: int, luma: Array, y: int, high: float, low: float) -> None:
     """A row of luminance."""
     for i in range(width):
         grey = min(max(luma[index(y + i)], LOWEST), HIGHEST) + MIDDLE
@@ -306,7 +320,9 @@ def write_grey(
 
 
 @kernel
-def mark_inputs(marks: Array, at: int, x: Array, start: int, step: int, width: int, highest: float, bit: int) -> None:
+def mark_inputs(
+    marks: Array, at: int, x: Array, start: int, step: int, width: int, highest: float, bit: int
+) -> None:
     """Set a bit for each value of a row that does not saturate."""
     for i in range(width):
         marks[index(at + i)] |= np.uint8(bit if x[index(start + step * i)] <= highest else 0)
@@ -316,15 +332,15 @@ def mark_inputs(marks: Array, at: int, x: Array, start: int, step: int, width: i
 def mark_outputs(marks: Array, at: int, width: int, luma: Array, y: int, chroma: Array, cr: int) -> None:
     """Set the bits of red, green, blue and luminance for each pixel of a row that no clamp changes."""
     for i in range(width):
-        l = min(max(luma[index(y + i)], LOWEST), HIGHEST)
+        light = min(max(luma[index(y + i)], LOWEST), HIGHEST)
         b, r = chroma[index(i)], chroma[index(cr + i)]
-        red = l + np.floor(R_CR * r + HALF)
-        green = l + np.floor(G_CB * b + G_CR * r + HALF)
-        blue = l + np.floor(B_CB * b + HALF)
+        red = light + np.floor(R_CR * r + HALF)
+        green = light + np.floor(G_CB * b + G_CR * r + HALF)
+        blue = light + np.floor(B_CB * b + HALF)
         mark = RED if LOWEST <= red <= HIGHEST else 0
         mark |= GREEN if LOWEST <= green <= HIGHEST else 0
         mark |= BLUE if LOWEST <= blue <= HIGHEST else 0
-        mark |= LUMA if l == luma[index(y + i)] else 0
+        mark |= LUMA if light == luma[index(y + i)] else 0
         marks[index(at + i)] |= np.uint8(mark)
 
 
@@ -354,7 +370,7 @@ def round_trip(
     strips: tuple[int, int],
     marks: Array,
     marks_c: Array,
-) -> int:
+) -> Any:
     """Compress pictures and decompress them again.
 
     Parameters
@@ -385,8 +401,8 @@ def round_trip(
     strips : tuple of int
         First strip of 16 rows to write, and the one after the last.
     marks : ndarray of uint8, shape (P * height * width,) or (0,)
-        0. Where it is not empty, bits are set for what no clamp changed in a pixel: RED, GREEN, BLUE and LUMA on
-        the way out, RED_IN, GREEN_IN and BLUE_IN on the way in. Grey has LUMA and RED_IN.
+        0. If it is not empty, bits are set for what no clamp changed in a pixel: RED, GREEN, BLUE and LUMA
+        on the way out, RED_IN, GREEN_IN and BLUE_IN on the way in. Grey has LUMA and RED_IN.
     marks_c : ndarray of uint8, shape (P * rows * columns,) or (0,)
         0. The same for chrominance: CB and CR.
 
@@ -475,16 +491,16 @@ def round_trip(
                 other = other % (2 * rows_c) * stride_c
                 for p in range(together):
                     begin = starts[group + p] + y * width * step
-                    l = y % (2 * STRIP) * stride + BLOCK * across * p
+                    lit = y % (2 * STRIP) * stride + BLOCK * across * p
                     at = ((group + p) * height + y) * width
                     if marks.size:
                         for c in range(channels):
                             plane = begin + c * (1 if step == 3 else hop)
                             mark_inputs(marks, at, x, plane, step, width, top / scale, RED_IN << c)
                     if marks.size and not colour:
-                        mark_samples(marks, at, luma, l, width, LUMA)
+                        mark_samples(marks, at, luma, lit, width, LUMA)
                     if not colour:
-                        write_grey(out, begin, width, luma, l, high, low)
+                        write_grey(out, begin, width, luma, lit, high, low)
                         continue
                     for c in range(2):
                         at_c = BLOCK * across_c * (c * together + p)
@@ -497,8 +513,8 @@ def round_trip(
                             at_c = ((group + p) * real_high + y // tall) * real
                             mark_samples(marks_c, at_c, chroma, a, real, CB << c)
                     if marks.size:
-                        mark_outputs(marks, at, width, luma, l, colours, 2 * real)
-                    write_rgb(out, begin, step, hop, width, luma, l, colours, 2 * real, high, low)
+                        mark_outputs(marks, at, width, luma, lit, colours, 2 * real)
+                    write_rgb(out, begin, step, hop, width, luma, lit, colours, 2 * real, high, low)
     return most
 
 
@@ -553,8 +569,16 @@ def double_back(out: Array, start: int, row: Array, at: int, width: int, wide: i
 
 @fused
 def mix_rows(
-    out: Array, start: int, rows: Array, first: int, y: int, weights: tuple[float, float, float, float],
-    count: int, marks: Array, at: int, bit: int,
+    out: Array,
+    start: int,
+    rows: Array,
+    first: int,
+    y: int,
+    weights: tuple[float, float, float, float],
+    count: int,
+    marks: Array,
+    at: int,
+    bit: int,
 ) -> None:
     """A weighted sum of the rows around `y` in a ring of four, where no clamp is in between."""
     p, q, r, s = weights
@@ -585,11 +609,11 @@ def halve_back(out: Array, start: int, row: Array, at: int, width: int, wide: in
 def merge_gradient(rows: Array, width: int, luma: Array, y: int, marks: Array, at: int) -> None:
     """Gradients of luminance, and of chrominance in the first two rows, as those of RGB in all three."""
     for i in range(width):
-        mark, l = marks[index(at + i)], luma[index(y + i)]
+        mark, light = marks[index(at + i)], luma[index(y + i)]
         b, r = rows[index(1 + i)], rows[index(width + 5 + i)]
-        rows[index(1 + i)] = Y_R * l + CB_R * b + CR_R * r if mark & RED_IN else ZERO
-        rows[index(width + 5 + i)] = Y_G * l + CB_G * b + CR_G * r if mark & GREEN_IN else ZERO
-        rows[index(2 * width + 9 + i)] = Y_B * l + CB_B * b + CR_B * r if mark & BLUE_IN else ZERO
+        rows[index(1 + i)] = Y_R * light + CB_R * b + CR_R * r if mark & RED_IN else ZERO
+        rows[index(width + 5 + i)] = Y_G * light + CB_G * b + CR_G * r if mark & GREEN_IN else ZERO
+        rows[index(2 * width + 9 + i)] = Y_B * light + CB_B * b + CR_B * r if mark & BLUE_IN else ZERO
 
 
 @kernel
@@ -674,8 +698,16 @@ def straight_through(
                 )
                 for c in range(2):
                     mix_rows(
-                        colours, c * real, halves, 4 * c * real, y, weights, real,
-                        marks_c, (p * real_high + y // tall) * real, CB << c,
+                        colours,
+                        c * real,
+                        halves,
+                        4 * c * real,
+                        y,
+                        weights,
+                        real,
+                        marks_c,
+                        (p * real_high + y // tall) * real,
+                        CB << c,
                     )
             share = HALF if tall == 2 and (y + 1 < height or y % 2) else ONE
             for c in range(2):
