@@ -43,6 +43,12 @@ class JpegCompression(Preprocessor):
         Layout of the batch, in place of `channels_first`, and taken at its word.
     channel_index : int, optional
         Older name: 1 sets `channels_first`.
+    subsampling : {"4:2:0", "4:2:2", "4:4:4"}, default "4:2:0"
+        Resolution of the colours of RGB: half along both axes, half along rows, or full.
+    gradient : {"identity", "straight-through", "soft"}, default "identity"
+        What stands in for the derivative, which is 0 almost everywhere. "straight-through": that of the
+        pipeline with every rounding taken for the identity. "soft": that of the pipeline with the cubic
+        rounding of [3]_ for its coefficients, and no other.
 
     Raises
     ------
@@ -53,8 +59,13 @@ class JpegCompression(Preprocessor):
     Notes
     -----
     Images `(N, H, W, C)` or videos `(N, F, H, W, C)`, each frame on its own. Three channels are compressed
-    as RGB, with colour at half resolution; any other number channel by channel as greyscale. Values are
-    rounded to 8 bits; the result is `float32`. Gradients pass as through the identity.
+    as RGB; any other number channel by channel as greyscale. Values are rounded to 8 bits; the result is
+    `float32`, bit for bit that of Pillow, whose encoder and decoder are libjpeg-turbo's.
+
+    "straight-through" passes luminance, and spreads chrominance over the pixels that share it. It stops at
+    values that the forward pass clamps: inputs above the range, samples behind the inverse transform, and
+    outputs. "soft" is the vector-Jacobian product of a smooth function, whose own clamps stop it. An
+    evaluation attacks with all three.
 
     References
     ----------
@@ -62,6 +73,8 @@ class JpegCompression(Preprocessor):
        arXiv:1608.00853
     .. [2] Das et al. Keeping the Bad Guys Out: Protecting and Vaccinating Deep Learning with JPEG
        Compression. 2017. arXiv:1705.02900
+    .. [3] Shin, Song. JPEG-resistant Adversarial Images. NIPS 2017 Workshop on Machine Learning and Computer
+       Security.
 
     Examples
     --------
