@@ -219,6 +219,11 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             {"clip_values": (0, 255), "channels_first": True},
             videos(2, channels_first=True, scale=255),
         ),
+        "straight-through": (
+            {"clip_values": (0, 1), "subsampling": "4:2:2", "gradient": "straight-through"},
+            images(),
+        ),
+        "soft": ({"clip_values": (0, 1), "subsampling": "4:4:4", "gradient": "soft"}, images()),
     },
     LFilter: {
         "finite": ({"numerator_coef": np.array([0.5, 0.3, -0.2])}, audio()),

@@ -19,7 +19,19 @@ def reports():
 
 
 def test_the_page_shows_the_stored_figures(reports):
-    assert robustness.PAGE.read_text(encoding="utf-8") == robustness.page(reports), "run: nox -s robustness"
+    assert robustness.PAGE.read_text(encoding="utf-8") == robustness.page(
+        reports, robustness.stored()["gradients"]
+    ), "run: nox -s robustness"
+
+
+def test_each_gradient_of_jpeg_is_weaker_alone(reports):
+    alone = robustness.stored()["gradients"]
+    assert list(alone) == list(preshield.JpegCompression.gradients)
+    report = reports["Crops of photographs"]
+    together, _ = report.median_norm("JpegCompression, quality 50")
+    assert together <= min(found["norm"] for found in alone.values())
+    best = min(alone, key=lambda kind: alone[kind]["norm"])
+    assert f'The strongest is `gradient="{best}"`' in robustness.PAGE.read_text(encoding="utf-8")
 
 
 def test_every_defence_has_a_row(reports):
