@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from math import prod
 
 import numpy as np
 
@@ -122,9 +123,9 @@ def planes(shape: Shape, *, axis: int) -> tuple[Shape, int]:
     """
     if axis < len(shape) - 1:
         *outer, height, width = shape
-        return (int(np.prod(outer)), height, width), 1
+        return (prod(outer), height, width), 1
     *outer, height, width, channels = shape
-    return (int(np.prod(outer)), height, width * channels), channels
+    return (prod(outer), height, width * channels), channels
 
 
 def to_frames(x: Array, *, axis: int) -> Array:
