@@ -155,7 +155,7 @@ class Chain(Preprocessor):
         draw.steps.clear()
         y = draw.labels
         for stage, seed in zip(self._stages, draw.seeds, strict=True):
-            x = stage._checked(x, doubt=False)  # before the first stage, _check_layout looked at all
+            x = stage._checked(x, doubt=False, runs=True)  # before the first, _check_layout looked at all
             with overrides.labels_for(stage, x, y):
                 stage_draw = stage._begin(x, seed)
             draw.steps.append((stage, x, stage_draw))

@@ -14,6 +14,7 @@ from ._core.checks import (
     check_integer,
     check_ragged_gradient,
     check_unknown,
+    check_values,
     ignore_device_type,
     refuse_other_layout,
 )
@@ -65,6 +66,9 @@ class Preprocessor:
     in_place : bool
         Whether `_transform` writes to a batch that may be written to, and returns it. Where nobody else needs
         the batch it then gets a copy, which is made in the pass that checks the values.
+    checks_values : bool
+        Whether `_transform` looks for NaN and infinity itself, in the pass that computes, and then calls
+        `_check_seen`. A subclass that writes another `_transform` must state it again.
     ragged : bool
         Whether samples may differ in length: `x` is a list or object array of them, and hooks see a
         one-dimensional object array of checked, read-only samples. `_transform` returns one too, or a batch
@@ -124,6 +128,7 @@ class Preprocessor:
     keeps_integers: ClassVar[bool] = False
     mixes_samples: ClassVar[bool] = False
     in_place: ClassVar[bool] = False
+    checks_values: ClassVar[bool] = False
     ragged: ClassVar[bool] = False
     paper: ClassVar[str] = ""
     known_attacks: ClassVar[tuple[str, ...]] = ()
@@ -170,6 +175,8 @@ class Preprocessor:
         not_kept = {"self", *NOT_KEPT} if ours else {"self"}
         if cls.__init__ is Preprocessor.__init__:
             not_kept.add("is_fitted")
+        if "_transform" in vars(cls) and "checks_values" not in vars(cls):
+            cls.checks_values = False
         cls._settable = tuple(vars(cls).get("params", cls._settable))
         cls.params = tuple(
             name
@@ -601,15 +608,17 @@ class Preprocessor:
         """Whether the next pass has another draw than the last one."""
         return self.stochastic and random.FROZEN.seed(self) is None
 
-    def _checked(self, x: Any, *, writable: bool = False, doubt: bool = True) -> Array:
+    def _checked(self, x: Any, *, writable: bool = False, doubt: bool = True, runs: bool = False) -> Array:
         """`x` as an array that this defence can take: a read-only view, or a copy to write to.
 
-        If `doubt`, a batch that plainly has another layout than the one expected is refused.
+        If `doubt`, a batch that plainly has another layout than the one expected is refused. If `_run` comes
+        next (`runs`), floats are left to a `_transform` that checks them.
         """
         if self.domains == ("labels",):
             return x  # type: ignore[no-any-return]
         channels_first, layout = self._axes
         peaks: list[float] = []
+        left = runs and self.checks_values and not self._overridden
         batch = check_batch(
             x,
             tuple(self.domains),
@@ -618,6 +627,7 @@ class Preprocessor:
             keywords=self.params,
             ragged=self.ragged,
             writable=writable,
+            values=not left,
             peaks=peaks,
         )
         if doubt and batch.dtype == object:
@@ -626,8 +636,25 @@ class Preprocessor:
                     self._check_layout((1, *sample.shape), name=f"x[{i}]")
         elif doubt and batch.ndim in (4, 5):
             self._check_layout(batch.shape)
-        self._check_range(batch, peaks)
+        if not left or batch.dtype.kind != "f":
+            self._check_range(batch, peaks)
         return batch
+
+    def _check_seen(self, x: Array, peak: float | None) -> None:
+        """What `_checked` left to the pass that computes: refuse NaN and infinity, doubt the range.
+
+        Parameters
+        ----------
+        x : ndarray
+            The checked batch.
+        peak : float or None
+            Its largest magnitude; None if there may be NaN or infinity in it.
+        """
+        peaks = [] if peak is None else [peak]
+        if peak is None:
+            check_values("x", x, peaks)
+        if x.dtype.kind == "f":
+            self._check_range(x, peaks)
 
     def _check_shape(self, shape: Shape) -> None:
         """Refuse a shape that no batch may have, before its values are known."""

@@ -292,6 +292,7 @@ def check_batch(
     keywords: tuple[str, ...] = (),
     ragged: bool = False,
     writable: bool = False,
+    values: bool = True,
     peaks: list[float] | None = None,
 ) -> Array:
     """Return `x` as a NumPy array if a defence for `domains` can take it.
@@ -313,6 +314,8 @@ def check_batch(
     writable : bool, default False
         Whether to return a copy, which may be written to, of what is not an object array. It is made in the
         pass that checks the values.
+    values : bool, default True
+        Whether to look for NaN and infinity; if not, what computes with the values must do so.
     peaks : list of float, optional
         Receives the largest magnitudes of floats, which the pass that checks the values yields.
 
@@ -334,7 +337,7 @@ def check_batch(
     if writable:
         array = _checked_copy("x", array, peaks)
     else:
-        check_values("x", array, peaks)
+        check_values("x", array if values or not array.ndim else array[:0], peaks)
     if layout is not None or set(domains) <= {"image", "video"}:
         if array.ndim not in expected_layouts(domains, channels_first, layout):
             _refuse_axes(array.shape, Taken(domains, channels_first, layout, keywords))

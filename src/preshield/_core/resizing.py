@@ -10,7 +10,7 @@ from .errors import ArgumentError
 from .planes import map_planes
 from .typing import Array
 
-__all__ = ["check_interpolation", "resize"]
+__all__ = ["Taps", "check_interpolation", "clamp_taps", "resize", "transpose_taps"]
 
 METHODS = ("nearest", "bilinear", "bicubic", "area", "lanczos4", "nearest-exact")
 FLAGS = {
@@ -100,8 +100,8 @@ def resize(
 def _taps(old: int, new: int, method: str, transpose: bool) -> Taps:
     """How `new` pixels along one axis come from `old` ones, or gradients of the latter from the former's."""
     if transpose:
-        return _transposed(_within(*TAPS[method](new, old), new), new)
-    return _within(*TAPS[method](old, new), old)
+        return transpose_taps(clamp_taps(*TAPS[method](new, old), new), new)
+    return clamp_taps(*TAPS[method](old, new), old)
 
 
 def _middles(old: int, new: int) -> Array:
@@ -162,7 +162,7 @@ TAPS = {
 }
 
 
-def _within(first: Array, weights: Array, old: int) -> Taps:
+def clamp_taps(first: Array, weights: Array, old: int) -> Taps:
     """The same taps inside the image: the outermost pixel stands for those beyond it."""
     count = weights.shape[1]
     width = min(count, old)
@@ -173,7 +173,7 @@ def _within(first: Array, weights: Array, old: int) -> Taps:
     return Taps(start, folded)
 
 
-def _transposed(taps: Taps, old: int) -> Taps:
+def transpose_taps(taps: Taps, old: int) -> Taps:
     """For each old pixel, the new ones that it is part of."""
     new, count = taps.weights.shape
     ends = np.searchsorted(taps.first, np.arange(old), side="right")

@@ -128,7 +128,7 @@ def _numpy(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     if _is_waveform(defence, given):
         out, y = _numpy(defence, given[None], y)
         return out[0], y
-    batch = defence._checked(given, writable=defence.in_place)
+    batch = defence._checked(given, writable=defence.in_place, runs=True)
     _require_labels(defence, y)
     draw = defence._begin(batch, defence._next_seed())
     out = defence._run(batch, draw)
@@ -209,7 +209,7 @@ def _traced(kind: str, *tensors: Any) -> bool:
 def _forward(defence: "Preprocessor", x: Array, seed: Seed) -> Array:
     if _is_waveform(defence, x):  # in a graph that does not know its rank
         return _forward(defence, x[None], seed)[0]  # type: ignore[no-any-return]
-    x = defence._checked(x)
+    x = defence._checked(x, runs=True)
     out = defence._run(x, defence._begin(x, seed))
     check_output_shape(defence, out.shape, defence._output_shape(x.shape))
     return out
@@ -272,7 +272,7 @@ def _torch_function() -> Any:
     class Defend(torch.autograd.Function):  # type: ignore[misc, name-defined, unused-ignore]
         @staticmethod
         def forward(ctx: Any, x: Any, defence: "Preprocessor", passed: list[Any]) -> Any:
-            batch = defence._checked(to_numpy(x))
+            batch = defence._checked(to_numpy(x), runs=True)
             ctx.draw = defence._begin(batch, defence._next_seed())
             ctx.defence = defence
             ctx.save_for_backward(x)
@@ -349,7 +349,7 @@ def _tensorflow_pass(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]
         raise RuntimeError(RECOMPUTED.format(defence))
     if _traced("tensorflow", x, y):
         return _tensorflow_traced(defence, x, y)
-    batch = defence._checked(x.numpy())
+    batch = defence._checked(x.numpy(), runs=True)
     draw = defence._begin(batch, defence._next_seed())
     # Not in the function below, which may not use the variables of models that the defence runs.
     out = tf.convert_to_tensor(defence._run(batch, draw))
@@ -477,7 +477,7 @@ def _label_spec(defence: "Preprocessor", y: Any, x: Any) -> tuple[Dtype, list[in
 def _jax(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     if _traced("jax", x, y):
         return _jax_traced(defence, x, y)
-    batch = defence._checked(to_numpy(x))
+    batch = defence._checked(to_numpy(x), runs=True)
     draw = defence._begin(batch, defence._next_seed())
     return like(x, defence._run(batch, draw)), _labels(defence, y, x, draw)
 
