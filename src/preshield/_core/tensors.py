@@ -128,7 +128,7 @@ def _numpy(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     if _is_waveform(defence, given):
         out, y = _numpy(defence, given[None], y)
         return out[0], y
-    batch = defence._checked(given, writable=defence.in_place, runs=True)
+    batch = defence._checked(given, runs=True)
     _require_labels(defence, y)
     draw = defence._begin(batch, defence._next_seed())
     out = defence._run(batch, draw)
@@ -349,7 +349,7 @@ def _tensorflow_pass(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]
         raise RuntimeError(RECOMPUTED.format(defence))
     if _traced("tensorflow", x, y):
         return _tensorflow_traced(defence, x, y)
-    batch = defence._checked(x.numpy(), runs=True)
+    batch = defence._checked(x.numpy(), runs=True, kept=True)
     draw = defence._begin(batch, defence._next_seed())
     # Not in the function below, which may not use the variables of models that the defence runs.
     out = tf.convert_to_tensor(defence._run(batch, draw))
