@@ -48,14 +48,15 @@ def map_planes(
         shapes, steps = zip(*(planes(a.shape, axis=axis) for a in arrays), strict=True)
         arrays = [a.reshape(shape) for a, shape in zip(arrays, shapes, strict=True)]
 
+    target, *given = arrays
+    inputs, same = list(zip(given, dtypes[1:], strict=True)), out.dtype == dtypes[0]
+
     def work(rows: slice) -> None:
-        target, *blocks = (a[rows] for a in arrays)
-        result = target if target.dtype == dtypes[0] else np.empty(target.shape, dtypes[0])
-        blocks = [np.ascontiguousarray(block, dtype) for block, dtype in zip(blocks, dtypes[1:], strict=True)]
-        kernel(result, *blocks, *steps[:1])
-        if result is not target:
-            target[:] = result
+        block = target[rows] if same else np.empty(target[rows].shape, dtypes[0])
+        kernel(block, *[np.ascontiguousarray(a[rows], dtype) for a, dtype in inputs], *steps[:1])
+        if not same:
+            target[rows] = block
 
     if out.size:
-        map_blocks(work, len(arrays[0]), min(map(block_length, arrays)), progress=progress)
+        map_blocks(work, len(target), min(map(block_length, arrays)), progress=progress)
     return out
