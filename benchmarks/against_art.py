@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 import preshield
 from preshield._core.threads import map_blocks, thread_count
-from preshield.codecs import h264, jpeg, mp3
+from preshield.codecs import h264, mp3
 
 SAMPLE_SECONDS = 0.1
 LEFT = {
@@ -136,12 +136,7 @@ def cases() -> list[Case]:
         defence("TotalVarMin", "TotalVarMin", small[:16], 8),
         defence("TotalVarMin", "TotalVarMin", medium[:4], 8),
     ]
-    for x, target in ((large, 1.4), (images(400, 32, 32, 3), 1.0)):
-        row = defence("JpegCompression 50", "JpegCompression", np.rint(255 * x), target, (0, 255), 50)
-        pixels = np.rint(255 * x).astype(np.uint8)
-        row.floor = lambda pixels=pixels: [jpeg.decode(jpeg.encode(p, 50)) for p in pixels]
-        row.floor_name = "codec, 1 thread"
-        rows.append(row)
+    rows += compression_of_images(large)
     rows += [resampling(*rates) for rates in ((16000, 8000), (16000, 22050), (44100, 16000))]
     rows += [one_pass(), sequential(), latent_search()]
     rows += [*augmentations(large, small), *tools(large)]
@@ -173,6 +168,44 @@ def defence(name: str, cls: str, x: np.ndarray, target: float, *args: object) ->
         "copy" if shape == x.shape else "fill",
         target,
     )
+
+
+def compression_of_images(large: np.ndarray) -> list[Case]:
+    """JPEG, and its straight-through gradient beside the forward pass, whose clamps it knows."""
+    small, huge = images(400, 32, 32, 3), np.tile(images(8, 512, 512, 3), (1, 2, 2, 1))
+    rows = [
+        defence("JpegCompression 50 in [0, 1]", "JpegCompression", x, target, (0, 1), 50)
+        for x, target in ((large, 6), (small, 20), (huge, 5))
+    ]
+    levels = np.rint(255 * large)
+    rows.insert(1, defence("JpegCompression 50 in [0, 255]", "JpegCompression", levels, 4, (0, 255), 50))
+    full = preshield.JpegCompression((0, 1), subsampling="4:4:4")
+    through = preshield.JpegCompression((0, 1), gradient="straight-through")
+    grad = np.random.default_rng(0).standard_normal(large.shape, dtype=np.float32)
+    draw = through._begin(large, through._next_seed())
+    through._run(large, draw)
+    shape = "x".join(map(str, large.shape))
+    beside = of_art("JpegCompression")((0, 1), 50)
+    forward = preshield.JpegCompression((0, 1))
+    return [
+        *rows,
+        Case(
+            f"JpegCompression 50 in [0, 1] {shape}, 4:4:4, beside ART's 4:2:0",
+            lambda: full.transform(large),
+            lambda: beside(large.copy()),
+            large.copy,
+            "copy",
+            4,
+        ),
+        Case(
+            f"JpegCompression {shape}, straight-through gradient of a pass, beside the pass",
+            lambda: through._pull_back(large, grad, draw),
+            lambda: forward.transform(large),
+            large.copy,
+            "copy",
+            1,
+        ),
+    ]
 
 
 def of_art(cls: str) -> Any:

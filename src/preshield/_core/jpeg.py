@@ -1,5 +1,6 @@
 """The round trip of a batch through JPEG, and its vector-Jacobian products."""
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,8 +115,6 @@ def round_trip(
     pictures, found = _find_pictures(x.shape, axis), [0]
     strips = -(-pictures.size[0] // jpeg.STRIP)
     parts = _parts(len(x) * len(pictures.starts), strips)
-    tables = quanta(settings.quality).transpose(0, 2, 1)
-    multipliers = ((1 + 2.0**-16) / (8 * tables)).astype(np.float32, order="C")
     weights: Any = (np.float32(1), np.float32(0)) if settings.largest == BYTE_SCALE else (HIGH, LOW)
     scale, top = dtype.type(BYTE_SCALE / settings.largest), dtype.type(BYTE_SCALE)
 
@@ -135,8 +134,7 @@ def round_trip(
             scale,
             top,
             weights,
-            multipliers,
-            tables.astype(np.float32, order="C"),
+            *_tables(settings.quality),
             ends,
             *_marks_of(marks, rows),
         )
@@ -178,13 +176,14 @@ def straight_through(
         )
     from .kernels import jpeg
 
-    if marks is None:
-        marks = no_marks(x.shape, settings, axis=axis)
-        round_trip(x, settings, axis=axis, marks=marks)
     dtype = working_dtype(grad.dtype)
     out, pictures = np.empty(x.shape, dtype), _find_pictures(x.shape, axis)
 
     def work(rows: slice) -> None:
+        known = marks and Marks(*(each[rows] for each in marks))
+        if known is None:
+            known = no_marks(x[rows].shape, settings, axis=axis)
+            round_trip(x[rows], settings, axis=axis, marks=known)
         jpeg.straight_through(
             out[rows].reshape(-1),
             _flat(grad[rows], dtype),
@@ -193,11 +192,19 @@ def straight_through(
             pictures.step,
             pictures.hop,
             settings.factors,
-            *_marks_of(marks, rows),
+            *_marks_of(known, slice(None)),
         )
 
     map_blocks(work, len(x), block_length(x, BLOCK_BYTES))
     return out
+
+
+@lru_cache(maxsize=128)
+def _tables(quality: int) -> tuple[Array, Array]:
+    """What the kernel multiplies coefficients with to quantise them, and to undo it; columns first."""
+    steps = quanta(quality).transpose(0, 2, 1)
+    multipliers = (1 + 2.0**-16) / (8 * steps)  # a hair more than the reciprocal: half is rounded away from 0
+    return multipliers.astype(np.float32, order="C"), steps.astype(np.float32, order="C")
 
 
 def _is_mixed(shape: Shape, axis: int) -> bool:
