@@ -33,6 +33,29 @@ def test_a_kernel_gets_blocks_in_its_own_types(monkeypatch, axis, step, rows):
         np.testing.assert_array_equal(source, before)
 
 
+@pytest.mark.parametrize(
+    ("shape", "axis", "planes", "step"),
+    [
+        ((2, 5, 6, 3), 3, (2, 5, 18), 3),
+        ((2, 4, 5, 6, 3), 4, (8, 5, 18), 3),
+        ((2, 3, 5, 6), 1, (6, 5, 6), 1),
+        ((2, 3, 4, 5, 6), 1, (24, 5, 6), 1),
+        ((2, 4, 3, 5, 6), 2, (24, 5, 6), 1),
+    ],
+)
+def test_channels_are_planes_or_interleaved(shape, axis, planes, step):
+    x = np.arange(np.prod(shape), dtype=SINGLE).reshape(shape)
+    seen = []
+
+    def look(out, block, distance):
+        assert distance == step
+        seen.append(block)
+
+    map_planes(look, np.empty(shape, SINGLE), x, dtypes=(SINGLE, SINGLE), axis=axis)
+    assert np.concatenate(seen).shape == planes
+    np.testing.assert_array_equal(np.concatenate(seen).ravel(), x.ravel())
+
+
 @pytest.mark.parametrize("shape", [(0, 4, 5, 2), (3, 0, 5, 2), (3, 4, 5, 0)])
 @pytest.mark.parametrize("axis", [None, 1, 3])
 def test_nothing_is_run_on_an_empty_batch(shape, axis):

@@ -1,10 +1,10 @@
 """One way to run a kernel over a batch: axes, types and threads."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 import numpy as np
 
-from .layout import planes
 from .threads import block_length, map_blocks
 from .typing import Array, Dtype
 
@@ -24,39 +24,38 @@ def map_planes(
     Parameters
     ----------
     kernel : callable
-        Takes a block to write, one of each source, C-contiguous and not to be written to, and, if `axis` is
-        given, the distance between horizontal neighbours, which is 1 or the number of interleaved channels.
+        Takes a block to write, one of each source to read, all C-contiguous, and, if `axis` is given, the
+        distance between horizontal neighbours: the number of interleaved channels.
     out : ndarray
-        Written; C-contiguous, of any dtype.
+        Written, and returned; C-contiguous, of any dtype.
     *sources : ndarray
-        Of any dtype and memory order, with as many entries along the first axis as `out`.
+        Of any dtype and memory order, with as many samples as `out`.
     dtypes : sequence of dtype
         In which the kernel computes: of its result, then of each source.
     axis : int, optional
-        Where the channels of images or videos are. The kernel then gets planes `(P, H, W * step)`; otherwise
-        entries along the first axis.
+        Where the channels of images or videos are. Blocks are then planes `(P, H, W * step)`; else samples.
     progress : str, optional
         Shows a progress bar with this caption.
-
-    Returns
-    -------
-    ndarray
-        `out`.
     """
-    arrays, steps = [out, *sources], ()
+    arrays, step = [out, *sources], []
     if axis is not None:
-        shapes, steps = zip(*(planes(a.shape, axis=axis) for a in arrays), strict=True)
-        arrays = [a.reshape(shape) for a, shape in zip(arrays, shapes, strict=True)]
-
+        arrays = [_planes(a, axis) for a in arrays]
+        step = [out.shape[-1] if axis == out.ndim - 1 else 1]
     target, *given = arrays
     inputs, same = list(zip(given, dtypes[1:], strict=True)), out.dtype == dtypes[0]
 
     def work(rows: slice) -> None:
         block = target[rows] if same else np.empty(target[rows].shape, dtypes[0])
-        kernel(block, *[np.ascontiguousarray(a[rows], dtype) for a, dtype in inputs], *steps[:1])
+        kernel(block, *[np.ascontiguousarray(a[rows], dtype) for a, dtype in inputs], *step)
         if not same:
             target[rows] = block
 
     if out.size:
         map_blocks(work, len(target), min(map(block_length, arrays)), progress=progress)
     return out
+
+
+def _planes(x: Array, axis: int) -> Array:
+    """A batch as planes of rows, in which channels on the last axis are interleaved."""
+    *outer, height, width, channels = x.shape if axis == x.ndim - 1 else (*x.shape, 1)
+    return x.reshape(prod(outer), height, width * channels)
