@@ -155,7 +155,8 @@ class Chain(Preprocessor):
         draw.steps.clear()
         y = draw.labels
         for stage, seed in zip(self._stages, draw.seeds, strict=True):
-            x = stage._checked(x, doubt=False, runs=True)  # before the first, _check_layout looked at all
+            # Before the first stage, _check_layout looked at all.
+            x = stage._checked(x, doubt=False, runs=True, kept=True)
             with overrides.labels_for(stage, x, y):
                 stage_draw = stage._begin(x, seed)
             draw.steps.append((stage, x, stage_draw))

@@ -63,12 +63,12 @@ class Preprocessor:
     mixes_samples : bool
         Whether a sample of the output is made of several of the batch, and its label of theirs; a call then
         needs the labels.
-    in_place : bool
-        Whether `_transform` writes to a batch that may be written to, and returns it. Where nobody else needs
-        the batch it then gets a copy, which is made in the pass that checks the values.
-    checks_values : bool
-        Whether `_transform` looks for NaN and infinity itself, in the pass that computes, and then calls
-        `_check_seen`. A subclass that writes another `_transform` must state it again.
+    takes : {"view", "copy", "unchecked"}
+        What `_transform` gets in a forward pass: a read-only view of checked values; a copy of them to write
+        to, made in the pass that checks, unless the backward pass needs the batch; or, if the defence is
+        deterministic, a view in which floats may be NaN or infinite, for a kernel that looks for them in the
+        pass that computes and then calls `_check_seen`. A subclass that writes another `_transform` states
+        it again.
     ragged : bool
         Whether samples may differ in length: `x` is a list or object array of them, and hooks see a
         one-dimensional object array of checked, read-only samples. `_transform` returns one too, or a batch
@@ -88,7 +88,7 @@ class Preprocessor:
     Hooks, all on NumPy arrays:
 
     ``_transform(x, draw)``
-        The arithmetic, on a checked batch, read-only unless `in_place`; deterministic given `draw`.
+        The arithmetic, on a checked batch, read-only unless `takes` is a copy; deterministic given `draw`.
     ``_draw(x, rng)``
         Stochastic defences: what is drawn for this batch. `rng` has the methods of a
         `numpy.random.Generator`, whose `size` begins with the number of samples: `rng.random(x.shape)`. Only
@@ -128,8 +128,7 @@ class Preprocessor:
     output_dtype: ClassVar[str | None] = None
     keeps_integers: ClassVar[bool] = False
     mixes_samples: ClassVar[bool] = False
-    in_place: ClassVar[bool] = False
-    checks_values: ClassVar[bool] = False
+    takes: ClassVar[str] = "view"
     ragged: ClassVar[bool] = False
     paper: ClassVar[str] = ""
     known_attacks: ClassVar[tuple[str, ...]] = ()
@@ -176,8 +175,8 @@ class Preprocessor:
         not_kept = {"self", *NOT_KEPT} if ours else {"self"}
         if cls.__init__ is Preprocessor.__init__:
             not_kept.add("is_fitted")
-        if "_transform" in vars(cls) and "checks_values" not in vars(cls):
-            cls.checks_values = False
+        if "_transform" in vars(cls) and "takes" not in vars(cls):
+            cls.takes = "view"
         cls._settable = tuple(vars(cls).get("params", cls._settable))
         cls.params = tuple(
             name
@@ -630,17 +629,19 @@ class Preprocessor:
         """Whether the next pass has another draw than the last one."""
         return self.stochastic and random.FROZEN.seed(self) is None
 
-    def _checked(self, x: Any, *, writable: bool = False, doubt: bool = True, runs: bool = False) -> Array:
-        """`x` as an array that this defence can take: a read-only view, or a copy to write to.
+    def _checked(self, x: Any, *, doubt: bool = True, runs: bool = False, kept: bool = False) -> Array:
+        """`x` as an array that this defence can take: a read-only view, or what the fact `takes` says.
 
-        If `doubt`, a batch that plainly has another layout than the one expected is refused. If `_run` comes
-        next (`runs`), floats are left to a `_transform` that checks them.
+        If `doubt`, a batch that plainly has another layout than the one expected is refused. `takes` counts
+        if `_run` comes next (`runs`); no copy is made if the batch is needed again as it was (`kept`).
         """
         if self.domains == ("labels",):
             return x  # type: ignore[no-any-return]
         channels_first, layout = self._axes
         peaks: list[float] = []
-        left = runs and self.checks_values and not self._overridden
+        takes = self.takes if runs and not self._overridden else "view"
+        if (takes == "copy" and kept) or (takes == "unchecked" and self.stochastic):
+            takes = "view"  # no seed may be drawn for a batch that is refused
         batch = check_batch(
             x,
             tuple(self.domains),
@@ -648,8 +649,7 @@ class Preprocessor:
             layout=layout,
             keywords=self.params,
             ragged=self.ragged,
-            writable=writable,
-            values=not left,
+            takes=takes,
             peaks=peaks,
         )
         if doubt and batch.dtype == object:
@@ -658,7 +658,7 @@ class Preprocessor:
                     self._check_layout((1, *sample.shape), name=f"x[{i}]")
         elif doubt and batch.ndim in (4, 5):
             self._check_layout(batch.shape)
-        if not left or batch.dtype.kind != "f":
+        if takes != "unchecked" or batch.dtype.kind != "f":
             self._check_range(batch, peaks)
         return batch
 

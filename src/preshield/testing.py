@@ -28,12 +28,12 @@ __all__ = ["check_preprocessor"]
 
 DOMAINS = ("image", "video", "audio", "features", "labels")
 GRADIENT_KINDS = ("exact", "identity", "surrogate")
+TAKES = ("view", "copy", "unchecked")
 FLAGS = (
     "stochastic",
     "changes_shape",
     "optimises_at_test_time",
     "keeps_integers",
-    "in_place",
     "ragged",
     "apply_fit",
     "apply_predict",
@@ -234,10 +234,9 @@ def _check_facts(s: Subject) -> None:
     d: Any = s.defence
     domains = isinstance(d.domains, tuple) and d.domains and set(d.domains) <= set(DOMAINS)
     _require(domains, f"`domains` must be a tuple of names among {DOMAINS}, got {d.domains!r}.")
-    _require(
-        d.gradient_kind in GRADIENT_KINDS,
-        f"`gradient_kind` must be one of {GRADIENT_KINDS}, got {d.gradient_kind!r}.",
-    )
+    for name, legal in (("gradient_kind", GRADIENT_KINDS), ("takes", TAKES)):
+        value = getattr(d, name)
+        _require(value in legal, f"`{name}` must be one of {legal}, got {value!r}.")
     for name in FLAGS:
         value = getattr(d, name)
         _require(isinstance(value, bool | np.bool_), f"`{name}` must be True or False, got {value!r}.")

@@ -152,7 +152,7 @@ def _numpy(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, An
     if _is_waveform(defence, given):
         out, y = _numpy(defence, given[None], y, index)
         return out[0], y
-    batch = defence._checked(given, writable=defence.in_place, runs=True)
+    batch = defence._checked(given, runs=True)
     _require_labels(defence, y)
     draw = _draw(defence, batch, index)
     out = defence._run(batch, draw)
@@ -373,7 +373,7 @@ def _tensorflow_pass(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tup
         raise RuntimeError(RECOMPUTED.format(defence))
     if _traced("tensorflow", x, y):
         return _tensorflow_traced(defence, x, y, index)
-    batch = defence._checked(x.numpy(), runs=True)
+    batch = defence._checked(x.numpy(), runs=True, kept=True)
     draw = _draw(defence, batch, index)
     # Not in the function below, which may not use the variables of models that the defence runs.
     out = tf.convert_to_tensor(defence._run(batch, draw))

@@ -69,7 +69,7 @@ class Cutout(Preprocessor):
     stochastic = True
     gradient_kind = "exact"
     keeps_integers = True
-    in_place = True
+    takes = "copy"
     paper = "arXiv:1708.04552"
     known_attacks = (
         (

@@ -88,7 +88,7 @@ class JpegCompression(Preprocessor):
     domains = ("image", "video")
     gradients = ("identity", "straight-through", "soft")
     output_dtype = "float32"
-    checks_values = True
+    takes = "unchecked"
     paper = "arXiv:1608.00853"
     known_attacks = (
         "Shin and Song 2017: JPEG-resistant adversarial images, by a differentiable JPEG",

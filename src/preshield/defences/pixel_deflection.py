@@ -105,7 +105,7 @@ class PixelDeflection(Preprocessor):
 
     domains = ("image", "video")
     stochastic = True
-    in_place = True
+    takes = "copy"
     gradients = ("identity", "exact")
     paper = "arXiv:1801.08926"
     known_attacks = (

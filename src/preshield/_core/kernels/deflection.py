@@ -6,7 +6,6 @@ import numpy as np
 
 from ..typing import Array
 from . import kernel
-from .prefetch import fetch_line
 
 __all__ = ["DRAWS", "deflect", "return_gradient"]
 
@@ -49,18 +48,13 @@ def _place(values: Array, maps: Array, number: int) -> tuple[Array, Array]:
 
 @kernel
 def _find(picks: Array, plane: Array, chances: Array, draws: Array, window: int) -> None:
-    """Rows and columns of the pixels of a plane and of their sources; a pixel left alone is its own source.
-
-    They are on their way from memory when the last of them is known.
-    """
+    """Rows and columns of pixels of a plane and of their sources; a pixel left alone is its own source."""
     height, width = plane.shape
     for k in range(len(draws)):
         row, column, source_row, source_column = _pick(draws[k], height, width, window)
         if chances.size and _chance(draws[k], height) < chances[row, column]:
             source_row, source_column = row, column
         picks[k, 0], picks[k, 1], picks[k, 2], picks[k, 3] = row, column, source_row, source_column
-        fetch_line(plane.ctypes.data + row * plane.strides[0] + column * plane.strides[1])
-        fetch_line(plane.ctypes.data + source_row * plane.strides[0] + source_column * plane.strides[1])
 
 
 @kernel

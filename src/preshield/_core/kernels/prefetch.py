@@ -1,4 +1,9 @@
-"""Memory that is asked for before it is needed."""
+"""Memory that is asked for before it is needed.
+
+Measured on one thread of a busy Xeon: decoding 256 images 16 x 16 x 3 from given scores (200 MB, a window
+of each kilobyte is read) took 25 ms with it and 57 ms without. To read the windows ahead in plain code, or to
+copy them first, took 39 ms or more. Pixel deflection gained 1% and does without.
+"""
 
 from typing import Any
 
@@ -9,13 +14,13 @@ from numba.extending import intrinsic
 from ..typing import Array
 from . import kernel
 
-__all__ = ["fetch", "fetch_line"]
+__all__ = ["fetch"]
 
 LINE = 64  # bytes that a processor fetches at once
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def fetch_line(typing_context: Any, address: Any) -> Any:
+def _fetch_line(typing_context: Any, address: Any) -> Any:
     """Have the line around an address fetched, and do not wait for it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -37,5 +42,5 @@ def fetch(values: Array) -> None:
     """
     start, size = values.ctypes.data, values.size * values.itemsize
     for offset in range(0, size, LINE):
-        fetch_line(start + offset)
-    fetch_line(start + size - 1)
+        _fetch_line(start + offset)
+    _fetch_line(start + size - 1)
