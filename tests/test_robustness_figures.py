@@ -1,5 +1,6 @@
 """The measured figures in docs: they are what was stored, and a small part of them is measured again."""
 
+import re
 import subprocess
 import sys
 
@@ -46,7 +47,22 @@ def test_every_defence_has_a_row(reports):
 def test_the_figures_have_the_shape_of_the_literature(reports):
     for row in reports["Crops of photographs"].rows[1:]:
         assert row.columns["adaptive"].accuracy < row.columns["oblivious"].accuracy - 0.2, row.name
-        assert all(row.worst_case <= column.accuracy for column in row.columns.values())
+
+
+def test_the_worst_case_that_is_shown_is_no_better_than_any_column_that_is_shown(reports):
+    """In the page as it is read: `worst_case` itself is made of the columns, and could not be above one."""
+    cells = re.compile(r"^\| (?!Defence|:---)(.+) \|$", re.MULTILINE)
+    shown = [row.split(" | ") for row in cells.findall(robustness.PAGE.read_text(encoding="utf-8"))]
+    rows = [row for report in reports.values() for row in report.rows]
+    assert [name for name, *_ in shown] == [row.name for row in rows]
+    for row, (_, *figures) in zip(rows, shown, strict=True):
+        (worst,) = (float(cell.strip("*")) for cell in figures if cell.startswith("**"))
+        columns = [float(cell.split(" ")[0]) for cell in figures[: len(row.columns)]]
+        assert worst <= min(columns), row.name
+        right = [(column.outcomes == 1).mean(axis=0) for column in row.columns.values()]
+        each = [min(draws) for draws in zip(*right, strict=True)]
+        assert row.worst_case == pytest.approx(sum(each) / len(each)), row.name
+        assert worst == pytest.approx(row.worst_case, abs=0.0051), row.name
 
 
 def test_readme_shows_the_stored_figures(reports):

@@ -178,6 +178,22 @@ def test_a_cliff_does_not_stall_the_line_search(method, height, expected):
     assert seen[seen.index(1) + 1] == expected
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.25, 3.0])
+@pytest.mark.parametrize(("a", "b"), [(4.0, 5.0), (2.0, 1.0), (8.0, 0.5)])
+def test_the_minimum_of_a_cubic_is_found_at_once(scale, a, b):
+    """The first step has length 1; the slope (a x - 1) (b x + 1) vanishes at the minimum, 1 / a."""
+    seen = []
+
+    def objective(x, rows):
+        seen.append(x[0, 0])
+        value = -x + (a - b) / 2 * x**2 + a * b / 3 * x**3
+        return scale * value[:, 0], scale * (a * x - 1) * (b * x + 1)
+
+    result = minimise(objective, np.zeros((1, 1)), max_iter=1)
+    assert seen == pytest.approx([0, 1, 1 / a], rel=1e-12)
+    assert result.x[0, 0] == seen[-1]
+
+
 @methods
 def test_a_function_with_a_kink_at_its_minimum(method):
     def objective(x, rows):

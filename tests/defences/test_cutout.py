@@ -51,6 +51,12 @@ def test_a_square_as_large_as_the_image_may_leave_nothing():
     assert not out.any()
 
 
+@pytest.mark.parametrize("shape", [(1, 3), (3, 1), (1, 1)])
+def test_images_of_one_row_or_column(shape):
+    out = Cutout(1, rng=0).transform(np.ones((60, *shape, 1)))
+    np.testing.assert_array_equal((out == 0).sum(axis=(1, 2, 3)), 1)
+
+
 def test_the_gradient_is_zero_where_the_image_was_erased():
     x = np.ones((4, 5, 6, 2))
     cutout = Cutout(3)

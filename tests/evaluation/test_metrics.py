@@ -293,6 +293,7 @@ def test_columns_that_are_refused(columns, error, message):
     ("x", "x_adv", "error", "message"),
     [
         (np.ones((2, 3)), np.ones((1, 3)), ValueError, r"`x_adv` must hold one .* the 2 samples .*, got 1\."),
+        (np.ones((1, 3)), np.ones((2, 3)), ValueError, r"`x_adv` must hold one .* the 1 samples .*, got 2\."),
         (np.ones((1, 3)), np.ones((1, 4)), ValueError, r"`x_adv\[0\]` must have .* \(3,\) .*, got \(4,\)\."),
         (
             np.ones((1, 2)),

@@ -185,3 +185,36 @@ def test_pull_towards():
     np.testing.assert_array_equal(found.norms[1:], [np.inf, 0])
     np.testing.assert_array_equal(found.x[1:], moved[1:])
     np.testing.assert_array_equal(moved, before)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-2, 3)])
+def test_as_many_steps_as_there_are_cross_the_range(low, high):
+    """Without growth of their own, steps lengthen by one factor from `first` of the diagonal to all of it."""
+    x, seen = np.full((1, 2), low, np.float32), []
+
+    def upwards(x, y):
+        seen.append(x[0].copy())
+        return np.ones(1), np.ones_like(x)
+
+    options = {"clip_values": (low, high), "max_steps": 5, "first": 1 / 16, "growth": 0.0}
+    found = minimum_norm_attack(x, Y[:1], margin, upwards, **options)
+    side = high - low
+    np.testing.assert_allclose(
+        np.array(seen) - low, side * np.array([[0, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]] * 2).T, rtol=1e-5
+    )
+    np.testing.assert_array_equal(found.x, seen[-1:])
+    seen.clear()
+    minimum_norm_attack(x, Y[:1], margin, upwards, **options | {"growth": 3.0})
+    np.testing.assert_allclose(np.array(seen) - low, side * np.array([[0, 1 / 16, 1 / 4, 1, 1, 1]] * 2).T)
+
+
+def test_progress():
+    """Seven tenths are those samples that are wrong by now, three the bisection."""
+    done = []
+    minimum_norm_attack(X, Y, margin, margin_and_gradient, halvings=4, on_step=done.append)
+    climbing = len(done) - 5
+    assert done[0] == pytest.approx(0.7 / 3)  # one is wrong from the start
+    assert set(np.round(np.array(done[:climbing]) * 3 / 0.7, 6)) <= {1, 2, 3}
+    assert done[climbing - 1] == pytest.approx(0.7)
+    assert done[climbing:] == pytest.approx([0.775, 0.85, 0.925, 1, 1])
+    assert done == sorted(done)

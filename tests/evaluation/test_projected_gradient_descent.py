@@ -1,7 +1,10 @@
 """Projected gradient descent: optima known by hand, bounds, and which of its points it returns."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+from scipy.stats import kstest
 
 from preshield.evaluation.perturbations import norms
 from preshield.evaluation.projected_gradient_descent import projected_gradient_descent
@@ -77,19 +80,22 @@ def test_a_gradient_that_leads_nowhere(norm, useless):
     np.testing.assert_array_equal(linear(found, Y)[0], np.min([linear(p, Y)[0] for p in points], axis=0))
 
 
+@pytest.mark.parametrize("shape", [(1,), (2,), (3, 4)])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_starts_fill_the_ball(norm):
+def test_starts_fill_the_ball(norm, shape):
     starts = []
 
     def first(x, y):
         starts.append(x)
         return np.zeros(len(x)), np.zeros_like(x)
 
-    x = np.full((4000, 2), 0.5, np.float32)
+    x = np.full((4000, *shape), 0.5)
     projected_gradient_descent(x, np.zeros(4000, int), first, norm=norm, eps=0.4, steps=2)
-    radii = norms(starts[0] - x) if norm == "l2" else np.abs(starts[0] - x).max(axis=1)
-    for fraction in (0.25, 0.5, 0.75):  # of the volume, within the radius that holds it
-        assert np.mean(radii < 0.4 * fraction**0.5) == pytest.approx(fraction, abs=0.03)
+    moved = (starts[0] - x).reshape(4000, -1)
+    radii = norms(moved) if norm == "l2" else np.abs(moved).max(axis=1)
+    # The share of the volume within the radius of a point is uniform, and so is each of its directions.
+    assert kstest((radii / 0.4) ** moved.shape[1], "uniform").pvalue > 0.01
+    assert np.abs((moved > 0).mean(axis=0) - 0.5).max() < 4 * 0.5 / np.sqrt(4000)
 
 
 def test_the_seed_decides():
@@ -109,3 +115,36 @@ def test_progress():
     done = []
     projected_gradient_descent(X, Y, linear, norm="l2", eps=0.1, steps=3, on_step=done.append)
     assert done == [0.25, 0.5, 0.75, 1]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_defaults(norm):
+    """Fifty steps, each from an evaluation, and one for the last point; values between 0 and 1."""
+    seen = []
+
+    def watch(x, y):
+        seen.append(x)
+        return linear(x, y)
+
+    projected_gradient_descent(X, Y, watch, norm=norm, eps=2.0)
+    assert len(seen) == 51
+    assert np.min(seen) == 0
+    assert np.max(seen) == 1
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_length_of_a_step(norm):
+    """Two and a half times the bound, divided among the steps; within the bound it is taken in full."""
+    seen = []
+
+    def watch(x, y):
+        seen.append(x)
+        return np.ones(len(x)), np.ones_like(x)
+
+    x = np.full((200, 3), 0.5)
+    projected_gradient_descent(x, np.zeros(200, int), watch, norm=norm, eps=0.2, steps=100)
+    for before, after in pairwise(seen[:4]):
+        towards = before + (0.005 if norm == "linf" else 0.005 / np.sqrt(3))
+        size = norms(towards - x) if norm == "l2" else np.abs(towards - x).max(axis=1)
+        assert (size < 0.2).sum() > 100
+        np.testing.assert_allclose(after[size < 0.2], towards[size < 0.2])

@@ -53,6 +53,38 @@ def test_the_penalty_is_a_mean_over_images_and_has_a_derivative_where_the_gradie
     np.testing.assert_allclose(tape.gradient(penalty, scale), (root - 1) * root, rtol=1e-5)
 
 
+# The losses
+
+
+def test_the_error_of_the_encoder_is_that_of_latents_and_images_of_one_sample():
+    made = WassersteinGAN(3, 4)
+    encoder, generator = made._new_networks((3, 2, 1))
+    _, step = made._steps(encoder, generator, 0.0, 1, 1)  # at a rate of 0 nothing moves
+    latents = np.random.default_rng(0).standard_normal((7, 3), np.float32)
+    x = np.random.default_rng(1).random((7, 3, 2, 1), np.float32)
+    of_latents = encoder(generator(latents)).numpy() - latents
+    of_images = generator(encoder(x)).numpy() - x
+    expected = [(a**2).sum() + (b**2).sum() for a, b in zip(of_latents, of_images, strict=True)]
+    np.testing.assert_allclose(step(x, latents), np.mean(expected), rtol=1e-5)
+
+
+def test_the_slope_of_a_critic_is_where_distance_and_penalty_balance(monkeypatch):
+    """A linear critic of norm n gains n d for a shift by d and pays 10 (n - 1)**2: n = 1 + d / 20."""
+    critic = keras.Sequential([keras.Input((1, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(1)])
+    monkeypatch.setattr(WassersteinGAN, "_critic", lambda self, shape: critic)
+    made = WassersteinGAN(1, 4)
+    encoder, generator = made._new_networks((1, 2, 1))
+    step, _ = made._steps(encoder, generator, 0.1, 1, 300)
+    latents = np.zeros((4, 1), np.float32)
+    start = generator(latents).numpy()
+    shift = np.float32([3, 4]).reshape(1, 2, 1)
+    for _ in range(300):
+        distance = step(start + shift, latents, np.full((4, 1, 1, 1), 0.5, np.float32))
+    np.testing.assert_allclose(critic.get_weights()[0].ravel(), 1.25 * np.array([0.6, 0.8]), rtol=1e-3)
+    np.testing.assert_allclose(distance, 1.25 * 5, rtol=1e-3)
+    np.testing.assert_array_equal(generator(latents), start)
+
+
 # Training
 
 

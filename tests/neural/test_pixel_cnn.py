@@ -5,10 +5,12 @@ import itertools
 import os
 import pickle
 
+import numba
 import numpy as np
 import pytest
 
 from preshield import PixelCNN
+from preshield._core.kernels.pixel_cnn import _tanh
 from preshield.neural import pixel_cnn
 from preshield.neural.pixel_levels import to_images
 
@@ -169,6 +171,28 @@ def test_samples_equal_the_naive_loop(coloured, network):
     np.testing.assert_array_equal(found, naive_samples(network, draws))
     assert len(np.unique(found)) > 50
     assert (coloured.sample(6, seed=8) != found).mean() > 0.5
+
+
+def test_the_hyperbolic_tangent_is_within_its_bound():
+    """Beside double precision: every 1009th finite number of single precision, of either sign."""
+
+    @numba.njit
+    def each(x):
+        out = np.empty_like(x)
+        for i in range(len(x)):
+            out[i] = _tanh(x[i])
+        return out
+
+    positive = np.arange(0, np.float32(np.inf).view(np.uint32), 1009, dtype=np.uint32).view(np.float32)
+    near_one = np.linspace(0.01, 12, 1 << 18, dtype=np.float32)
+    x = np.concatenate([positive, near_one, np.float32([np.inf])])
+    found, expected = each(x), np.tanh(x.astype(np.float64))
+    assert np.abs(found - expected).max() < 2e-7
+    np.testing.assert_array_equal(each(-x), -found)
+    # Small numbers keep their digits, but for about twelve roundings; below 1e-37 an eighth is subnormal.
+    small = (x < 0.1) & (x > 1e-37)
+    np.testing.assert_allclose(found[small], expected[small], rtol=12 * 2.0**-24)
+    assert each(np.zeros(1, np.float32)) == 0
 
 
 # Training
