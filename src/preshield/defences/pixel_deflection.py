@@ -61,12 +61,13 @@ class PixelDeflection(Preprocessor):
         of videos, with values in [0, 1]; or a deterministic function that makes one from a NumPy batch in
         the layout of `x`, called once for each pass.
     denoiser : {"wavelet", "tv", "bilateral", "nlm", "wiener", None}, default "wavelet"
-        Which denoiser of scikit-image follows: soft wavelet thresholds by BayesShrink (three channels in
-        YCbCr), total variation, bilateral, non-local means or Wiener filter.
+        Which denoiser follows: soft wavelet thresholds by BayesShrink (three channels in YCbCr, as in
+        `WaveletDenoising`), or scikit-image's total variation, bilateral, non-local means or Wiener filter.
     gradient : {"identity", "exact"}, default "identity"
-        Take the defence for the identity, or route the gradient to the pixels that were copied, through the
-        draw of the forward pass. The map is taken for a constant and the denoiser for the identity: only
-        with ``denoiser=None`` is the gradient exact.
+        Take the defence for the identity, or differentiate it: through the wavelets at the deflected image,
+        and to the pixels that were copied in the draw of the forward pass. Values that are clipped have no
+        gradient, and the map is taken for a constant. The denoisers of scikit-image, and the clipping around
+        them, are taken for the identity: only with ``denoiser="wavelet"`` or None is the gradient exact.
     rng : None, int or numpy.random.Generator, optional
         Source of the draws. None takes them from NumPy's global state.
     verbose : bool, default False
