@@ -9,7 +9,7 @@ __all__ = ["WaveletDenoising"]
 
 
 class WaveletDenoising(Preprocessor):
-    """Remove noise by soft thresholds of Haar coefficients, chosen by BayesShrink [1]_, the denoiser of [2]_.
+    """Shrink Haar coefficients by soft thresholds that BayesShrink chooses [1]_ [2]_.
 
     Parameters
     ----------
@@ -38,6 +38,9 @@ class WaveletDenoising(Preprocessor):
     others one by one. Shape and dtype are kept; integers become `float32`. The result is that of
     scikit-image's ``denoise_wavelet(frame, sigma, convert2ycbcr=C == 3, channel_axis=-1)``. Frames of a
     single row or column are clipped only.
+
+    The published result of pixel deflection owes most to this denoiser [2]_. `PixelDeflection` runs it after
+    its deflections.
 
     Each band of details has the threshold ``v / sqrt(m - v)``, with `v` the variance of the noise and `m` the
     mean square of the details; if `m` is below `v`, nearly all details vanish. The gradient is exact: it
