@@ -283,6 +283,13 @@ def test_without_noise_or_details(dtype):
         assert pull_back_wavelets(np.zeros(shape), np.zeros(shape), 0.1, (0, 1), axis=3).shape == shape
 
 
-def test_the_ends_of_the_range_are_not_clipped():
-    x = np.array([[0.0, 255.0], [0.0, 255.0]] * 2).reshape(1, 4, 2, 1).astype(np.float32)
-    np.testing.assert_array_equal(pull_back_wavelets(x, np.ones_like(x), 1e-6, (0, 255), axis=3).sum(), 8)
+@pytest.mark.parametrize("clip_values", [(0, 1), (0, 255), (-0.3, 0.4)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_ends_of_the_range_are_not_clipped(clip_values, dtype):
+    # Flat squares of black, white and full colours are their own result, but for rounding.
+    x = np.kron(np.random.default_rng(0).integers(0, 2, (6, 6, 3)), np.ones((8, 8, 1)))[None]
+    x = np.array(clip_values, dtype)[x.astype(int)]
+    out = shrink_wavelets(x, 0.04, clip_values, axis=3)
+    np.testing.assert_allclose(out, x, atol=1e-6 * (clip_values[1] - clip_values[0]))
+    pulled = pull_back_wavelets(x, np.ones_like(x), 0.04, clip_values, axis=3)
+    np.testing.assert_allclose(pulled, 1, atol=1e-5)

@@ -39,6 +39,7 @@ def _start(number: int, shape: Array, strides: Array, size: int) -> Any:
 def _get(line: Array, x: Array, start: int, strides: Array, size: int, scale: Any, bounds: Any) -> None:
     """Read a row: subtract the first number of `scale`, divide by the second, clip to `bounds`."""
     (low, span), (least, most) = scale, bounds
+    factor = line.dtype.type(1) / span
     step = strides[3]
     runs = 1 if step == size else size
     length = line.size // runs
@@ -47,12 +48,12 @@ def _get(line: Array, x: Array, start: int, strides: Array, size: int, scale: An
         if step in (1, size):
             values = x[first : first + length]
             for i in range(length):
-                value = (values[i] - low) / span
+                value = (values[i] - low) * factor
                 value = value if value > least else least
                 line[at + i] = value if value < most else most
         else:
             for i in range(length):
-                value = (x[first + i * step] - low) / span
+                value = (x[first + i * step] - low) * factor
                 value = value if value > least else least
                 line[at + i] = value if value < most else most
 
@@ -313,8 +314,9 @@ def _split_frame(
         for half in range(min(2, height - 2 * k)):
             _get(line, x, start + (2 * k + half) * strides[2], strides, size, scale, bounds)
             _spread(rows, half, line, woven, matrix)
-            for plane in range(size):
-                _extend(extremes, plane, rows, half * size + plane)
+            if size == COLOURS:
+                for plane in range(size):
+                    _extend(extremes, plane, rows, half * size + plane)
         for plane in range(size):
             bottom = size + plane if 2 * k + 1 < height else -1
             _split(bands, plane, k, rows, plane, bottom, width, one)
@@ -503,14 +505,15 @@ def pull_back(
     """Vector-Jacobian product of `shrink` at `x`.
 
     `grad`, the gradient with respect to its result, and `out`, that with respect to `x`, have the layout of
-    `x`; the other parameters are those of `shrink`. A value that is clipped has no gradient. The extremes of
-    a colour have one where its range is part of a threshold; of equal values, the first.
+    `x`; the other parameters are those of `shrink`. A value that is clipped has no gradient, unless it left
+    the range by rounding. The extremes of a colour have one where its range is part of a threshold; of equal
+    values, the first.
     """
     t, size = x.dtype.type, COLOURS if shape[4] == COLOURS else 1
     height, width, one, endless = shape[2], shape[3], t(1), (t(-np.inf), t(np.inf))
     low, high = t(limits[0]), t(limits[1])
     scale, unit = (low, high - low), (t(0), one) if clipped else endless
-    as_it_is = t(0), one
+    as_it_is, rounding = (t(0), one), t(16 * np.finfo(x.dtype).eps) * (high - low)
     sizes, woven = _sizes(height, width), strides[3] == size
     stores = np.empty((2, 4 * size * (sizes[1:, 0] * sizes[1:, 1]).sum()), x.dtype)
     store, grads = stores[0], stores[1]
@@ -540,7 +543,7 @@ def pull_back(
                 _get(line, grad, at, strides, size, as_it_is, endless)
                 if clipped:
                     _gather(seen, rows, half, woven, to_rgb)
-                    _hold(line, seen, scale, (low, high))
+                    _hold(line, seen, scale, (low - rounding, high + rounding))
                 _spread(grad_rows, half, line, woven, from_rgb)
             for plane in range(size):
                 bottom = size + plane if 2 * k + 1 < height else -1
