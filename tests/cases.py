@@ -33,6 +33,7 @@ from preshield import (
     ThermometerEncoding,
     TotalVarMin,
     VideoCompression,
+    WaveletDenoising,
 )
 
 __all__ = ["ALL", "CASES", "Case", "audio", "features", "images", "videos"]
@@ -354,6 +355,18 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
         ),
         "frames first": (
             {"video_format": "mp4", "layout": "NFCHW"},
+            np.ascontiguousarray(np.moveaxis(videos(), -1, 2)),
+        ),
+    },
+    WaveletDenoising: {
+        "images": ({"clip_values": (0, 1)}, images()),
+        "channels first": (
+            {"clip_values": (0, 255), "sigma": 0.2, "channels_first": True},
+            images(2, channels_first=True, scale=255),
+        ),
+        "per channel": ({"clip_values": (np.zeros(3), np.array([1, 2, 3])), "sigma": 0.1}, videos()),
+        "frames first": (
+            {"clip_values": (-1, 1), "layout": "NFCHW"},
             np.ascontiguousarray(np.moveaxis(videos(), -1, 2)),
         ),
     },

@@ -388,17 +388,41 @@ def test_the_exact_gradient_is_the_transpose(channels_first, mapped, frames):
     np.testing.assert_allclose((grad * difference).sum(), 2 * (pulled * step).sum(), rtol=1e-6)
 
 
-def test_the_gradient_takes_the_denoiser_for_the_identity():
+@pytest.mark.parametrize("denoiser", [name for name in DENOISERS if name != "wavelet"])
+def test_the_gradient_takes_denoisers_of_scikit_image_for_the_identity(denoiser):
     x = np.random.default_rng(0).random((2, 8, 9, 3))
     grad = np.random.default_rng(1).standard_normal(x.shape)
     with (
-        PixelDeflection(UNIT, gradient="exact").frozen() as denoised,
+        PixelDeflection(UNIT, denoiser=denoiser, gradient="exact").frozen() as denoised,
         PixelDeflection(UNIT, denoiser=None, gradient="exact").frozen() as bare,
     ):
         pulled = denoised.estimate_gradient(x, grad)
         np.testing.assert_array_equal(pulled, bare.estimate_gradient(x, grad))
     np.testing.assert_allclose(pulled.sum(), grad.sum())
-    np.testing.assert_array_equal(PixelDeflection(UNIT).estimate_gradient(x, grad), grad)
+    np.testing.assert_array_equal(PixelDeflection(UNIT, denoiser=denoiser).estimate_gradient(x, grad), grad)
+
+
+@pytest.mark.parametrize("clip_values", [(0, 1), (-0.1, 1.0), (np.array([0, -0.1, 0.1]), 1.1)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 9, 8), (2, 3, 2, 6, 7)])
+@pytest.mark.parametrize("sigma", [0.02, 0.2])
+def test_the_exact_gradient_goes_through_wavelets_clips_and_deflections(clip_values, shape, sigma):
+    rng = np.random.default_rng(0)
+    x = 1.4 * rng.random(shape) - 0.2
+    low, high = (np.reshape(value, (-1,) + (1,) * (len(shape) - 2)) for value in clip_values)
+    clip_values = (low, high) if low.size > 1 else clip_values
+    grad, before = rng.standard_normal(shape), x.copy()
+    defence = PixelDeflection(clip_values, 30, 3, sigma, channels_first=True, gradient="exact")
+    with defence.frozen(2):
+        pulled = defence.estimate_gradient(x, grad)
+        np.testing.assert_array_equal(x, before)
+        for _ in range(3):
+            step = 1e-7 * rng.standard_normal(shape)
+            difference = defence.transform(x + step) - defence.transform(x - step)
+            np.testing.assert_allclose((pulled * step).sum(), (grad * difference).sum() / 2, rtol=1e-5)
+        draw = defence._begin(x, defence._next_seed())
+        np.testing.assert_array_equal(defence._gradient(x, grad, draw), pulled)  # `x` may be written to here
+        np.testing.assert_array_equal(x, before)
+    assert 0 < (pulled == 0).mean() < 0.8
 
 
 def test_torch_goes_back_through_the_draw_of_its_forward_pass():

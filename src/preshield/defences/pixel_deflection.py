@@ -15,7 +15,7 @@ from .._core.checks import (
     check_rng,
     check_values,
 )
-from .._core.denoising import DENOISERS, denoise
+from .._core.denoising import DENOISERS, denoise, pull_back_wavelets, shrink_wavelets
 from .._core.errors import ArgumentError
 from .._core.layout import to_frames, working_dtype
 from .._core.random import Draws
@@ -61,12 +61,13 @@ class PixelDeflection(Preprocessor):
         of videos, with values in [0, 1]; or a deterministic function that makes one from a NumPy batch in
         the layout of `x`, called once for each pass.
     denoiser : {"wavelet", "tv", "bilateral", "nlm", "wiener", None}, default "wavelet"
-        Which denoiser of scikit-image follows: soft wavelet thresholds by BayesShrink (three channels in
-        YCbCr), total variation, bilateral, non-local means or Wiener filter.
+        Which denoiser follows: soft wavelet thresholds by BayesShrink (three channels in YCbCr, as in
+        `WaveletDenoising`), or scikit-image's total variation, bilateral, non-local means or Wiener filter.
     gradient : {"identity", "exact"}, default "identity"
-        Take the defence for the identity, or route the gradient to the pixels that were copied, through the
-        draw of the forward pass. The map is taken for a constant and the denoiser for the identity: only
-        with ``denoiser=None`` is the gradient exact.
+        Take the defence for the identity, or differentiate it: through the wavelets at the deflected image,
+        and to the pixels that were copied in the draw of the forward pass. Values that are clipped have no
+        gradient, and the map is taken for a constant. The denoisers of scikit-image, and the clipping around
+        them, are taken for the identity: only with ``denoiser="wavelet"`` or None is the gradient exact.
     rng : None, int or numpy.random.Generator, optional
         Source of the draws. None takes them from NumPy's global state.
     verbose : bool, default False
@@ -166,16 +167,19 @@ class PixelDeflection(Preprocessor):
             check_limits(self.clip_values, x.shape)
         out = self._moved(deflect, x, self._maps(x), draw, "Pixel deflection" if self.verbose else None)
         if self.denoiser is not None and x.size:
-            self._denoise(out, self.denoiser, float(self.sigma))
-            np.clip(out, *self.clip_values, out=out, casting="unsafe")
+            return self._denoise(out, self.denoiser, float(self.sigma))
         return out
 
     def _gradient(self, x: Array, grad: Array, draw: Draws) -> Array:
         if self.gradient == "identity":
             return grad
-        from .._core.kernels.deflection import return_gradient
+        from .._core.kernels.deflection import deflect, return_gradient
 
-        return self._moved(return_gradient, grad, self._maps(x), draw)
+        maps = self._maps(x)
+        if self.denoiser == "wavelet":
+            seen, axis = self._moved(deflect, x.copy(), maps, draw), self._channel_axis(x.ndim)
+            grad = pull_back_wavelets(seen, grad, float(self.sigma), self.clip_values, axis=axis)
+        return self._moved(return_gradient, grad, maps, draw)
 
     def _moved(
         self, move: Callable[..., None], x: Array, maps: Array, draw: Draws, progress: str | None = None
@@ -206,9 +210,13 @@ class PixelDeflection(Preprocessor):
         map_blocks(work, len(x), max(-(-len(x) // thread_count()), worth_a_thread), progress=progress)
         return out
 
-    def _denoise(self, out: Array, denoiser: str, sigma: float) -> None:
-        """Denoise each frame of a batch, in units of the range."""
+    def _denoise(self, out: Array, denoiser: str, sigma: float) -> Array:
+        """Denoise each frame of a batch, in units of the range, and clip it; in place where that can be."""
         one, axis = (1, *out.shape[1:]), self._channel_axis(out.ndim)
+        progress = "Denoising" if self.verbose else None
+        if denoiser == "wavelet":
+            into = out if out.flags.c_contiguous else None
+            return shrink_wavelets(out, sigma, self.clip_values, axis=axis, out=into, progress=progress)
         low, high = (
             to_frames(np.broadcast_to(np.asarray(bound, out.dtype), one), axis=axis)[0]
             for bound in self.clip_values
@@ -222,8 +230,8 @@ class PixelDeflection(Preprocessor):
                 unit = np.clip((frames[sample, number] - low[number]) / span[number], 0, 1)
                 frames[sample, number] = denoise(unit, denoiser, sigma) * span[number] + low[number]
 
-        progress = "Denoising" if self.verbose else None
         map_blocks(work, int(np.prod(frames.shape[:2])), 1, progress=progress)
+        return np.clip(out, *self.clip_values, out=out, casting="unsafe")
 
     def _count(self, pixels: int) -> int:
         """Deflections of a channel."""
