@@ -161,14 +161,6 @@ def test_only_the_command_line_prints(file):
     assert file.name in ("cli.py", "__main__.py") or not prints, f"print in lines {prints}"
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_all_is_sorted(file):
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
-            names = ast.literal_eval(node.value)
-            assert names == sorted(set(names))
-
-
 def run_python(code):
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True, timeout=120

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from ._core import overrides, random, samples, tensors
+from ._core import draws, overrides, random, samples, tensors
 from ._core.checks import (
     check_batch,
     check_gradient,
@@ -531,7 +531,7 @@ class Preprocessor:
     def _transform(self, x: Array, draw: Any) -> Array:
         raise NotImplementedError(f"{type(self).__name__} must write _transform(x, draw).")
 
-    def _draw(self, x: Array, rng: random.Draws) -> Any:
+    def _draw(self, x: Array, rng: draws.Draws) -> Any:
         raise NotImplementedError(f"{type(self).__name__} is stochastic and must write _draw(x, rng).")
 
     def _gradient(self, x: Array, grad: Array, draw: Any) -> Array:
@@ -566,7 +566,7 @@ class Preprocessor:
     def _begin(self, x: Array, seed: Seed) -> Any:
         """The draw of one pass, from its seed, which the numbers of the samples may follow."""
         overrides.check_assignment(self)
-        return self._draw(x, random.Draws(*random.numbered(seed, len(x)))) if self._uses_draw else None
+        return self._draw(x, draws.Draws(*draws.numbered(seed, len(x)))) if self._uses_draw else None
 
     @property
     def _uses_draw(self) -> bool:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from preshield import Chain, Cutout, GaussianAugmentation, PixelDeflection, Preprocessor, TotalVarMin
+from preshield._core.draws import Draws
 from preshield._core.kernels.threefry import fill_normals, fill_words, quantiles, threefry
-from preshield._core.random import Draws
 from preshield.testing import check_preprocessor
 from tests.threefry import threefry as threefry_of_python
 from tests.threefry import words

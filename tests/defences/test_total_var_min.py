@@ -7,8 +7,8 @@ import pytest
 from scipy.optimize import minimize
 
 from preshield import TotalVarMin
+from preshield._core.draws import Draws
 from preshield._core.optimise import METHODS
-from preshield._core.random import Draws
 from tests.threefry import words
 
 methods = pytest.mark.parametrize("solver", METHODS)

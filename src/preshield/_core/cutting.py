@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .random import Draws
+from .draws import Draws
 from .typing import Array, Shape
 
 __all__ = ["Boxes", "draw_boxes"]

@@ -13,10 +13,10 @@ from .._core.checks import (
     ignore_device_type,
 )
 from .._core.cutting import Boxes, draw_boxes
+from .._core.draws import Draws
 from .._core.errors import ArgumentError
 from .._core.labels import class_rows
 from .._core.layout import kept_dtype, to_frames, working_dtype
-from .._core.random import Draws
 from .._core.threads import map_blocks
 from .._core.typing import Array, Rng
 from ..preprocessor import Preprocessor

@@ -2,8 +2,8 @@
 
 from .._core.checks import check_bool, check_integer, check_layout, check_rng, ignore_device_type
 from .._core.cutting import Boxes, draw_boxes
+from .._core.draws import Draws
 from .._core.layout import to_frames
-from .._core.random import Draws
 from .._core.threads import map_blocks
 from .._core.typing import Array, Rng
 from ..preprocessor import Preprocessor

@@ -16,8 +16,8 @@ from .._core.checks import (
     check_rng,
     check_values,
 )
+from .._core.draws import Draws
 from .._core.errors import ArgumentError
-from .._core.random import Draws
 from .._core.tensors import like, to_numpy
 from .._core.typing import Array, ClipValues, Rng
 from .._core.unit_range import from_unit_range, range_of, to_unit_range

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_limits, check_number, check_rng
+from .._core.draws import Draws
 from .._core.errors import ArgumentError
 from .._core.layout import working_dtype
-from .._core.random import Draws
 from .._core.threads import map_blocks
 from .._core.typing import Array, ClipValues, Rng, Shape
 from ..preprocessor import Preprocessor

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .._core.checks import check_bool, check_integer, check_number, check_rng, ignore_device_type
+from .._core.draws import Draws
 from .._core.errors import ArgumentError
 from .._core.labels import class_rows
 from .._core.layout import kept_dtype, working_dtype
-from .._core.random import Draws
 from .._core.threads import block_length, map_blocks
 from .._core.typing import Array, Rng
 from ..preprocessor import Preprocessor

@@ -16,9 +16,9 @@ from .._core.checks import (
     check_values,
 )
 from .._core.denoising import DENOISERS, denoise, pull_back_wavelets, shrink_wavelets
+from .._core.draws import Draws
 from .._core.errors import ArgumentError
 from .._core.layout import to_frames, working_dtype
-from .._core.random import Draws
 from .._core.tensors import to_numpy
 from .._core.threads import map_blocks, thread_count
 from .._core.typing import Array, ClipValues, Rng

@@ -12,9 +12,9 @@ from .._core.checks import (
     check_option,
     check_rng,
 )
+from .._core.draws import Draws
 from .._core.layout import to_frames
 from .._core.optimise import METHODS, minimise
-from .._core.random import Draws
 from .._core.threads import map_blocks, thread_count
 from .._core.typing import Array, ClipValues, Rng, Shape
 from ..preprocessor import Preprocessor
