@@ -112,7 +112,7 @@ else:
     from ..plots.images import heading
 def inside_a_function():
     if really:
-        from ..codecs import jpeg
+        from ..codecs import h264
 """
 
 
@@ -122,7 +122,7 @@ def test_imports_are_read():
         (),
         ("_core", "checks"),
         ("chain",),
-        ("codecs", "jpeg"),
+        ("codecs", "h264"),
         ("defences",),
         ("defences", "cut_mix"),
         ("defences", "cutout"),
