@@ -33,7 +33,11 @@ def test_runs(path, kernel):
     nbclient = pytest.importorskip("nbclient")
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))  # names of the notebook before
-    nbclient.NotebookClient(notebook, km=kernel, timeout=240).execute()
+    client = nbclient.NotebookClient(notebook, km=kernel, timeout=240)
+    try:
+        client.execute()
+    finally:
+        client.kc.stop_channels()  # which it leaves open, as it did not start the kernel
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
