@@ -9,7 +9,7 @@ from .layout import working_dtype
 from .threads import block_length, map_blocks, thread_count
 from .typing import Array, Dtype, Shape
 
-__all__ = ["SUBSAMPLINGS", "Marks", "Settings", "no_marks", "round_trip", "straight_through"]
+__all__ = ["Marks", "Settings", "no_marks", "round_trip", "straight_through"]
 
 # Rows and columns of pixels that share a value of colour.
 SUBSAMPLINGS = {"4:2:0": (2, 2), "4:2:2": (1, 2), "4:4:4": (1, 1)}
