@@ -48,8 +48,8 @@ LEFT = {
         "in single precision, the rounding in double"
     ),
     "GaussianAugmentation": (
-        "a pass that looks for NaN; for two values a pair of words, 72 instructions of which vectors do eight "
-        "at once, and for each two reads of a table of 256 kB, two sums and a product"
+        "a pass that looks for NaN; for two values a pair of words, in 72 instructions of which vectors do "
+        "eight at once, and for each two reads of a table of 256 kB, two sums and a product"
     ),
     "GaussianBlur": "a pass that looks for NaN; 3 products and 4 sums for each value along each axis",
     "ImageResize": "a pass that looks for NaN; 2 products and a sum for each value along each axis",
@@ -86,7 +86,7 @@ LEFT = {
         "over 5 pairs of vectors"
     ),
     "VideoCompression": "nothing: several threads encode and decode",
-    "WaveletDenoising": "about 9 instructions for each value: colours, the finest level and thresholds, twice",
+    "WaveletDenoising": "9 instructions for each value: colours, the finest level and thresholds, twice",
 }
 """By how a row's name begins, the work between its floor and its time."""
 PACKAGES = ("preshield", "adversarial-robustness-toolbox", "numpy", "numba", "pillow", "scipy")
