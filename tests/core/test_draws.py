@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from preshield import Chain, Cutout, GaussianAugmentation, PixelDeflection, Preprocessor, TotalVarMin
+from preshield import (
+    Chain,
+    Cutout,
+    FeatureSqueezing,
+    GaussianAugmentation,
+    PixelDeflection,
+    Preprocessor,
+    Resample,
+    TotalVarMin,
+)
 from preshield._core.draws import Draws
 from preshield._core.kernels.threefry import fill_normals, fill_words, quantiles, threefry
 from preshield.testing import check_preprocessor
@@ -402,6 +411,16 @@ def test_those_that_mix_or_add_samples_take_no_numbers(name):
     for d in (defence, Chain([Cutout(2), defence])):
         with pytest.raises(ValueError, match="`index` must be left out for"):
             d(X, np.arange(11) % 2, index=0)
+
+
+def test_what_draws_nothing_takes_numbers_and_ignores_them():
+    squeeze, resample = FeatureSqueezing((0, 1), 2), Resample(4, 2)
+    np.testing.assert_array_equal(squeeze.transform(X, index=3), squeeze.transform(X))
+    clips = [np.ones(8), np.ones(12)]
+    for out, expected in zip(resample.transform(clips, index=[7, 2]), resample.transform(clips), strict=True):
+        np.testing.assert_array_equal(out, expected)
+    with pytest.raises(ValueError, match="`index` must be"):
+        squeeze.transform(X, index=-1)
 
 
 def test_methods_that_draw_by_themselves_take_no_numbers():

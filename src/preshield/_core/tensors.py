@@ -133,12 +133,13 @@ def _seed(defence: "Preprocessor", shape: Shape, index: Any) -> Seed:
     if index is None:
         return defence._next_seed()
     numbers = check_index(to_numpy(index), shape[0])
+    if not defence._seed_words:
+        return defence._next_seed()
     if defence.mixes_samples or (defence._states_shape and defence._output_shape(shape)[0] != shape[0]):
         raise ArgumentError(
             f"`index` must be left out for {defence!r}: its samples are made of several, or it adds some."
         )
-    seed = defence._next_seed(addressed=True)
-    return np.concatenate([seed, numbers]) if len(seed) else seed
+    return np.concatenate([defence._next_seed(addressed=True), numbers])
 
 
 def _seed_of_callback(defence: "Preprocessor", shape: Any, *index: Any) -> Seed:
