@@ -33,6 +33,7 @@ from preshield import (
     ThermometerEncoding,
     TotalVarMin,
     VideoCompression,
+    WaveletDenoising,
 )
 
 __all__ = ["ALL", "CASES", "Case", "audio", "features", "images", "videos"]
@@ -219,6 +220,11 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             {"clip_values": (0, 255), "channels_first": True},
             videos(2, channels_first=True, scale=255),
         ),
+        "straight-through": (
+            {"clip_values": (0, 1), "subsampling": "4:2:2", "gradient": "straight-through"},
+            images(),
+        ),
+        "soft": ({"clip_values": (0, 1), "subsampling": "4:4:4", "gradient": "soft"}, images()),
     },
     LFilter: {
         "finite": ({"numerator_coef": np.array([0.5, 0.3, -0.2])}, audio()),
@@ -349,6 +355,18 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
         ),
         "frames first": (
             {"video_format": "mp4", "layout": "NFCHW"},
+            np.ascontiguousarray(np.moveaxis(videos(), -1, 2)),
+        ),
+    },
+    WaveletDenoising: {
+        "images": ({"clip_values": (0, 1)}, images()),
+        "channels first": (
+            {"clip_values": (0, 255), "sigma": 0.2, "channels_first": True},
+            images(2, channels_first=True, scale=255),
+        ),
+        "per channel": ({"clip_values": (np.zeros(3), np.array([1, 2, 3])), "sigma": 0.1}, videos()),
+        "frames first": (
+            {"clip_values": (-1, 1), "layout": "NFCHW"},
             np.ascontiguousarray(np.moveaxis(videos(), -1, 2)),
         ),
     },

@@ -194,12 +194,16 @@ class Writes(Sound):
 class WritesWhatOthersNeed(Writes):
     """Right only where the batch is a copy."""
 
-    in_place = True
+    takes = "copy"
     gradient_kind = "surrogate"
 
 
 class OddFlag(Sound):
-    in_place = None
+    ragged = None
+
+
+class OddTakes(Sound):
+    takes = True
 
 
 class WritesGradient(Sound):
@@ -245,7 +249,7 @@ class Widens(Sound):
 
 
 class AcceptsNaN(Sound):
-    def _checked(self, x, *, writable=False):
+    def _checked(self, x, **how):
         return np.asarray(x)
 
 
@@ -407,7 +411,8 @@ class CountsCalls(Sound):
     [
         (NoDomain, r"Facts are .* `domains` must be a tuple of names among .*'pictures'"),
         (OddGradientKind, r"Facts are .* `gradient_kind` must be one of"),
-        (OddFlag, r"Facts are .* `in_place` must be True or False, got None"),
+        (OddFlag, r"Facts are .* `ragged` must be True or False, got None"),
+        (OddTakes, r"Facts are .* `takes` must be one of .*'view', 'copy', 'unchecked'.*, got True"),
         (Patched, r"written in the body of a class.* `transform` was assigned after the class was made"),
         (TwoGradients, r"gives what a direct call gives.* gradient: values differ"),
         (ForgetsGradient, r"agrees with finite differences.* Along a random direction it is"),
@@ -778,7 +783,7 @@ def test_a_view_of_a_ragged_sample_is_copied():
 class Blacken(Preprocessor):
     """Write zeros to every other column."""
 
-    in_place = True
+    takes = "copy"
     layout = "NHWC"
 
     def _transform(self, x, draw):
@@ -788,7 +793,7 @@ class Blacken(Preprocessor):
         return out
 
 
-def test_a_defence_in_place_gets_a_copy_where_nobody_else_needs_the_batch():
+def test_a_defence_that_takes_a_copy_gets_one_where_nobody_else_needs_the_batch():
     x, blacken = images(), Blacken()
     expected = np.where(np.arange(x.shape[2])[:, None] % 2, x, 0)
     out = blacken.transform(x)
@@ -798,12 +803,89 @@ def test_a_defence_in_place_gets_a_copy_where_nobody_else_needs_the_batch():
     check_preprocessor(Blacken(), x)
 
 
-def test_a_defence_in_place_must_not_write_to_what_a_backward_pass_needs():
+def test_a_defence_that_takes_a_copy_must_not_write_to_what_a_backward_pass_needs():
     x, blacken = images(), Blacken()
     out = Chain([blacken, Sound(2.0)]).transform(x)
     assert not blacken.seen.flags.writeable
     np.testing.assert_array_equal(out, np.where(np.arange(x.shape[2])[:, None] % 2, 2 * x, 0))
     np.testing.assert_array_equal(x, images())
+
+
+class Doubled(Preprocessor):
+    """Twice the batch, whose values are looked at on the way."""
+
+    domains = ("features",)
+    takes = "unchecked"
+    gradient_kind = "exact"
+
+    def __init__(self, clip_values=(0, 1)):
+        self.clip_values = clip_values
+        self.finite = None
+
+    def _transform(self, x, draw):
+        peak = np.abs(x).max(initial=0)
+        self.finite = bool(np.isfinite(peak))
+        self._check_seen(x, float(peak) if self.finite else None)
+        return 2 * x
+
+    def _gradient(self, x, grad, draw):
+        return 2 * grad
+
+
+class DoubledAgain(Doubled):
+    """Looks at nothing itself."""
+
+    def _transform(self, x, draw):
+        self.finite = bool(np.isfinite(x).all())
+        return 2 * x
+
+
+class DoubledByChance(Doubled):
+    """Of two numbers, one that is the same."""
+
+    stochastic = True
+
+    def __init__(self, rng=None):
+        super().__init__()
+        self.rng = rng
+
+
+NOT_FINITE = r"`x` must be finite, got 1 NaN and 0 infinite among 12 values"
+
+
+@pytest.mark.parametrize("call", ["transform", "__call__", "torch"])
+def test_a_defence_that_takes_unchecked_values_refuses_them_as_others_do(call):
+    x, double = features(), Doubled()
+    check_preprocessor(Doubled(), x)
+    x = x.copy().reshape(-1)[:12].reshape(3, 4)
+    x[1, 2] = np.nan
+    run = {
+        "transform": double.transform,
+        "__call__": double,
+        "torch": lambda x: double(pytest.importorskip("torch").from_numpy(x)),
+    }[call]
+    with pytest.raises(ValueError, match=NOT_FINITE):
+        run(x)
+    assert double.finite is False  # found by itself
+    double.finite = None
+    with pytest.raises(ValueError, match=NOT_FINITE):
+        double.estimate_gradient(x, x)
+    with pytest.raises(ValueError, match=NOT_FINITE):
+        DoubledAgain().transform(x)
+    assert double.finite is None
+    with pytest.warns(UserWarning, match=r"Doubled: .*range"):
+        double.transform(np.full((3, 4), 255.0))
+
+
+def test_no_seed_is_drawn_for_values_that_are_refused():
+    x = np.full((3, 4), np.nan)
+    rng = np.random.default_rng(0)
+    pixels = (preshield.Cutout(2, rng=rng), preshield.PixelDeflection((0, 1), rng=rng))
+    for defence in (DoubledByChance(rng=rng), *pixels):
+        before = rng.bit_generator.state
+        with pytest.raises(ValueError, match="`x` must be finite"):
+            defence.transform(x if isinstance(defence, Doubled) else x.reshape(1, 3, 4, 1))
+        assert rng.bit_generator.state == before
 
 
 class Centre(Preprocessor):

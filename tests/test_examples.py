@@ -12,15 +12,32 @@ NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 nbformat = pytest.importorskip("nbformat")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs(path, tmp_path):
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    """A kernel in a copy of the examples: what a notebook writes stays out of ours.
+
+    The notebooks of a worker share it, since most of what they need is the same: TensorFlow and ART are
+    imported once.
+    """
     for package in ("art", "matplotlib", "skimage", "sklearn", "tensorflow"):
         pytest.importorskip(package)
+    manager = pytest.importorskip("jupyter_client").KernelManager(kernel_name="python3")
+    folder = shutil.copytree(ROOT / "examples", tmp_path_factory.mktemp("notebooks") / "examples")
+    manager.start_kernel(cwd=str(folder))
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs(path, kernel):
     nbclient = pytest.importorskip("nbclient")
     notebook = nbformat.read(path, as_version=4)
-    folder = shutil.copytree(path.parent, tmp_path / "examples")  # what a notebook writes stays out of ours
-    resources = {"metadata": {"path": str(folder)}}
-    nbclient.NotebookClient(notebook, timeout=240, kernel_name="python3", resources=resources).execute()
+    notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))  # names of the notebook before
+    client = nbclient.NotebookClient(notebook, km=kernel, timeout=240)
+    try:
+        client.execute()
+    finally:
+        client.kc.stop_channels()  # which it leaves open, as it did not start the kernel
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,6 +1,7 @@
 """The tables of the notebooks in docs: they are what is stored, and the words around them fit."""
 
 import json
+import math
 import re
 
 import pytest
@@ -99,8 +100,9 @@ def test_generative_models():
             assert abs(one[column] - ten[column]) < 0.1
             assert abs(rows["InverseGAN"][column] - ten[column]) < 0.1
         assert all(rows[f"PixelDefend, {way}"]["left"] == 0 for way in ("one-pass", "sequential"))
-        del rows["DefenseGAN, 1 start"]  # in part luck
-        assert not any(row["left"] > 0.2 or row["ratio"] > 2.5 for row in rows.values())
+        measured = {name: row for name, row in rows.items() if not math.isnan(row["left"])}
+        assert set(rows) - set(measured) == {"DefenseGAN, 1 start", "DefenseGAN, 10 starts"}
+        assert all(row["left"] <= 0.2 and row["ratio"] <= 2.5 for row in measured.values())
     for rows in (small, large):
         assert rows["PixelDefend, sequential"]["PGD"] > rows["PixelDefend, one-pass"]["PGD"] + 0.05
     assert max(row["clean"] for name, row in crops.items() if "GAN" in name) < crops["none"]["clean"] - 0.1

@@ -20,7 +20,19 @@ def reports():
 
 
 def test_the_page_shows_the_stored_figures(reports):
-    assert robustness.PAGE.read_text(encoding="utf-8") == robustness.page(reports), "run: nox -s robustness"
+    assert robustness.PAGE.read_text(encoding="utf-8") == robustness.page(
+        reports, robustness.stored()["gradients"]
+    ), "run: nox -s robustness"
+
+
+def test_each_gradient_of_jpeg_is_weaker_alone(reports):
+    alone = robustness.stored()["gradients"]
+    assert list(alone) == list(preshield.JpegCompression.gradients)
+    report = reports["Crops of photographs"]
+    together, _ = report.median_norm("JpegCompression, quality 50")
+    assert together <= min(found["norm"] for found in alone.values())
+    best = min(alone, key=lambda kind: alone[kind]["norm"])
+    assert f'The strongest is `gradient="{best}"`' in robustness.PAGE.read_text(encoding="utf-8")
 
 
 def test_every_defence_has_a_row(reports):
@@ -39,8 +51,10 @@ def test_the_figures_have_the_shape_of_the_literature(reports):
 
 def test_the_worst_case_that_is_shown_is_no_better_than_any_column_that_is_shown(reports):
     """In the page as it is read: `worst_case` itself is made of the columns, and could not be above one."""
-    cells = re.compile(r"^\| (?!Defence|:---)(.+) \|$", re.MULTILINE)
-    shown = [row.split(" | ") for row in cells.findall(robustness.PAGE.read_text(encoding="utf-8"))]
+    tables = re.findall(
+        r"^\| Defence .*\n((?:\|.*\n)+)", robustness.PAGE.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    shown = [row.strip("| ").split(" | ") for table in tables for row in table.splitlines()[1:]]
     rows = [row for report in reports.values() for row in report.rows]
     assert [name for name, *_ in shown] == [row.name for row in rows]
     for row, (_, *figures) in zip(rows, shown, strict=True):

@@ -17,7 +17,7 @@ from preshield import (
     PixelDeflection,
     Preprocessor,
 )
-from preshield._core import random
+from preshield._core import processes
 from preshield._core.random import SeedStream
 
 # JAX, loaded by another test, warns of every fork. These are on purpose; the children leave JAX alone.
@@ -272,8 +272,8 @@ def test_bare_forks(rng):
 
 
 def test_forks_are_told_apart_from_those_of_multiprocessing(monkeypatch):
-    lineage, identity = random._Lineage(), ()
-    monkeypatch.setattr(random, "_identity", lambda: identity)
+    lineage, identity = processes._Lineage(), ()
+    monkeypatch.setattr(processes, "_identity", lambda: identity)
 
     def fork(child):
         nonlocal identity

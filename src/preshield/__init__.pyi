@@ -23,6 +23,7 @@ from .defences.standardisation_mean_std import StandardisationMeanStd as Standar
 from .defences.thermometer_encoding import ThermometerEncoding as ThermometerEncoding
 from .defences.total_var_min import TotalVarMin as TotalVarMin
 from .defences.video_compression import VideoCompression as VideoCompression
+from .defences.wavelet_denoising import WaveletDenoising as WaveletDenoising
 from .evaluation.curves import curve as curve
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.report import RobustnessReport as RobustnessReport

@@ -155,7 +155,8 @@ class Chain(Preprocessor):
         draw.steps.clear()
         y = draw.labels
         for stage, seed in zip(self._stages, draw.seeds, strict=True):
-            x = stage._checked(x, doubt=False)  # before the first stage, _check_layout looked at all
+            # Before the first stage, _check_layout looked at all.
+            x = stage._checked(x, doubt=False, runs=True, kept=True)
             with overrides.labels_for(stage, x, y):
                 stage_draw = stage._begin(x, seed)
             draw.steps.append((stage, x, stage_draw))
@@ -247,16 +248,17 @@ class Chain(Preprocessor):
     def _seed_words(self) -> int:
         return sum(d._seed_words for d in self._stages)
 
-    def _fresh_seed(self) -> Seed:
-        return np.concatenate([d._next_seed() for d in self._stages])
+    def _fresh_seed(self, *, addressed: bool) -> Seed:
+        return np.concatenate([d._next_seed(addressed=addressed) for d in self._stages])
 
     @property
     def _draws_afresh(self) -> bool:
         return super()._draws_afresh and any(d._draws_afresh for d in self._stages)
 
     def _begin(self, x: Array, seed: Seed) -> _Pass:
-        ends = np.cumsum([d._seed_words for d in self._stages])
-        return _Pass(self, x, np.split(seed, ends[:-1]), overrides.known_labels(self))
+        *seeds, index = np.split(seed, np.cumsum([d._seed_words for d in self._stages]))
+        seeds = [np.concatenate([words, index]) if len(words) else words for words in seeds]
+        return _Pass(self, x, seeds, overrides.known_labels(self))
 
     @property
     def _changes_labels(self) -> bool:

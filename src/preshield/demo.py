@@ -14,6 +14,7 @@ from . import (
     SpatialSmoothing,
     ThermometerEncoding,
     TotalVarMin,
+    WaveletDenoising,
 )
 from ._core.progress import progress_bar
 from ._core.typing import Array
@@ -48,6 +49,7 @@ def exhibits() -> dict[str, Preprocessor]:
         "GaussianBlur, 5x5": GaussianBlur(5),
         "BlurNet, box of 5x5": BlurNet(5),
         "PixelDeflection, 20 pixels, wavelet": PixelDeflection(unit, 20, 3),
+        "WaveletDenoising, sigma 0.04": WaveletDenoising(unit),
         "GaussianAugmentation, sigma 0.05": noise,
         "Chain, JPEG then median": Chain([jpeg, median]),
     }

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from ._core import overrides, random, samples, tensors
+from ._core import draws, overrides, random, samples, tensors
 from ._core.checks import (
     check_batch,
     check_gradient,
     check_integer,
     check_ragged_gradient,
     check_unknown,
+    check_values,
     ignore_device_type,
     refuse_other_layout,
 )
@@ -62,9 +63,12 @@ class Preprocessor:
     mixes_samples : bool
         Whether a sample of the output is made of several of the batch, and its label of theirs; a call then
         needs the labels.
-    in_place : bool
-        Whether `_transform` writes to a batch that may be written to, and returns it. Where nobody else needs
-        the batch it then gets a copy, which is made in the pass that checks the values.
+    takes : {"view", "copy", "unchecked"}
+        What `_transform` gets in a forward pass: a read-only view of checked values; a copy of them to write
+        to, made in the pass that checks, unless the backward pass needs the batch; or, if the defence is
+        deterministic, a view in which floats may be NaN or infinite, for a kernel that looks for them in the
+        pass that computes and then calls `_check_seen`. A subclass that writes another `_transform` states
+        it again.
     ragged : bool
         Whether samples may differ in length: `x` is a list or object array of them, and hooks see a
         one-dimensional object array of checked, read-only samples. `_transform` returns one too, or a batch
@@ -84,10 +88,11 @@ class Preprocessor:
     Hooks, all on NumPy arrays:
 
     ``_transform(x, draw)``
-        The arithmetic, on a checked batch, read-only unless `in_place`; deterministic given `draw`.
+        The arithmetic, on a checked batch, read-only unless `takes` is a copy; deterministic given `draw`.
     ``_draw(x, rng)``
-        Stochastic defences: what is drawn for this batch, from a generator. Only the shape and dtype of
-        `x` may be used.
+        Stochastic defences: what is drawn for this batch. `rng` has the methods of a
+        `numpy.random.Generator`, whose `size` begins with the number of samples: `rng.random(x.shape)`. Only
+        the shape and dtype of `x` may be used.
     ``_gradient(x, grad, draw)``
         Vector-Jacobian product at `x`, or its estimate; the identity if not written.
     ``_transform_labels(y, draw)``
@@ -123,7 +128,7 @@ class Preprocessor:
     output_dtype: ClassVar[str | None] = None
     keeps_integers: ClassVar[bool] = False
     mixes_samples: ClassVar[bool] = False
-    in_place: ClassVar[bool] = False
+    takes: ClassVar[str] = "view"
     ragged: ClassVar[bool] = False
     paper: ClassVar[str] = ""
     known_attacks: ClassVar[tuple[str, ...]] = ()
@@ -170,6 +175,8 @@ class Preprocessor:
         not_kept = {"self", *NOT_KEPT} if ours else {"self"}
         if cls.__init__ is Preprocessor.__init__:
             not_kept.add("is_fitted")
+        if "_transform" in vars(cls) and "takes" not in vars(cls):
+            cls.takes = "view"
         cls._settable = tuple(vars(cls).get("params", cls._settable))
         cls.params = tuple(
             name
@@ -209,7 +216,7 @@ class Preprocessor:
 
     # Public, final
 
-    def __call__(self, x: Any, y: Any = None) -> tuple[Any, Any]:
+    def __call__(self, x: Any, y: Any = None, *, index: Any = None) -> tuple[Any, Any]:
         """Apply the defence.
 
         Parameters
@@ -219,6 +226,8 @@ class Preprocessor:
             traced; gradients flow through tensors as `estimate_gradient` states.
         y : array_like or tensor, optional
             Labels of the batch.
+        index : int or array_like of int, optional
+            See `transform`.
 
         Returns
         -------
@@ -233,29 +242,44 @@ class Preprocessor:
             If the batch cannot be defended; before any work starts.
         """
         if not self._overridden:
-            return self._start_call(x, y)
+            return self._start_call(x, y, index)
         with overrides.parents(self, "__call__"):
-            return self._start_call(x, y)
+            return self._start_call(x, y, index)
 
-    def transform(self, x: Any) -> Any:
+    def transform(self, x: Any, *, index: Any = None) -> Any:
         """Apply the defence to a batch without labels.
 
         Parameters
         ----------
         x : array_like or tensor
             Batch.
+        index : int or array_like of int, optional
+            Where in the data set the batch lies: the number of its first sample, or that of each sample, as
+            a shuffled loader knows them. What a stochastic defence draws for a sample is a function of the
+            seed and of this number. With an integer `rng`, or `frozen`, every call then has the same seed,
+            so that the result does not depend on batches, on the order of calls, on threads or on processes.
+            Without it each call draws anew, and numbers its samples from 0.
 
         Returns
         -------
         array or tensor
             Defended batch.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from preshield import GaussianAugmentation
+        >>> noise, x = GaussianAugmentation(0.1, augmentation=False, rng=0), np.zeros((7, 3))
+        >>> batches = [noise.transform(x[i : i + 2], index=i) for i in (0, 2, 4, 6)]
+        >>> bool((np.concatenate(batches) == noise.transform(x, index=0)).all())
+        True
         """
         if not self._overridden:
-            return self._start_call(x)[0]
+            return self._start_call(x, index=index)[0]
         with overrides.parents(self, "transform"):
-            return self._start_call(x)[0]
+            return self._start_call(x, index=index)[0]
 
-    def transform_one(self, x: Any) -> Any:
+    def transform_one(self, x: Any, *, index: Any = None) -> Any:
         """Apply the defence to one sample, as data pipelines hold it.
 
         Parameters
@@ -266,6 +290,8 @@ class Preprocessor:
             and tensors, eager or traced, are in the units of the defence, as in `transform`. The 256 levels
             of an image of Pillow, of mode L, LA, RGB or RGBA, span the `clip_values` of the defence, or
             [0, 1] if it states none; alpha passes through.
+        index : int, optional
+            Number of the sample in the data set; see `transform`.
 
         Returns
         -------
@@ -285,7 +311,7 @@ class Preprocessor:
         >>> FeatureSqueezing((0, 1), bit_depth=1).transform_one(image).getpixel((0, 0))
         (255, 0, 0)
         """
-        return samples.transform_one(self, x)
+        return samples.transform_one(self, x, index)
 
     def forward(self, x: Any, y: Any = None) -> tuple[Any, Any]:
         """Apply the defence, as ART's framework classifiers do; the same as calling it."""
@@ -295,7 +321,7 @@ class Preprocessor:
         """Apply the defence where only its gradient is wanted; the same as `transform`."""
         return self(x, y)[0]
 
-    def estimate_gradient(self, x: Any, grad: Any) -> Any:
+    def estimate_gradient(self, x: Any, grad: Any, *, index: Any = None) -> Any:
         """Pull a gradient back through the defence.
 
         Parameters
@@ -304,6 +330,8 @@ class Preprocessor:
             Batch at which the defence is differentiated.
         grad : array_like or tensor
             Gradient with respect to the output: shaped like it, or `(N, classes, ...)`.
+        index : int or array_like of int, optional
+            See `transform`.
 
         Returns
         -------
@@ -312,9 +340,9 @@ class Preprocessor:
             estimate: see `gradient_kind` and the class. A stochastic defence draws anew unless `frozen`.
         """
         if not self._overridden:
-            return self._estimate_gradient(x, grad)
+            return self._start_gradient(x, grad, index)
         with overrides.parents(self, "estimate_gradient"):
-            return self._estimate_gradient(x, grad)
+            return self._start_gradient(x, grad, index)
 
     def fit(self, x: Any, y: Any = None, **kwargs: Any) -> Self:
         """Learn from data, if the defence has anything to learn.
@@ -503,7 +531,7 @@ class Preprocessor:
     def _transform(self, x: Array, draw: Any) -> Array:
         raise NotImplementedError(f"{type(self).__name__} must write _transform(x, draw).")
 
-    def _draw(self, x: Array, rng: np.random.Generator) -> Any:
+    def _draw(self, x: Array, rng: draws.Draws) -> Any:
         raise NotImplementedError(f"{type(self).__name__} is stochastic and must write _draw(x, rng).")
 
     def _gradient(self, x: Array, grad: Array, draw: Any) -> Array:
@@ -524,10 +552,10 @@ class Preprocessor:
     def _seed_words(self) -> int:
         return random.SEED_WORDS if self._uses_draw else 0
 
-    def _fresh_seed(self) -> Seed:
+    def _fresh_seed(self, *, addressed: bool) -> Seed:
         if not self._uses_draw:
             return np.zeros(0, dtype=np.uint32)
-        return self._own_stream().next()
+        return self._own_stream().next(addressed=addressed)
 
     def _own_stream(self) -> random.SeedStream:
         if self._stream is None:  # for lack of a parameter `rng`; one for all threads, whichever is first
@@ -536,9 +564,9 @@ class Preprocessor:
         return stream
 
     def _begin(self, x: Array, seed: Seed) -> Any:
-        """The draw of one pass, from its seed."""
+        """The draw of one pass, from its seed, which the numbers of the samples may follow."""
         overrides.check_assignment(self)
-        return self._draw(x, random.generator(seed)) if self._uses_draw else None
+        return self._draw(x, draws.Draws(*draws.numbered(seed, len(x)))) if self._uses_draw else None
 
     @property
     def _uses_draw(self) -> bool:
@@ -570,14 +598,17 @@ class Preprocessor:
 
     # What starts a pass
 
-    def _start_call(self, x: Any, y: Any = None) -> tuple[Any, Any]:
+    def _start_call(self, x: Any, y: Any = None, index: Any = None) -> tuple[Any, Any]:
         if y is None or not self._wants_labels:
-            return tensors.call(self, x, y)
+            return tensors.call(self, x, y, index)
         with overrides.labels_for(self, x, y):
-            return tensors.call(self, x, y)
+            return tensors.call(self, x, y, index)
 
-    def _start_estimate_gradient(self, x: Any, grad: Any) -> Any:
-        return tensors.pull_back(self, x, grad)
+    def _start_estimate_gradient(self, x: Any, grad: Any, index: Any = None) -> Any:
+        return tensors.pull_back(self, x, grad, index)
+
+    def _start_gradient(self, x: Any, grad: Any, index: Any) -> Any:
+        return self._estimate_gradient(x, grad) if index is None else tensors.pull_back(self, x, grad, index)
 
     # What estimate_gradient does; the GAN search also answers for latents, as ART's does
 
@@ -586,30 +617,31 @@ class Preprocessor:
 
     # What tensors.py and Chain call, on NumPy arrays
 
-    def _next_seed(self) -> Seed:
-        """The seed of the next pass."""
+    def _next_seed(self, *, addressed: bool = False) -> Seed:
+        """The seed of the next pass; one for all passes, if it can be, of samples that have numbers."""
         frozen = random.FROZEN.seed(self)
-        return self._fresh_seed() if frozen is None else random.expand_seed(frozen, self._seed_words)
-
-    def _seed_of_callback(self) -> Seed:
-        """The seed of the next pass, asked for by a thread of a framework on behalf of another."""
-        with random.FROZEN.borrowed():
-            return self._next_seed()
+        if frozen is None:
+            return self._fresh_seed(addressed=addressed)
+        return random.expand_seed(frozen, self._seed_words)
 
     @property
     def _draws_afresh(self) -> bool:
         """Whether the next pass has another draw than the last one."""
         return self.stochastic and random.FROZEN.seed(self) is None
 
-    def _checked(self, x: Any, *, writable: bool = False, doubt: bool = True) -> Array:
-        """`x` as an array that this defence can take: a read-only view, or a copy to write to.
+    def _checked(self, x: Any, *, doubt: bool = True, runs: bool = False, kept: bool = False) -> Array:
+        """`x` as an array that this defence can take: a read-only view, or what the fact `takes` says.
 
-        If `doubt`, a batch that plainly has another layout than the one expected is refused.
+        If `doubt`, a batch that plainly has another layout than the one expected is refused. `takes` counts
+        if `_run` comes next (`runs`); no copy is made if the batch is needed again as it was (`kept`).
         """
         if self.domains == ("labels",):
             return x  # type: ignore[no-any-return]
         channels_first, layout = self._axes
         peaks: list[float] = []
+        takes = self.takes if runs and not self._overridden else "view"
+        if (takes == "copy" and kept) or (takes == "unchecked" and self.stochastic):
+            takes = "view"  # no seed may be drawn for a batch that is refused
         batch = check_batch(
             x,
             tuple(self.domains),
@@ -617,7 +649,7 @@ class Preprocessor:
             layout=layout,
             keywords=self.params,
             ragged=self.ragged,
-            writable=writable,
+            takes=takes,
             peaks=peaks,
         )
         if doubt and batch.dtype == object:
@@ -626,8 +658,25 @@ class Preprocessor:
                     self._check_layout((1, *sample.shape), name=f"x[{i}]")
         elif doubt and batch.ndim in (4, 5):
             self._check_layout(batch.shape)
-        self._check_range(batch, peaks)
+        if takes != "unchecked" or batch.dtype.kind != "f":
+            self._check_range(batch, peaks)
         return batch
+
+    def _check_seen(self, x: Array, peak: float | None) -> None:
+        """What `_checked` left to the pass that computes: refuse NaN and infinity, doubt the range.
+
+        Parameters
+        ----------
+        x : ndarray
+            The checked batch.
+        peak : float or None
+            Its largest magnitude; None if there may be NaN or infinity in it.
+        """
+        peaks = [] if peak is None else [peak]
+        if peak is None:
+            check_values("x", x, peaks)
+        if x.dtype.kind == "f":
+            self._check_range(x, peaks)
 
     def _check_shape(self, shape: Shape) -> None:
         """Refuse a shape that no batch may have, before its values are known."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ._core.errors import ArgumentError
 from ._core.generators import Generators
 from ._core.layout import LAYOUTS, expected_layouts, kept_dtype, object_array
 from ._core.overrides import wrote
@@ -27,12 +28,12 @@ __all__ = ["check_preprocessor"]
 
 DOMAINS = ("image", "video", "audio", "features", "labels")
 GRADIENT_KINDS = ("exact", "identity", "surrogate")
+TAKES = ("view", "copy", "unchecked")
 FLAGS = (
     "stochastic",
     "changes_shape",
     "optimises_at_test_time",
     "keeps_integers",
-    "in_place",
     "ragged",
     "apply_fit",
     "apply_predict",
@@ -163,10 +164,23 @@ class Subject:
         with self.defence.frozen(seed):
             return self.defence(x, self.labels_of(x))[0]
 
-    def pull_back(self, x: Any, grad: Any) -> Any:
+    def pull_back(self, x: Any, grad: Any, index: Any = None) -> Any:
         """The gradient for the same draw."""
         with self.defence.frozen(0):
-            return self.defence.estimate_gradient(x, grad)
+            return self.defence.estimate_gradient(x, grad, index=index)
+
+    @property
+    def numbers_samples(self) -> bool:
+        """Whether the draws know samples by number: those of methods that a class wrote do not."""
+        d = self.defence
+        try:
+            with d.frozen(0):
+                d(self.x, self.y, index=0)
+        except ArgumentError as error:
+            if "`index` must be left out" in str(error):
+                return False
+            raise
+        return True
 
     def labels_of(self, x: Any) -> Array:
         """Labels for the first samples."""
@@ -220,10 +234,9 @@ def _check_facts(s: Subject) -> None:
     d: Any = s.defence
     domains = isinstance(d.domains, tuple) and d.domains and set(d.domains) <= set(DOMAINS)
     _require(domains, f"`domains` must be a tuple of names among {DOMAINS}, got {d.domains!r}.")
-    _require(
-        d.gradient_kind in GRADIENT_KINDS,
-        f"`gradient_kind` must be one of {GRADIENT_KINDS}, got {d.gradient_kind!r}.",
-    )
+    for name, legal in (("gradient_kind", GRADIENT_KINDS), ("takes", TAKES)):
+        value = getattr(d, name)
+        _require(value in legal, f"`{name}` must be one of {legal}, got {value!r}.")
     for name in FLAGS:
         value = getattr(d, name)
         _require(isinstance(value, bool | np.bool_), f"`{name}` must be True or False, got {value!r}.")
@@ -584,6 +597,21 @@ def _check_batch_independence(s: Subject) -> None:
         _require_equal(back, pulled[i], f"gradient of sample {i} with copies of it for the others", 1e-6)
 
 
+def _check_numbers(s: Subject) -> None:
+    """What is drawn for a sample depends on its number, not on how the data are cut into batches."""
+    if not s.defence.stochastic or s.of_labels or not s.numbers_samples:
+        return
+    out, grad = s.run(s.x), s.gradient()
+    pulled = s.pull_back(s.x, grad)
+    for i in range(len(s.x)):
+        alone = slice(i, i + 1)
+        with s.defence.frozen(0):
+            one = s.defence(s.x[alone], s.y[alone], index=i)[0]
+        _require_equal(one, out[alone], f"sample {i} alone, with index={i}", 1e-6)
+        back = s.pull_back(s.x[alone], grad[alone], i)
+        _require_equal(back, pulled[alone], f"gradient of sample {i} alone, with index={i}", 1e-6)
+
+
 def _check_label_independence(s: Subject) -> None:
     """Part of the check before: labels are those of their samples."""
     if not s.defence._changes_labels:
@@ -883,6 +911,7 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     _check_refuses_other_layouts,
     _check_layouts,
     _check_batch_independence,
+    _check_numbers,
     _check_own_range,
     _check_ragged,
     _check_frozen,

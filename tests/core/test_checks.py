@@ -214,14 +214,14 @@ def test_infinity_and_nan_of_either_sign_are_found_in_every_float(dtype, sign):
     numbers = np.array([0, 1, info.tiny, info.smallest_subnormal, info.max], dtype)
     for others in (numbers, -numbers, np.concatenate((numbers, -numbers))):
         checks.check_values("x", others)
-        np.testing.assert_array_equal(checks.check_batch(others, ("features",), None, writable=True), others)
+        np.testing.assert_array_equal(checks.check_batch(others, ("features",), None, takes="copy"), others)
         for value, message in ((np.nan, "1 NaN and 0 infinite"), (np.inf, "0 NaN and 1 infinite")):
             x = np.append(others, np.copysign(value, sign)).astype(dtype)
             assert np.signbit(x[-1]) == (sign < 0)
             with pytest.raises(ValueError, match=f"got {message} among {x.size} values"):
                 checks.check_values("x", x)
             with pytest.raises(ValueError, match=f"got {message} among {x.size} values"):
-                checks.check_batch(x, ("features",), None, writable=True)
+                checks.check_batch(x, ("features",), None, takes="copy")
 
 
 def test_a_batch_is_a_read_only_view():
@@ -238,7 +238,7 @@ def test_a_batch_to_write_to_is_a_copy(dtype):
     x = np.random.default_rng(0).normal(0, 2, (3, 5, 4)).astype(dtype)
     for layout in (x, x.T, x[:, ::2], x[::-1], x[:0]):
         layout.flags.writeable = False
-        copy = checks.check_batch(layout, ("features",), None, writable=True)
+        copy = checks.check_batch(layout, ("features",), None, takes="copy")
         assert copy.dtype == np.dtype(dtype).newbyteorder("=")
         assert copy.flags.writeable
         assert copy.flags.c_contiguous
@@ -249,13 +249,13 @@ def test_a_batch_to_write_to_is_a_copy(dtype):
 def test_every_block_is_copied_and_looked_at(monkeypatch):
     monkeypatch.setattr(checks, "WORTH_A_THREAD", 100)
     x = np.arange(1000, dtype=np.float32)
-    np.testing.assert_array_equal(checks.check_batch(x, ("features",), None, writable=True), x)
+    np.testing.assert_array_equal(checks.check_batch(x, ("features",), None, takes="copy"), x)
     for place in (0, 24, 25, 999):
         spoilt = x.copy()
         spoilt[place] = -np.inf
-        for writable in (False, True):
+        for takes in ("view", "copy"):
             with pytest.raises(ValueError, match="0 NaN and 1 infinite among 1000 values"):
-                checks.check_batch(spoilt, ("features",), None, writable=writable)
+                checks.check_batch(spoilt, ("features",), None, takes=takes)
 
 
 @pytest.mark.parametrize(

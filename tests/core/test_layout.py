@@ -11,7 +11,6 @@ from preshield._core.layout import (
     kept_dtype,
     other_layouts,
     per_channel,
-    planes,
     range_dtype,
     saturated,
     to_frames,
@@ -38,26 +37,6 @@ def test_frames_of_videos_with_channels_first():
     x = np.arange(2 * 3 * 4 * 5 * 6).reshape(2, 3, 4, 5, 6)  # NCFHW
     assert to_frames(x, axis=1)[1, 3, 4, 5, 2] == x[1, 2, 3, 4, 5]
     assert to_frames(x, axis=2)[1, 2, 4, 5, 3] == x[1, 2, 3, 4, 5]  # NFCHW
-
-
-@pytest.mark.parametrize(
-    ("shape", "axis", "expected"),
-    [
-        ((2, 5, 6, 3), 3, ((2, 5, 18), 3)),
-        ((2, 4, 5, 6, 3), 4, ((8, 5, 18), 3)),
-        ((2, 3, 5, 6), 1, ((6, 5, 6), 1)),
-        ((2, 3, 4, 5, 6), 1, ((24, 5, 6), 1)),
-        ((2, 4, 3, 5, 6), 2, ((24, 5, 6), 1)),
-    ],
-)
-def test_planes(shape, axis, expected):
-    assert planes(shape, axis=axis) == expected
-
-
-def test_planes_keep_horizontal_neighbours_one_step_apart():
-    x = np.arange(2 * 5 * 6 * 3).reshape(2, 5, 6, 3)
-    shape, step = planes(x.shape, axis=3)
-    assert x.reshape(shape)[1, 4, 2 * step + 1] == x[1, 4, 2, 1]
 
 
 @pytest.mark.parametrize(

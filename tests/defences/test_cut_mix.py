@@ -12,7 +12,8 @@ class Given:
 
     def __init__(self, stays, partners, rows, columns, chosen):
         self.stays, self.partners, self.chosen = stays, partners, chosen
-        self.middles = [rows, columns]
+        self.middles = np.stack([rows, columns], axis=1)
+        self.shared = self
 
     def beta(self, a, b):
         assert a == b
@@ -21,8 +22,9 @@ class Given:
     def permutation(self, n):
         return np.array(self.partners)
 
-    def integers(self, low, high, count):
-        return np.array(self.middles.pop(0))
+    def integers(self, low, high, size):
+        assert (low, size) == (0, self.middles.shape)
+        return self.middles
 
     def random(self, count):
         return np.array(self.chosen)

@@ -150,7 +150,7 @@ def test_every_image_has_starts_of_its_own(searches):
     drawn, encoded = found
     assert_allclose(encoded[:, 0], 7 + x.reshape(5, 1), rtol=1e-6)
     assert_array_equal(encoded[:, 1:], drawn)
-    assert len(np.unique(drawn)) == 1000
+    assert len(np.unique(drawn)) > 995  # multiples of 2**-20, a few of which may meet
     assert abs(drawn.mean()) < 0.1
     assert abs(drawn.std() - 1) < 0.1
 

@@ -7,10 +7,11 @@ import pytest
 from scipy import stats
 
 from preshield import GaussianAugmentation
-from preshield.defences.gaussian_augmentation import STREAM
+
+VALUES = 1 << 18
 
 
-def noise_of(defence, shape=(STREAM + 1000,), level=0.0):
+def noise_of(defence, shape=(VALUES + 1000,), level=0.0):
     return defence.transform(np.full(shape, level)) - np.float32(level)
 
 
@@ -26,8 +27,8 @@ def test_moments(sigma):
 
 
 def test_values_and_streams_are_independent():
-    noise = noise_of(GaussianAugmentation(augmentation=False, rng=0), (2 * STREAM,)).astype(float)
-    first, second = noise[:STREAM], noise[STREAM:]
+    noise = noise_of(GaussianAugmentation(augmentation=False, rng=0), (2 * VALUES,)).astype(float)
+    first, second = noise[:VALUES], noise[VALUES:]
     for a, b in ((first, second), (noise[:-1], noise[1:])):
         assert abs(np.corrcoef(a, b)[0, 1]) < 5 / np.sqrt(len(a))
 
@@ -109,7 +110,7 @@ def test_threads_change_nothing(monkeypatch):
     outs = []
     for threads in ("1", "3"):
         monkeypatch.setenv("PRESHIELD_NUM_THREADS", threads)
-        outs.append(noise_of(GaussianAugmentation(augmentation=False, rng=0), (3, STREAM)))
+        outs.append(noise_of(GaussianAugmentation(augmentation=False, rng=0), (3, VALUES)))
     np.testing.assert_array_equal(*outs)
 
 

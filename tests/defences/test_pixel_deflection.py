@@ -9,7 +9,8 @@ from scipy.stats import chisquare
 from preshield import PixelDeflection
 from preshield._core.denoising import DENOISERS, denoise
 from preshield._core.kernels.deflection import deflect, return_gradient
-from preshield._core.random import expand_seed
+from preshield._core.random import SEED_WORDS, expand_seed
+from tests.threefry import words
 
 UNIT = (0, 1)
 NO_MAP = np.empty((1, 1, 0, 0))
@@ -17,15 +18,14 @@ NO_MAP = np.empty((1, 1, 0, 0))
 
 def random_words(defence, x, count, seed=0):
     """The words behind the draw of `frozen(seed)`, for `x` of shape (N, F, H, W, C)."""
-    words = defence._begin(x, expand_seed(seed, 4))
     samples, frames, _, _, channels = x.shape
-    return np.random.PCG64([int(word) for word in words]).random_raw((samples, frames, channels, count, 2))
+    key, of_sample = expand_seed(seed, SEED_WORDS), frames * channels * count * 4
+    return np.stack([words(key, n, of_sample).reshape(frames, channels, count, 4) for n in range(samples)])
 
 
 def one_deflection(row, column, source_row, source_column):
     """The words that stand for four numbers in [0, 1)."""
-    halves = [int(number * 2**32) for number in (row, column, source_row, source_column)]
-    return halves[0] << 32 | halves[1], halves[2] << 32 | halves[3]
+    return [int(number * 2**32) for number in (row, column, source_row, source_column)]
 
 
 def plain_loop(x, draws, window, maps=None):
@@ -35,8 +35,7 @@ def plain_loop(x, draws, window, maps=None):
     for n in range(samples):
         for f in range(frames):
             for c in range(channels):
-                for target, source in draws[n, f, c].tolist():
-                    (u, v), (a, b) = divmod(target, 2**32), divmod(source, 2**32)
+                for u, v, a, b in draws[n, f, c].tolist():
                     (i, left), j = divmod(u * height, 2**32), v * width // 2**32
                     rows = [r for r in range(i - window, i + window + 1) if 0 <= r < height]
                     columns = [q for q in range(j - window, j + window + 1) if 0 <= q < width]
@@ -66,10 +65,10 @@ def test_known_by_hand():
         ([], [1, 2, 3], [1, 10, 100]),
     ):
         out, grad = x.copy(), np.array([1.0, 10, 100]).reshape(x.shape)
-        words = np.array([one_deflection(*draw) for draw in draws], np.uint64).reshape(1, -1, 2)
-        deflect(out, NO_MAP, words, 0, 1)
+        given = np.array([one_deflection(*draw) for draw in draws], np.uint32).reshape(1, -1, 4)
+        deflect(out, NO_MAP, given, 0, 1)
         assert out.ravel().tolist() == expected
-        return_gradient(grad, NO_MAP, words, 0, 1)
+        return_gradient(grad, NO_MAP, given, 0, 1)
         assert grad.ravel().tolist() == pulled
 
 
@@ -85,8 +84,8 @@ def test_a_map_is_the_probability_of_a_skip():
         (2, 0.76, [1, 2, 3, 1, 1, 3]),
     ):
         out = np.tile([1.0, 2, 3], height).reshape(1, 1, 1, height, 3)
-        words = np.array([[one_deflection(row, 0.4, 0, 0)]], np.uint64)
-        deflect(out, np.repeat(maps, height, axis=2), words, 0, 1)
+        given = np.array([[one_deflection(row, 0.4, 0, 0)]], np.uint32)
+        deflect(out, np.repeat(maps, height, axis=2), given, 0, 1)
         assert out.ravel().tolist() == expected
 
 
@@ -389,17 +388,41 @@ def test_the_exact_gradient_is_the_transpose(channels_first, mapped, frames):
     np.testing.assert_allclose((grad * difference).sum(), 2 * (pulled * step).sum(), rtol=1e-6)
 
 
-def test_the_gradient_takes_the_denoiser_for_the_identity():
+@pytest.mark.parametrize("denoiser", [name for name in DENOISERS if name != "wavelet"])
+def test_the_gradient_takes_denoisers_of_scikit_image_for_the_identity(denoiser):
     x = np.random.default_rng(0).random((2, 8, 9, 3))
     grad = np.random.default_rng(1).standard_normal(x.shape)
     with (
-        PixelDeflection(UNIT, gradient="exact").frozen() as denoised,
+        PixelDeflection(UNIT, denoiser=denoiser, gradient="exact").frozen() as denoised,
         PixelDeflection(UNIT, denoiser=None, gradient="exact").frozen() as bare,
     ):
         pulled = denoised.estimate_gradient(x, grad)
         np.testing.assert_array_equal(pulled, bare.estimate_gradient(x, grad))
     np.testing.assert_allclose(pulled.sum(), grad.sum())
-    np.testing.assert_array_equal(PixelDeflection(UNIT).estimate_gradient(x, grad), grad)
+    np.testing.assert_array_equal(PixelDeflection(UNIT, denoiser=denoiser).estimate_gradient(x, grad), grad)
+
+
+@pytest.mark.parametrize("clip_values", [(0, 1), (-0.1, 1.0), (np.array([0, -0.1, 0.1]), 1.1)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 9, 8), (2, 3, 2, 6, 7)])
+@pytest.mark.parametrize("sigma", [0.02, 0.2])
+def test_the_exact_gradient_goes_through_wavelets_clips_and_deflections(clip_values, shape, sigma):
+    rng = np.random.default_rng(0)
+    x = 1.4 * rng.random(shape) - 0.2
+    low, high = (np.reshape(value, (-1,) + (1,) * (len(shape) - 2)) for value in clip_values)
+    clip_values = (low, high) if low.size > 1 else clip_values
+    grad, before = rng.standard_normal(shape), x.copy()
+    defence = PixelDeflection(clip_values, 30, 3, sigma, channels_first=True, gradient="exact")
+    with defence.frozen(2):
+        pulled = defence.estimate_gradient(x, grad)
+        np.testing.assert_array_equal(x, before)
+        for _ in range(3):
+            step = 1e-7 * rng.standard_normal(shape)
+            difference = defence.transform(x + step) - defence.transform(x - step)
+            np.testing.assert_allclose((pulled * step).sum(), (grad * difference).sum() / 2, rtol=1e-5)
+        draw = defence._begin(x, defence._next_seed())
+        np.testing.assert_array_equal(defence._gradient(x, grad, draw), pulled)  # `x` may be written to here
+        np.testing.assert_array_equal(x, before)
+    assert 0 < (pulled == 0).mean() < 0.8
 
 
 def test_torch_goes_back_through_the_draw_of_its_forward_pass():

@@ -7,7 +7,9 @@ import pytest
 from scipy.optimize import minimize
 
 from preshield import TotalVarMin
+from preshield._core.draws import Draws
 from preshield._core.optimise import METHODS
+from tests.threefry import words
 
 methods = pytest.mark.parametrize("solver", METHODS)
 
@@ -79,15 +81,18 @@ def test_many_steps_approach_the_optimum_that_scipy_finds():
 
 
 def test_chosen_pixels_are_those_of_the_probability():
-    seed = np.arange(4, dtype=np.uint32)
-    masks = TotalVarMin(0.3)._masks((40, 50, 60), 0, seed)
+    key, index = np.arange(2, dtype=np.uint32), np.arange(20, dtype=np.uint32)
+    draws, others = Draws(key, index), Draws(key + np.uint32(1), index)
+    masks = TotalVarMin(0.3)._masks((40, 50, 60), 0, 2, draws)  # two planes of each sample
     n = masks.size
+    expected = np.concatenate([words(key, sample, 6000) < 0.3 * 2**32 for sample in (0, 1)])
+    np.testing.assert_array_equal(masks[:4].ravel(), expected)
     assert abs(masks.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / n)
     assert len({mask.tobytes() for mask in masks}) == 40
-    np.testing.assert_array_equal(TotalVarMin(0.3)._masks((7, 50, 60), 33, seed), masks[33:])
-    assert (TotalVarMin(0.3)._masks((40, 50, 60), 0, seed + np.uint32(1)) != masks).any(axis=(1, 2)).all()
-    assert TotalVarMin(1.0)._masks((2, 5, 6), 0, seed).all()
-    assert not TotalVarMin(0.0)._masks((2, 5, 6), 0, seed).any()
+    np.testing.assert_array_equal(TotalVarMin(0.3)._masks((7, 50, 60), 33, 2, draws), masks[33:])
+    assert (TotalVarMin(0.3)._masks((40, 50, 60), 0, 2, others) != masks).any(axis=(1, 2)).all()
+    assert TotalVarMin(1.0)._masks((40, 50, 60), 0, 2, draws).all()
+    assert not TotalVarMin(0.0)._masks((40, 50, 60), 0, 2, draws).any()
 
 
 def test_seeds():

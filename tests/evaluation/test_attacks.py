@@ -7,6 +7,7 @@ from preshield import (
     Chain,
     FeatureSqueezing,
     GaussianAugmentation,
+    GaussianBlur,
     JpegCompression,
     SpatialSmoothing,
     ThermometerEncoding,
@@ -317,9 +318,16 @@ def test_both_gradients_are_tried_the_own_one_first(make, gradients):
 
 
 def test_one_gradient():
-    jpeg = JpegCompression((0, 1))
-    assert gradient_variants(jpeg) == [jpeg]
+    blur = GaussianBlur(3)
+    assert gradient_variants(blur) == [blur]
     assert gradient_variants(None) == [None]
+
+
+def test_three_gradients():
+    jpeg = JpegCompression((0, 1), gradient="soft")
+    own, *others = gradient_variants(jpeg)
+    assert own is jpeg
+    assert [other.gradient for other in others] == ["identity", "straight-through"]
 
 
 def test_a_chain_combines_the_gradients_of_its_stages():
@@ -329,7 +337,7 @@ def test_a_chain_combines_the_gradients_of_its_stages():
         Chain([FeatureSqueezing((0, 1), 4)]),
     ]
     chain = Chain(stages, apply_fit=True)
-    own, other = gradient_variants(chain)
+    own, other, third = gradient_variants(chain)
     assert own is chain
     assert chain.defences is stages
     assert stages[0].gradient == "exact"
@@ -337,9 +345,11 @@ def test_a_chain_combines_the_gradients_of_its_stages():
     assert other.apply_fit
     median, jpeg, inner = other.defences
     assert median.gradient == "identity"
-    assert jpeg is stages[1]
+    assert jpeg.gradient == "straight-through"
     assert inner.defences[0].gradient == "soft"
-    assert gradient_variants(Chain([JpegCompression((0, 1)), GaussianAugmentation(0.1, False)]))[1:] == []
+    assert [stage.gradient for stage in third.defences[:2]] == ["identity", "soft"]
+    assert third.defences[2].defences[0].gradient == "soft"
+    assert gradient_variants(Chain([GaussianBlur(3), GaussianAugmentation(0.1, False)]))[1:] == []
 
 
 def test_variants_keep_what_was_learned():

@@ -4,8 +4,8 @@ import numpy as np
 
 from .checks import check_integer, check_option
 from .errors import ArgumentError
-from .layout import kept_dtype, planes, working_dtype
-from .threads import block_length, map_blocks
+from .layout import kept_dtype, working_dtype
+from .planes import map_planes
 from .typing import Array
 
 __all__ = ["blur", "check_kernel", "check_kernel_size", "filter_taps"]
@@ -74,27 +74,18 @@ def blur(x: Array, taps: Array, *, axis: int, transpose: bool = False) -> Array:
     """
     from .kernels.separable import filter_planes
 
-    shape, step = planes(x.shape, axis=axis)
-    out = np.empty(x.shape, kept_dtype(x.dtype))
-    source, target = x.reshape(shape), out.reshape(shape)
     dtype = working_dtype(x.dtype)
     half = taps[len(taps) // 2 :].astype(dtype)
 
-    def work(rows: slice) -> None:
-        block = np.ascontiguousarray(source[rows], dtype=dtype)
-        filtered = target[rows] if out.dtype == dtype else np.empty(block.shape, dtype)
+    def smooth(out: Array, block: Array, step: int) -> None:
         if transpose:
             block = block.copy()
             _scale_edges(block, step, 2.0)
-        filter_planes(filtered, block, half, step)
+        filter_planes(out, block, half, step)
         if transpose:
-            _scale_edges(filtered, step, 0.5)
-        if out.dtype != dtype:
-            target[rows] = filtered
+            _scale_edges(out, step, 0.5)
 
-    if x.size:
-        map_blocks(work, len(source), block_length(source))
-    return out
+    return map_planes(smooth, np.empty(x.shape, kept_dtype(x.dtype)), x, dtypes=(dtype, dtype), axis=axis)
 
 
 def _scale_edges(planes: Array, step: int, factor: float) -> None:

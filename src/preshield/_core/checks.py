@@ -15,7 +15,7 @@ from .errors import ArgumentError
 from .layout import LAYOUTS, as_array, as_numbers, expected_layouts, kept_dtype, object_array
 from .remedies import CHANNELS_FIRST, Taken, how_to_add_axes, how_to_change_layout
 from .threads import WORTH_A_THREAD, block_length, map_blocks
-from .typing import Array, ClipValues, Dtype, Shape
+from .typing import Array, ClipValues, Shape
 
 __all__ = [
     "check_array_labels",
@@ -25,6 +25,7 @@ __all__ = [
     "check_clip_values",
     "check_given_labels",
     "check_gradient",
+    "check_index",
     "check_integer",
     "check_labels",
     "check_layout",
@@ -111,6 +112,20 @@ def check_option(name: str, value: object, options: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in options:
         legal = ", ".join(repr(option) for option in options)
         raise ArgumentError(f"`{name}` must be one of {legal}, got {value!r}.")
+
+
+def check_index(index: Array, samples: int) -> Array:
+    """The numbers of the samples of a batch in the data set, as `uint32`, from what the caller gives."""
+    largest = 2**32 - 1
+    if index.dtype.kind in "iu" and index.shape in ((), (samples,)):
+        numbers = index.astype(np.int64) + (np.arange(samples) if index.ndim == 0 else 0)
+        if not samples or 0 <= numbers.min() <= numbers.max() <= largest:
+            return numbers.astype(np.uint32)
+    shown = index if index.ndim == 0 or index.dtype.kind not in "iu" else f"{index.dtype} {index.shape}"
+    raise ArgumentError(
+        "`index` must be the number of the first sample of the batch in the data set, or hold that of each "
+        f"of its {samples} samples, as integers from 0 to {largest}, got {shown}."
+    )
 
 
 def check_rng(rng: object) -> None:
@@ -291,7 +306,7 @@ def check_batch(
     layout: str | None = None,
     keywords: tuple[str, ...] = (),
     ragged: bool = False,
-    writable: bool = False,
+    takes: str = "view",
     peaks: list[float] | None = None,
 ) -> Array:
     """Return `x` as a NumPy array if a defence for `domains` can take it.
@@ -310,9 +325,9 @@ def check_batch(
         Parameters with which the caller can say "channels_first" and "layout".
     ragged : bool, default False
         Whether samples may differ in length: an object array of arrays.
-    writable : bool, default False
-        Whether to return a copy, which may be written to, of what is not an object array. It is made in the
-        pass that checks the values.
+    takes : {"view", "copy", "unchecked"}, default "view"
+        Of what is not an object array, whether to return a copy, which may be written to, made in the pass
+        that checks the values; or not to look for NaN and infinity, which is left to who computes with it.
     peaks : list of float, optional
         Receives the largest magnitudes of floats, which the pass that checks the values yields.
 
@@ -331,10 +346,9 @@ def check_batch(
         array = as_numbers(array)
         if array.dtype == object:
             raise ArgumentError(f"`x` must be an array of numbers, got {_other_than_numbers(array)}.")
-    if writable:
-        array = _checked_copy("x", array, peaks)
-    else:
-        check_values("x", array, peaks)
+    copy = np.empty(array.shape, array.dtype.newbyteorder("=")) if takes == "copy" else None
+    if takes != "unchecked" or array.dtype.kind != "f":
+        check_values("x", array, peaks, copy)
     if layout is not None or set(domains) <= {"image", "video"}:
         if array.ndim not in expected_layouts(domains, channels_first, layout):
             _refuse_axes(array.shape, Taken(domains, channels_first, layout, keywords))
@@ -353,7 +367,7 @@ def check_batch(
             f"`x` must be an audio batch (N, length), got shape {array.shape}, plainly that of one recording "
             f"(length, C) with C={channels}; pass {one}."
         )
-    return array if writable else _read_only(array)
+    return _read_only(array) if copy is None else copy
 
 
 def _other_than_numbers(batch: Array) -> str:
@@ -434,17 +448,25 @@ def refuse_negative(name: str, least: float, clip_values: ClipValues | None) -> 
     )
 
 
-def check_values(name: str, x: Array, peaks: list[float] | None = None) -> None:
-    """Refuse what is not made of finite real numbers; `peaks` receives the largest magnitudes of floats."""
+def check_values(name: str, x: Array, peaks: list[float] | None = None, copy: Array | None = None) -> None:
+    """Refuse what is not made of finite real numbers.
+
+    In the same pass `peaks` receives the largest magnitudes of floats, and `copy`, C-contiguous and in native
+    byte order, the values.
+    """
     if x.dtype.kind not in "buif":
         raise ArgumentError(f"`{name}` must hold real numbers, got dtype {x.dtype}.")
     if x.dtype.kind != "f":
+        if copy is not None:
+            copy[...] = x
         return
-    rows = x.reshape(-1) if x.flags.c_contiguous else x
+    rows, out = x, copy
+    if x.flags.c_contiguous:
+        rows, out = x.reshape(-1), None if copy is None else copy.reshape(-1)
     found: list[Any] = []
 
     def look(block: slice) -> None:
-        found.append(_peak(rows[block]))
+        found.append(_peak(rows[block], None if out is None else out[block]))
 
     map_blocks(look, len(rows), block_length(rows, WORTH_A_THREAD))
     if not all(map(np.isfinite, found)):  # not those of math: a long double may be larger than any float
@@ -457,48 +479,30 @@ def check_values(name: str, x: Array, peaks: list[float] | None = None) -> None:
         peaks += map(float, found)
 
 
-def _peak(x: Array) -> Any:
-    """The largest magnitude of floats; NaN or infinity if there is one among them."""
-    if not x.dtype.isnative or x.dtype.itemsize > 8:
+def _peak(x: Array, copy: Array | None) -> Any:
+    """The largest magnitude of floats; NaN or infinity if there is one among them. `copy` receives them.
+
+    Read as integers, numbers of one sign keep their order, and infinity and NaN come after all of them. So
+    one fast pass does for data without negative numbers, which have the sign in the highest bit. 9.6 MB take
+    0.35 ms; 0.66 ms as floats, of which both ends are sought. A copy by the kernel takes 0.78 ms, and one by
+    NumPy, piece by piece, 0.89 to 1.0 ms.
+    """
+    native = x.dtype.isnative and x.dtype.itemsize <= 8
+    if copy is not None and not (native and x.flags.c_contiguous):
+        copy[...] = x
+        copy = None
+    if not native:
         return np.abs(x).max()
-    # Read as integers, numbers of one sign keep their order, and infinity and NaN come after all of them. So
-    # one fast pass does for data without negative numbers, which have the sign in the highest bit.
-    unsigned, signed, sign = x.view(f"u{x.dtype.itemsize}"), x.view(f"i{x.dtype.itemsize}"), _sign(x.dtype)
-    largest = int(unsigned.max())
-    if largest >= sign:
+    unsigned, signed = x.view(f"u{x.dtype.itemsize}"), x.view(f"i{x.dtype.itemsize}")
+    sign = 1 << (8 * x.dtype.itemsize - 1)
+    if copy is not None:
+        from .kernels.finite import copy_floats
+
+        source, target = _read_only(unsigned).reshape(-1), copy.view(unsigned.dtype).reshape(-1)
+        largest = int(copy_floats(source, target, unsigned.dtype.type(sign - 1)))
+    elif (largest := int(unsigned.max())) >= sign:
         largest = max(largest - sign, int(signed.max()))
-    return _from_bits(largest, x.dtype)
-
-
-def _sign(dtype: Dtype) -> int:
-    return 1 << (8 * dtype.itemsize - 1)
-
-
-def _from_bits(bits: int, dtype: Dtype) -> Any:
-    return np.array(bits, f"u{dtype.itemsize}").view(dtype)[()]
-
-
-def _checked_copy(name: str, x: Array, peaks: list[float]) -> Array:
-    """A copy of finite real numbers, in the byte order of this machine."""
-    if not (x.dtype.kind == "f" and x.dtype.isnative and x.dtype.itemsize <= 8 and x.flags.c_contiguous):
-        check_values(name, x, peaks)
-        return np.array(x, x.dtype.newbyteorder("="), order="C")
-    from .kernels.finite import copy_floats
-
-    out, bits = np.empty_like(x, subok=False), f"u{x.dtype.itemsize}"
-    source, target = _read_only(x).reshape(-1).view(bits), out.reshape(-1).view(bits)
-    magnitude = source.dtype.type(_sign(x.dtype) - 1)
-    found: list[int] = []
-
-    def work(block: slice) -> None:
-        found.append(int(copy_floats(source[block], target[block], magnitude)))
-
-    map_blocks(work, x.size, block_length(source, WORTH_A_THREAD))
-    peak = _from_bits(max(found, default=0), x.dtype)
-    if not np.isfinite(peak):
-        check_values(name, x)
-    peaks.append(float(peak))
-    return out
+    return np.array(largest, unsigned.dtype).view(x.dtype)[()]
 
 
 def check_output_shape(defence: object, shape: Shape, stated: Shape) -> None:

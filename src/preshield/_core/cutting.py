@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .typing import Array
+from .draws import Draws
+from .typing import Array, Shape
 
 __all__ = ["Boxes", "draw_boxes"]
 
@@ -30,20 +31,21 @@ class Boxes(NamedTuple):
         return np.asarray((self.bottom - self.top) * (self.right - self.left))
 
 
-def draw_boxes(rng: np.random.Generator, count: int, image: tuple[int, int], size: tuple[int, int]) -> Boxes:
+def draw_boxes(rng: Draws, grid: Shape, image: tuple[int, int], size: tuple[int, int]) -> Boxes:
     """Rectangles of `size` whose middles are uniform over the pixels of an image.
 
     Parameters
     ----------
-    rng : numpy.random.Generator
+    rng : Draws
         Drawn from.
-    count : int
-        How many.
+    grid : tuple of int
+        Samples, and rectangles of each.
     image, size : tuple of int
         Height and width of the image, and of a rectangle before what lies outside is cut off.
     """
+    middles = rng.integers(0, np.maximum(1, image), (*grid, 2)).reshape(-1, 2)
     sides = []
-    for length, side in zip(image, size, strict=True):
-        start = rng.integers(0, max(1, length), count) - side // 2
+    for middle, length, side in zip(middles.T, image, size, strict=True):
+        start = middle - side // 2
         sides += [np.clip(start, 0, length), np.clip(start + side, 0, length)]
     return Boxes(*sides)

@@ -1,12 +1,14 @@
-"""Denoisers of scikit-image, one call for all of them."""
+"""Denoisers behind one call: wavelets, with their derivative, and those of scikit-image."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from .typing import Array
+from .layout import to_frames, working_dtype
+from .threads import BLOCK_BYTES, map_blocks
+from .typing import Array, ClipValues
 
-__all__ = ["DENOISERS", "denoise"]
+__all__ = ["DENOISERS", "denoise", "pull_back_wavelets", "shrink_wavelets"]
 
 BORDER = 8  # pixels mirrored around a plane, for a filter that takes opposite edges for neighbours
 
@@ -31,7 +33,7 @@ def denoise(frame: Array, method: str, sigma: float) -> Array:
 
     Notes
     -----
-    "wavelet" shrinks Haar coefficients softly by BayesShrink, of three channels in YCbCr. "tv" is Chambolle's
+    "wavelet" is `shrink_wavelets`, and the others are scikit-image's. "tv" is Chambolle's
     total variation with the weight `sigma`. "bilateral" is the mean over 5 x 5 pixels with Gaussian weights
     of their differences in value, as wide as the noise. "nlm" is the fast non-local means with scikit-image's
     advice for known noise, ``h = 0.8 * sigma``. "wiener" is the Wiener-Hunt filter for a sharp image, its
@@ -43,12 +45,131 @@ def denoise(frame: Array, method: str, sigma: float) -> Array:
     return DENOISERS[method](frame, sigma)
 
 
-def _wavelet(frame: Array, sigma: float) -> Array:
-    from skimage.restoration import denoise_wavelet
+def shrink_wavelets(
+    x: Array,
+    sigma: float,
+    clip_values: ClipValues | None = None,
+    *,
+    axis: int,
+    out: Array | None = None,
+    progress: str | None = None,
+) -> Array:
+    """Shrink the Haar coefficients of each frame softly by BayesShrink, of three channels in YCbCr.
 
-    if min(frame.shape[:2]) < 2:  # a transform needs two pixels
-        return frame
-    smooth: Array = denoise_wavelet(frame, sigma, convert2ycbcr=frame.shape[-1] == 3, channel_axis=-1)
+    Parameters
+    ----------
+    x : ndarray
+        Images or videos, of any dtype and channel count. Of a single row or column nothing is removed.
+    sigma : float
+        Standard deviation of the noise, in units of the range.
+    clip_values : tuple, optional
+        Minimum and maximum of the range, numbers or arrays; values are clipped to it before and after. By
+        default the range is one of 1, and nothing is clipped.
+    axis : int
+        Where the channels are.
+    out : ndarray, optional
+        Receives the result; contiguous, in the working dtype of `x`, and may be `x`.
+    progress : str, optional
+        Shows a progress bar with this caption.
+
+    Returns
+    -------
+    ndarray of float32 or float64
+        As `x`.
+    """
+    from .kernels.wavelet import shrink
+
+    x = np.ascontiguousarray(x, working_dtype(x.dtype))
+    out = np.empty_like(x) if out is None else out
+    low, high = _limits(x, clip_values)
+    if low.ndim or high.ndim:
+        span = high - low
+        unit = (x - low) / span
+        shrink_wavelets(unit, sigma, (0, 1), axis=axis, out=unit, progress=progress)
+        return np.clip(unit * span + low, low, high, out=out)
+    if not _has_details(x, sigma, axis):
+        bounds = (-np.inf, np.inf) if clip_values is None else (low, high)
+        return np.clip(x, *bounds, out=out)
+    _for_groups(shrink, out, (x,), sigma, clip_values, axis, progress)
+    return out
+
+
+def pull_back_wavelets(
+    x: Array, grad: Array, sigma: float, clip_values: ClipValues | None = None, *, axis: int
+) -> Array:
+    """Vector-Jacobian product of `shrink_wavelets` at `x`.
+
+    The thresholds are differentiated too. What is clipped has no gradient.
+
+    Parameters
+    ----------
+    x, grad : ndarray
+        The batch, and the gradient with respect to the result, of the same shape.
+    sigma, clip_values, axis
+        As in `shrink_wavelets`.
+
+    Returns
+    -------
+    ndarray of float32 or float64
+        Gradient with respect to `x`, in its working dtype.
+    """
+    from .kernels.wavelet import pull_back
+
+    x = np.ascontiguousarray(x, working_dtype(x.dtype))
+    grad = np.ascontiguousarray(grad, x.dtype)
+    low, high = _limits(x, clip_values)
+    if low.ndim or high.ndim:
+        span = high - low
+        return np.asarray(pull_back_wavelets((x - low) / span, grad * span, sigma, (0, 1), axis=axis) / span)
+    if not _has_details(x, sigma, axis):
+        inside = (x >= low) & (x <= high) if clip_values is not None else True
+        return np.asarray(np.where(inside, grad, x.dtype.type(0)))
+    out = np.empty_like(x)
+    _for_groups(pull_back, out, (x, grad), sigma, clip_values, axis)
+    return out
+
+
+def _limits(x: Array, clip_values: ClipValues | None) -> tuple[Array, Array]:
+    """Minimum and maximum of the range in the dtype of a batch."""
+    low, high = (0.0, 1.0) if clip_values is None else clip_values
+    return np.asarray(low, x.dtype), np.asarray(high, x.dtype)
+
+
+def _has_details(x: Array, sigma: float, axis: int) -> bool:
+    """Whether there is anything to shrink: pixels in both directions, and noise above the resolution."""
+    return x.size > 0 and min(to_frames(x, axis=axis).shape[2:4]) >= 2 and sigma > np.finfo(x.dtype).eps
+
+
+def _for_groups(
+    kernel: Callable[..., None],
+    out: Array,
+    read: tuple[Array, ...],
+    sigma: float,
+    clip_values: ClipValues | None,
+    axis: int,
+    progress: str | None = None,
+) -> None:
+    """Run a kernel of wavelets over the frames of three channels, or over all channels of others."""
+    from .kernels.wavelet import COLOURS
+
+    frames = to_frames(out, axis=axis)
+    shape, strides = np.array(frames.shape), np.array(frames.strides) // frames.itemsize
+    count = int(shape[0] * shape[1]) * (1 if shape[4] == COLOURS else int(shape[4]))
+    target, sources = out.reshape(-1), tuple(array.reshape(-1) for array in read)
+    for source in sources:  # as of one type, for which the kernel is compiled once
+        source.flags.writeable = False
+    low, high = (0, 1) if clip_values is None else clip_values
+    limits, clipped = (float(low), float(high)), clip_values is not None
+
+    def work(groups: slice) -> None:
+        numbers = groups.start, groups.stop
+        kernel(target, *sources, numbers, shape, strides, float(sigma), limits, clipped)
+
+    map_blocks(work, count, max(1, BLOCK_BYTES * count // out.nbytes), progress=progress)
+
+
+def _wavelet(frame: Array, sigma: float) -> Array:
+    smooth: Array = shrink_wavelets(frame[None], sigma, axis=3)[0]
     return smooth
 
 

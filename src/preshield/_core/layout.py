@@ -18,7 +18,6 @@ __all__ = [
     "object_array",
     "other_layouts",
     "per_channel",
-    "planes",
     "range_dtype",
     "saturated",
     "to_frames",
@@ -108,23 +107,6 @@ def per_channel(value: Array, ndim: int, *, axis: int) -> Array:
     shape = [1] * ndim
     shape[axis] = value.size
     return value.reshape(()) if value.size == 1 else value.reshape(shape)
-
-
-def planes(shape: Shape, *, axis: int) -> tuple[Shape, int]:
-    """How a batch of images or videos, its channels on `axis`, reads as planes of rows.
-
-    Returns
-    -------
-    shape : tuple of int
-        `(planes, height, width * step)`, a reshape that moves nothing.
-    step : int
-        Distance between horizontal neighbours: the interleaved channels.
-    """
-    if axis < len(shape) - 1:
-        *outer, height, width = shape
-        return (int(np.prod(outer)), height, width), 1
-    *outer, height, width, channels = shape
-    return (int(np.prod(outer)), height, width * channels), channels
 
 
 def to_frames(x: Array, *, axis: int) -> Array:

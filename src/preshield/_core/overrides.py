@@ -41,6 +41,7 @@ __all__ = [
 METHODS = ("__call__", "transform", "estimate_gradient")  # of a pass
 FRAMEWORK = ("forward", "estimate_forward")  # get tensors in ART
 PASSES = (*METHODS, *FRAMEWORK)
+NO_INDEX = np.zeros(0, dtype=np.uint32)
 EVERYTHING = ("image", "video", "audio", "features")
 
 
@@ -52,18 +53,20 @@ class _Scope:
     in the same order.
     """
 
-    def __init__(self, defence: "Preprocessor", seed: Seed | None) -> None:
+    def __init__(self, defence: "Preprocessor", seed: Seed | None, index: Array) -> None:
         self.defence = defence
         self.seed = seed
+        self.index = index
         self.backward = False
         self._taken = {False: 0, True: 0}
 
     def next(self, seed: Seed, words: int) -> Seed:
         taken = self._taken[self.backward]
         self._taken[self.backward] += 1
-        if taken == 0:
-            return seed[:words]
-        return np.random.SeedSequence([taken, *seed]).generate_state(words).astype(np.uint32, copy=False)
+        if taken:
+            mixed = np.random.SeedSequence([taken, *seed])
+            seed = mixed.generate_state(words).astype(np.uint32, copy=False)
+        return np.concatenate([seed[:words], self.index]) if words else seed[:0]
 
 
 _scopes: ContextVar[tuple[_Scope, ...]] = ContextVar("_scopes", default=())
@@ -76,8 +79,8 @@ def in_pass_of(defence: "Preprocessor") -> _Scope | None:
 
 
 @contextmanager
-def _scope(defence: "Preprocessor", seed: Seed | None) -> Iterator[None]:
-    token = _scopes.set((*_scopes.get(), _Scope(defence, seed)))
+def _scope(defence: "Preprocessor", seed: Seed | None, index: Array = NO_INDEX) -> Iterator[None]:
+    token = _scopes.set((*_scopes.get(), _Scope(defence, seed, index)))
     try:
         yield
     finally:
@@ -196,7 +199,7 @@ def _started(cls: type, name: str, function: Any) -> Callable[..., Any]:
             return written(x, *args, **kwargs)
         if name == "transform":
             return self(x, *args, **kwargs)[0]
-        if len(args) + len(kwargs) > 1 or set(kwargs) - {"y", "grad"}:
+        if len(args) + len(kwargs.keys() - {"index"}) > 1 or set(kwargs) - {"y", "grad", "index"}:
             return written(x, *args, **kwargs)  # of its own signature
         return getattr(self, f"_start_{name.strip('_')}")(x, *args, **kwargs)
 
@@ -216,11 +219,11 @@ def _derived(cls: Any, name: str, make: Callable[[Any], Any]) -> Callable[..., A
     """`transform` from the `__call__` of a class, or the reverse; `super()` of its children finds it."""
     function = make(cls)
 
-    def derived(self: Any, x: Any, *args: Any) -> Any:
+    def derived(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
         through_super = getattr(type(self), name) is not derived
         if in_pass_of(self) is not None or through_super:
             return function(self, x, *args)
-        return self._start_call(x, *args) if name == "__call__" else self(x)[0]
+        return self._start_call(x, *args, **kwargs) if name == "__call__" else self(x, **kwargs)[0]
 
     derived.written = False  # type: ignore[attr-defined]
     derived.__name__, derived.__doc__ = name, getattr(super(cls, cls), name).__doc__
@@ -234,7 +237,7 @@ def _transform_from_call(cls: Any) -> Callable[..., Any]:
 
 def _call_from_transform(cls: Any) -> Callable[..., Any]:
     transform = vars(cls)["transform"]
-    return lambda self, x, y=None: (transform(self, x), y)
+    return lambda self, x, y=None, **_: (transform(self, x), y)
 
 
 def methods_of(cls: Any) -> tuple[Any, ...]:
@@ -269,6 +272,7 @@ class Pass:
     def __init__(self, defence: "Preprocessor", x: Array, seed: Seed) -> None:
         self.defence = defence
         self.x = x
+        seed, self.index = np.split(seed, [defence._seed_words])
         peeked, drawn = defence._first_seed
         self.seed = drawn if np.array_equal(seed, peeked) else seed
         self.labels = known_labels(defence)
@@ -326,7 +330,7 @@ class Pass:
     def of_hooks(self) -> Any:
         """The draw of the hooks beneath."""
         if not self._of_hooks:
-            with _scope(self.defence, self.seed), labels_for(self.defence, self.x, self.labels):
+            with _scope(self.defence, self.seed, self.index), labels_for(self.defence, self.x, self.labels):
                 self._of_hooks.append(self.defence._begin(self.x, self.defence._next_seed()))
         return self._of_hooks[0]
 
@@ -345,7 +349,7 @@ class Pass:
         defence = self.defence
 
         def run() -> Any:
-            with _scope(defence, self.seed):
+            with _scope(defence, self.seed, self.index):
                 method = (
                     _written(type(defence), "__call__") if name == "labels" else getattr(type(defence), name)
                 )
@@ -356,15 +360,21 @@ class Pass:
             result = run()
             if Generators() == before:
                 return result
-            before.put_back()  # It draws; so from the seed of the pass, now and from now on.
+            before.put_back()
+            # It draws; so from the seed of the pass, now and from now on.
             vars(defence)["_has_drawn"] = True
             if not isinstance(_found(type(defence), "stochastic"), property):
                 vars(defence)["stochastic"] = True
             if np.array_equal(
                 peeked_seed(), self.seed
             ):  # Nothing was drawn to make it; in a graph it returns.
-                vars(defence)["_first_seed"] = (self.seed, _fresh_seed(defence))
+                vars(defence)["_first_seed"] = (self.seed, _fresh_seed(defence, addressed=False))
                 self.seed = defence._first_seed[1]
+        if len(self.index):
+            raise ArgumentError(
+                f"`index` must be left out for {defence!r}: its own methods draw, and do not know the "
+                "numbers of the samples; draw in `_draw(x, rng)`."
+            )
         with seeded(self.seed):
             return run()
 
@@ -425,16 +435,16 @@ def _begin(self: "Preprocessor", x: Array, seed: Seed) -> Any:
     return Pass(self, x, seed)
 
 
-def _next_seed(self: "Preprocessor") -> Seed:
+def _next_seed(self: "Preprocessor", *, addressed: bool = False) -> Seed:
     scope = in_pass_of(self)
     if scope is None or scope.seed is None:
-        seed: Seed = _of_hooks(self, "_next_seed")()
+        seed: Seed = _of_hooks(self, "_next_seed")(addressed=addressed)
         return seed
     return scope.next(scope.seed, self._seed_words)
 
 
-def _fresh_seed(self: "Preprocessor") -> Seed:
-    seed: Seed = _of_hooks(self, "_fresh_seed")()
+def _fresh_seed(self: "Preprocessor", *, addressed: bool) -> Seed:
+    seed: Seed = _of_hooks(self, "_fresh_seed")(addressed=addressed)
     if len(seed) or in_pass_of(self) is not None:
         return seed
     if not _draws(self):

@@ -7,11 +7,10 @@ import numpy as np
 
 from .checks import is_integer
 from .errors import ArgumentError
-from .layout import planes
-from .threads import block_length, map_blocks
+from .planes import map_planes
 from .typing import Array
 
-__all__ = ["check_interpolation", "resize"]
+__all__ = ["Taps", "check_interpolation", "clamp_taps", "resize", "transpose_taps"]
 
 METHODS = ("nearest", "bilinear", "bicubic", "area", "lanczos4", "nearest-exact")
 FLAGS = {
@@ -60,8 +59,8 @@ def resize(
 
     Parameters
     ----------
-    x : ndarray of float32 or float64
-        Images; with `transpose`, a gradient of resized ones.
+    x : ndarray
+        Images of any dtype; with `transpose`, a gradient of resized ones.
     size : tuple of int
         Height and width of the result.
     method : str
@@ -76,36 +75,33 @@ def resize(
     Returns
     -------
     ndarray
-        Of the dtype of `x`.
+        Of a floating type that holds every value of `x`: `float32` or `float64`.
     """
     from .kernels.resize import resize_planes
 
+    single = x.dtype.itemsize <= (4 if x.dtype.kind == "f" else 2)
+    dtype = np.dtype(np.float32 if single else np.float64)
     first, last = (2, 3) if channels_first else (1, 2)
     rows, columns = (
         _taps(x.shape[axis], length, method, transpose)
         for axis, length in zip((first, last), size, strict=True)
     )
-    row_weights, column_weights = (taps.weights.astype(x.dtype) for taps in (rows, columns))
-    out = np.empty((*x.shape[:first], *size, *x.shape[last + 1 :]), x.dtype)
-    old, step = planes(x.shape, axis=1 if channels_first else 3)
-    new, _ = planes(out.shape, axis=1 if channels_first else 3)
-    source, target = x.reshape(old), out.reshape(new)
+    row_weights, column_weights = (taps.weights.astype(dtype) for taps in (rows, columns))
 
-    def work(some: slice) -> None:
-        block = np.ascontiguousarray(source[some])
-        resize_planes(target[some], block, rows.first, row_weights, columns.first, column_weights, step)
+    def interpolate(out: Array, block: Array, step: int) -> None:
+        resize_planes(out, block, rows.first, row_weights, columns.first, column_weights, step)
 
-    if out.size:
-        map_blocks(work, len(source), block_length(target), progress=progress)
-    return out
+    out = np.empty((*x.shape[:first], *size, *x.shape[last + 1 :]), dtype)
+    axis = 1 if channels_first else 3
+    return map_planes(interpolate, out, x, dtypes=(dtype, dtype), axis=axis, progress=progress)
 
 
 @lru_cache(maxsize=64)
 def _taps(old: int, new: int, method: str, transpose: bool) -> Taps:
     """How `new` pixels along one axis come from `old` ones, or gradients of the latter from the former's."""
     if transpose:
-        return _transposed(_within(*TAPS[method](new, old), new), new)
-    return _within(*TAPS[method](old, new), old)
+        return transpose_taps(clamp_taps(*TAPS[method](new, old), new), new)
+    return clamp_taps(*TAPS[method](old, new), old)
 
 
 def _middles(old: int, new: int) -> Array:
@@ -166,7 +162,7 @@ TAPS = {
 }
 
 
-def _within(first: Array, weights: Array, old: int) -> Taps:
+def clamp_taps(first: Array, weights: Array, old: int) -> Taps:
     """The same taps inside the image: the outermost pixel stands for those beyond it."""
     count = weights.shape[1]
     width = min(count, old)
@@ -177,7 +173,7 @@ def _within(first: Array, weights: Array, old: int) -> Taps:
     return Taps(start, folded)
 
 
-def _transposed(taps: Taps, old: int) -> Taps:
+def transpose_taps(taps: Taps, old: int) -> Taps:
     """For each old pixel, the new ones that it is part of."""
     new, count = taps.weights.shape
     ends = np.searchsorted(taps.first, np.arange(old), side="right")

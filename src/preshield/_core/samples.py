@@ -21,12 +21,12 @@ COLOURS = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3}  # of the modes of Pillow; alph
 LEVELS = 255
 
 
-def transform_one(defence: "Preprocessor", x: Any) -> Any:
+def transform_one(defence: "Preprocessor", x: Any, index: Any = None) -> Any:
     """Apply `defence` to one sample of any framework, or to an image of Pillow."""
     check_keeps_samples(defence, "`transform_one`")
     images = sys.modules.get("PIL.Image")
     if images is not None and isinstance(x, images.Image):
-        return _transform_image(defence, x)
+        return _transform_image(defence, x, index)
     kind = framework(x)
     if kind == "tensorflow":
         tf = sys.modules["tensorflow"]
@@ -35,11 +35,11 @@ def transform_one(defence: "Preprocessor", x: Any) -> Any:
             x = tf.ensure_shape(x, [None] * axes.pop())
         if x.shape.rank is not None:
             _check_sample(defence, tuple(x.shape))
-        return defence.transform(tf.expand_dims(x, 0))[0]
+        return defence.transform(tf.expand_dims(x, 0), index=index)[0]
     if kind == "numpy":
         x = as_array(x)
     _check_sample(defence, tuple(x.shape))
-    return defence.transform(x[None])[0]
+    return defence.transform(x[None], index=index)[0]
 
 
 def sample_axes(domains: tuple[str, ...]) -> set[int]:
@@ -122,7 +122,7 @@ def _check_image(defence: "Preprocessor", shape: Shape, channels_first: bool) ->
 # Images of Pillow, which hold 8 bits and have the channels last
 
 
-def _transform_image(defence: "Preprocessor", image: Any) -> Any:
+def _transform_image(defence: "Preprocessor", image: Any, index: Any) -> Any:
     colours = COLOURS.get(image.mode)
     if "image" not in defence.domains:
         raise ArgumentError(
@@ -145,7 +145,7 @@ def _transform_image(defence: "Preprocessor", image: Any) -> Any:
             f"`x` must stay an image, got one of shape {x.shape} that {type(defence).__name__} turns into "
             f"{shape}; {remedy}pass numpy.asarray(x), scaled to {_range(defence)}."
         )
-    out = defence.transform((low + x * span / LEVELS)[None])[0]
+    out = defence.transform((low + x * span / LEVELS)[None], index=index)[0]
     out = np.rint((out - low) * LEVELS / span).clip(0, LEVELS).astype(np.uint8)
     out = np.moveaxis(out, 0, -1) if channels_first else out
     if alpha.size:

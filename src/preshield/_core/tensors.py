@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checks import check_array_labels, check_given_labels, check_labels, check_output_shape
+from .checks import check_array_labels, check_given_labels, check_index, check_labels, check_output_shape
 from .errors import ArgumentError
 from .layout import as_array, as_numbers, object_array
 from .random import FROZEN
@@ -75,7 +75,7 @@ def to_numpy(x: Any) -> Array:
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
-def call(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+def call(defence: "Preprocessor", x: Any, y: Any, index: Any = None) -> tuple[Any, Any]:
     """Apply `defence` to a batch of any framework, and to its labels."""
     kind = framework(x)
     if kind == "numpy" and defence._changes_labels and _traced(framework(y), y):
@@ -83,21 +83,21 @@ def call(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
             return x, call(defence, y, y)[1]
         kind, x = framework(y), as_array(x)
     if defence.domains == ("labels",) and not _traced(kind, x, y):
-        return _numpy(defence, x, y)
+        return _numpy(defence, x, y, index)
     if kind == "numpy" and not _is_bfloat16(x):
-        return _numpy(defence, x, y)
+        return _numpy(defence, x, y, index)
     if _is_waveform(defence, x):
-        out, y = call(defence, x[None], y)
+        out, y = call(defence, x[None], y, index)
         return out[0], y
     _require_labels(defence, y)
     if _is_bfloat16(x):
-        out, y = call(defence, _cast(kind, x, "float32"), y)
+        out, y = call(defence, _cast(kind, x, "float32"), y, index)
         kept = defence._output_dtype(np.dtype(np.float16)) == np.float16
         return (_cast(kind, out, "bfloat16") if kept else out), y
-    return {"torch": _torch, "tensorflow": _tensorflow, "jax": _jax}[kind](defence, x, y)
+    return {"torch": _torch, "tensorflow": _tensorflow, "jax": _jax}[kind](defence, x, y, index)
 
 
-def pull_back(defence: "Preprocessor", x: Any, grad: Any) -> Any:
+def pull_back(defence: "Preprocessor", x: Any, grad: Any, index: Any = None) -> Any:
     """Vector-Jacobian product at an eager batch of any framework."""
     batch, given = to_numpy(x), to_numpy(grad)
     if _is_waveform(defence, batch):
@@ -105,9 +105,9 @@ def pull_back(defence: "Preprocessor", x: Any, grad: Any) -> Any:
             given[None] if framework(given) != "numpy" else array[None]
             for given, array in ((x, batch), (grad, given))
         )
-        return pull_back(defence, x, grad)[0]
+        return pull_back(defence, x, grad, index)[0]
     batch = defence._checked(batch)
-    pulled = defence._pull_back(batch, given, defence._begin(batch, defence._next_seed()))
+    pulled = defence._pull_back(batch, given, _draw(defence, batch, index))
     if pulled.dtype == object:
         pulled = object_array([_own(*pair) for pair in zip(pulled, given, strict=True)])
     else:
@@ -123,14 +123,39 @@ def _own(pulled: Array, grad: Array) -> Array:
     return pulled.copy() if shared else pulled
 
 
-def _numpy(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+def _draw(defence: "Preprocessor", batch: Array, index: Any) -> Any:
+    """The draw of a pass that begins."""
+    return defence._begin(batch, _seed(defence, np.shape(batch) if index is not None else (), index))
+
+
+def _seed(defence: "Preprocessor", shape: Shape, index: Any) -> Seed:
+    """The seed of a pass that begins, and behind it the numbers of the samples if the caller gives them."""
+    if index is None:
+        return defence._next_seed()
+    numbers = check_index(to_numpy(index), shape[0])
+    if not defence._seed_words:
+        return defence._next_seed()
+    if defence.mixes_samples or (defence._states_shape and defence._output_shape(shape)[0] != shape[0]):
+        raise ArgumentError(
+            f"`index` must be left out for {defence!r}: its samples are made of several, or it adds some."
+        )
+    return np.concatenate([defence._next_seed(addressed=True), numbers])
+
+
+def _seed_of_callback(defence: "Preprocessor", shape: Any, *index: Any) -> Seed:
+    """The seed of a pass, asked for by a thread of a framework on behalf of another."""
+    with FROZEN.borrowed():
+        return _seed(defence, tuple(map(int, shape)), *(index or (None,)))
+
+
+def _numpy(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     given = x if defence.domains == ("labels",) else as_array(x)
     if _is_waveform(defence, given):
-        out, y = _numpy(defence, given[None], y)
+        out, y = _numpy(defence, given[None], y, index)
         return out[0], y
-    batch = defence._checked(given, writable=defence.in_place)
+    batch = defence._checked(given, runs=True)
     _require_labels(defence, y)
-    draw = defence._begin(batch, defence._next_seed())
+    draw = _draw(defence, batch, index)
     out = defence._run(batch, draw)
     of_python = isinstance(given, np.ndarray) and given.dtype == object and batch.dtype != object
     if defence.ragged and of_python:
@@ -209,7 +234,7 @@ def _traced(kind: str, *tensors: Any) -> bool:
 def _forward(defence: "Preprocessor", x: Array, seed: Seed) -> Array:
     if _is_waveform(defence, x):  # in a graph that does not know its rank
         return _forward(defence, x[None], seed)[0]  # type: ignore[no-any-return]
-    x = defence._checked(x)
+    x = defence._checked(x, runs=True)
     out = defence._run(x, defence._begin(x, seed))
     check_output_shape(defence, out.shape, defence._output_shape(x.shape))
     return out
@@ -271,51 +296,51 @@ def _torch_function() -> Any:
 
     class Defend(torch.autograd.Function):  # type: ignore[misc, name-defined, unused-ignore]
         @staticmethod
-        def forward(ctx: Any, x: Any, defence: "Preprocessor", passed: list[Any]) -> Any:
-            batch = defence._checked(to_numpy(x))
-            ctx.draw = defence._begin(batch, defence._next_seed())
+        def forward(ctx: Any, x: Any, defence: "Preprocessor", index: Any, passed: list[Any]) -> Any:
+            batch = defence._checked(to_numpy(x), runs=True)
+            ctx.draw = _draw(defence, batch, index)
             ctx.defence = defence
             ctx.save_for_backward(x)
             passed.append(ctx.draw)
             return like(x, defence._run(batch, ctx.draw))
 
         @staticmethod
-        def backward(ctx: Any, grad: Any) -> tuple[Any, None, None]:
+        def backward(ctx: Any, grad: Any) -> tuple[Any, None, None, None]:
             (x,) = ctx.saved_tensors
             given = to_numpy(grad)
             pulled = ctx.defence._pull_back(to_numpy(x), given, ctx.draw)
             if _is_unchanged(pulled, given):
-                return grad.to(x.dtype), None, None
+                return grad.to(x.dtype), None, None, None
             back = like(grad, pulled).to(x.dtype)
             if torch.is_grad_enabled():  # somebody may want to differentiate it
                 back = Once.apply(back, ctx.defence, grad, x)
-            return back, None, None
+            return back, None, None, None
 
     return Defend
 
 
-def _torch(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+def _torch(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     torch = sys.modules["torch"]
     if torch.compiler.is_compiling():  # importing the compiler to tell it off takes seconds
-        return torch.compiler.disable(_torch_eager)(defence, x, y)  # type: ignore[no-any-return]
-    return _torch_eager(defence, x, y)
+        return torch.compiler.disable(_torch_eager)(defence, x, y, index)  # type: ignore[no-any-return]
+    return _torch_eager(defence, x, y, index)
 
 
-def _torch_eager(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+def _torch_eager(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     torch = sys.modules["torch"]
     if recorder := _recorder(torch, x):
         raise RuntimeError(RECORDED.format(defence, recorder))
     if torch._C._current_graph_task_id() == -1:
-        return _torch_pass(defence, x, y)
+        return _torch_pass(defence, x, y, index)
     with FROZEN.borrowed():  # a backward pass calls, on a thread of torch's for each GPU
         if defence._draws_afresh:
             raise RuntimeError(RECOMPUTED.format(defence))
-        return _torch_pass(defence, x, y)
+        return _torch_pass(defence, x, y, index)
 
 
-def _torch_pass(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+def _torch_pass(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     passed: list[Any] = []
-    out = _torch_function().apply(x, defence, passed)
+    out = _torch_function().apply(x, defence, index, passed)
     return out, _labels(defence, y, x, passed[0])
 
 
@@ -333,13 +358,13 @@ def _recorder(torch: Any, x: Any) -> str:
 # TensorFlow: eager, and traced by tf.function
 
 
-def _tensorflow(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+def _tensorflow(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     # AutoGraph would convert what runs in NumPy as well, and log a warning for what it cannot convert.
     unconverted = sys.modules["tensorflow"].autograph.experimental.do_not_convert(_tensorflow_pass)
-    return unconverted(defence, x, y)  # type: ignore[no-any-return]
+    return unconverted(defence, x, y, index)  # type: ignore[no-any-return]
 
 
-def _tensorflow_pass(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+def _tensorflow_pass(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     tf = sys.modules["tensorflow"]
     for kind, remedy in ((tf.RaggedTensor, "x.to_tensor()"), (tf.SparseTensor, "tf.sparse.to_dense(x)")):
         if isinstance(x, kind):
@@ -348,9 +373,9 @@ def _tensorflow_pass(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]
     if defence._draws_afresh and _is_recomputed():
         raise RuntimeError(RECOMPUTED.format(defence))
     if _traced("tensorflow", x, y):
-        return _tensorflow_traced(defence, x, y)
-    batch = defence._checked(x.numpy())
-    draw = defence._begin(batch, defence._next_seed())
+        return _tensorflow_traced(defence, x, y, index)
+    batch = defence._checked(x.numpy(), runs=True, kept=True)
+    draw = _draw(defence, batch, index)
     # Not in the function below, which may not use the variables of models that the defence runs.
     out = tf.convert_to_tensor(defence._run(batch, draw))
 
@@ -399,7 +424,7 @@ def _is_recomputed() -> bool:
     return frame is not None
 
 
-def _tensorflow_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+def _tensorflow_traced(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     tf = sys.modules["tensorflow"]
     if _has_tangent(x):
         raise RuntimeError(FORWARD.format(defence))
@@ -408,7 +433,8 @@ def _tensorflow_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, An
     dtype = tf.as_dtype(defence._output_dtype(np.dtype(x.dtype.as_numpy_dtype)))
     seed = tf.constant(np.zeros(0, dtype=np.uint32))
     if defence._seed_words:
-        seed = tf.numpy_function(defence._seed_of_callback, [], tf.uint32)
+        operands = [tf.shape(x)] if index is None else [tf.shape(x), tf.convert_to_tensor(index)]
+        seed = tf.numpy_function(lambda *of: _seed_of_callback(defence, *of), operands, tf.uint32)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def defend(x: Any, seed: Any) -> Any:
@@ -474,15 +500,15 @@ def _label_spec(defence: "Preprocessor", y: Any, x: Any) -> tuple[Dtype, list[in
 # JAX: eager, and traced by jit and grad
 
 
-def _jax(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
-    if _traced("jax", x, y):
-        return _jax_traced(defence, x, y)
-    batch = defence._checked(to_numpy(x))
-    draw = defence._begin(batch, defence._next_seed())
+def _jax(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
+    if _traced("jax", x, y, index):
+        return _jax_traced(defence, x, y, index)
+    batch = defence._checked(to_numpy(x), runs=True)
+    draw = _draw(defence, batch, index)
     return like(x, defence._run(batch, draw)), _labels(defence, y, x, draw)
 
 
-def _jax_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
+def _jax_traced(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     jax = sys.modules["jax"]
     from jax.experimental import io_callback
 
@@ -512,9 +538,11 @@ def _jax_traced(defence: "Preprocessor", x: Any, y: Any) -> tuple[Any, Any]:
     defend.defvjp(forward, backward)
     seed = np.zeros(0, dtype=np.uint32)
     if defence._seed_words:
+        operands = () if index is None else (jax.numpy.asarray(index),)
         seed = io_callback(
-            defence._seed_of_callback,
-            jax.ShapeDtypeStruct((defence._seed_words,), np.uint32),
+            lambda *index: _seed_of_callback(defence, x.shape, *map(np.asarray, index)),
+            jax.ShapeDtypeStruct((defence._seed_words + (len(x) if operands else 0),), np.uint32),
+            *operands,
             ordered=False,
         )
     out = x if defence.domains == ("labels",) else defend(x, seed)

@@ -13,6 +13,7 @@ from .._core.checks import (
     ignore_device_type,
 )
 from .._core.cutting import Boxes, draw_boxes
+from .._core.draws import Draws
 from .._core.errors import ArgumentError
 from .._core.labels import class_rows
 from .._core.layout import kept_dtype, to_frames, working_dtype
@@ -138,11 +139,11 @@ class CutMix(Preprocessor):
         self.rng = rng
         self.layout = layout
 
-    def _draw(self, x: Array, rng: np.random.Generator) -> Draw:
+    def _draw(self, x: Array, rng: Draws) -> Draw:
         count, _, height, width = self._frames(x).shape[:4]
-        scale = np.sqrt(1 - rng.beta(float(self.alpha), float(self.alpha)))
-        partners = rng.permutation(count)
-        boxes = draw_boxes(rng, count, (height, width), (int(height * scale), int(width * scale)))
+        scale = np.sqrt(1 - rng.shared.beta(float(self.alpha), float(self.alpha)))
+        partners = rng.shared.permutation(count)
+        boxes = draw_boxes(rng, (count,), (height, width), (int(height * scale), int(width * scale)))
         chosen = rng.random(count) < self.probability
         boxes = Boxes(*(np.where(chosen, side, 0) for side in boxes))
         return Draw(partners, boxes, boxes.areas() / max(1, height * width))

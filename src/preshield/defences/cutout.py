@@ -1,9 +1,8 @@
 """Cutout."""
 
-import numpy as np
-
 from .._core.checks import check_bool, check_integer, check_layout, check_rng, ignore_device_type
 from .._core.cutting import Boxes, draw_boxes
+from .._core.draws import Draws
 from .._core.layout import to_frames
 from .._core.threads import map_blocks
 from .._core.typing import Array, Rng
@@ -59,18 +58,18 @@ class Cutout(Preprocessor):
     >>> import numpy as np
     >>> from preshield import Cutout
     >>> white = np.ones((1, 4, 4, 1), dtype=np.uint8)
-    >>> Cutout(2, rng=2).transform(white)[0, :, :, 0]
-    array([[1, 1, 1, 1],
+    >>> Cutout(2, rng=1).transform(white)[0, :, :, 0]
+    array([[1, 1, 0, 0],
+           [1, 1, 0, 0],
            [1, 1, 1, 1],
-           [0, 1, 1, 1],
-           [0, 1, 1, 1]], dtype=uint8)
+           [1, 1, 1, 1]], dtype=uint8)
     """
 
     domains = ("image", "video")
     stochastic = True
     gradient_kind = "exact"
     keeps_integers = True
-    in_place = True
+    takes = "copy"
     paper = "arXiv:1708.04552"
     known_attacks = (
         (
@@ -105,10 +104,10 @@ class Cutout(Preprocessor):
         self.rng = rng
         self.layout = layout
 
-    def _draw(self, x: Array, rng: np.random.Generator) -> Boxes:
+    def _draw(self, x: Array, rng: Draws) -> Boxes:
         samples, frames, height, width = self._frames(x).shape[:4]
         side = int(self.length)
-        return draw_boxes(rng, samples * frames, (height, width), (side, side))
+        return draw_boxes(rng, (samples, frames), (height, width), (side, side))
 
     def _transform(self, x: Array, draw: Boxes) -> Array:
         out = x if x.flags.writeable else x.copy()

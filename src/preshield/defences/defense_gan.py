@@ -16,10 +16,10 @@ from .._core.checks import (
     check_rng,
     check_values,
 )
+from .._core.draws import Draws
 from .._core.errors import ArgumentError
-from .._core.random import block_generator, draw_seed
 from .._core.tensors import like, to_numpy
-from .._core.typing import Array, ClipValues, Rng, Seed
+from .._core.typing import Array, ClipValues, Rng
 from .._core.unit_range import from_unit_range, range_of, to_unit_range
 from ..neural.latent_maps import Encoder, Generator
 from ..neural.latent_model import LatentModel
@@ -132,10 +132,10 @@ class _Projection(Preprocessor):
             )
         return generator.errors(targets)(latents, np.arange(len(x)))
 
-    def _draw(self, x: Array, rng: np.random.Generator) -> Seed:
-        return draw_seed(rng)
+    def _draw(self, x: Array, rng: Draws) -> Draws:
+        return rng
 
-    def _transform(self, x: Array, draw: Seed) -> Array:
+    def _transform(self, x: Array, draw: Draws) -> Array:
         generator = self._generator(x)
         targets, encoder = self._as_made(x, generator), self._encoder()
         encoded, shape = int(encoder is not None), generator.latent_shape or ()
@@ -145,9 +145,8 @@ class _Projection(Preprocessor):
             latents = np.empty((rows.stop - rows.start, restarts, *shape))
             if encoder is not None:
                 latents[:, 0] = self._encoded(encoder, targets[rows], generator)
-            for sample in range(rows.start, rows.stop):
-                normal = block_generator(draw, sample).standard_normal
-                latents[sample - rows.start, encoded:] = normal((restarts - encoded, *shape))
+            drawn = Draws(draw.key, draw.index[rows]).standard_normal(latents[:, encoded:].shape)
+            latents[:, encoded:] = drawn
             return latents
 
         latents = nearest_latents(

@@ -4,7 +4,7 @@ import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_integer, check_limits, check_option
 from .._core.layout import range_dtype, working_dtype
-from .._core.threads import block_length, map_blocks
+from .._core.planes import map_planes
 from .._core.typing import Array, ClipValues, Dtype
 from ..preprocessor import Preprocessor
 
@@ -91,23 +91,20 @@ class FeatureSqueezing(Preprocessor):
         low, span = self._range(x, dtype)
         out = np.empty(x.shape, working_dtype(x.dtype))
         if span.ndim == 0:
-            # Where the order of memory is that of the axes, the shape does not matter: blocks of any length.
-            rows_in, rows_out = (a.reshape(-1) if x.flags.c_contiguous else a for a in (x, out))
 
-            def work(rows: slice) -> None:
-                block = np.ascontiguousarray(rows_in[rows], dtype=dtype)
-                flat_out = rows_out[rows].reshape(-1)
-                squeeze(flat_out, block.reshape(-1), dtype.type(low), dtype.type(span), levels)
-
-            map_blocks(work, len(rows_in), block_length(rows_in))
+            def work(out: Array, block: Array) -> None:
+                squeeze(out.reshape(-1), block.reshape(-1), dtype.type(low), dtype.type(span), levels)
         else:
             step, origin = span.astype(np.float64) / levels, low.astype(np.float64)
 
-            def work(rows: slice) -> None:
-                position = ((x[rows].astype(dtype, copy=False) - low) / span).astype(np.float64)
-                out[rows] = np.rint(position * levels) * step + origin
+            def work(out: Array, block: Array) -> None:
+                position = ((block - low) / span).astype(np.float64)
+                out[:] = np.rint(position * levels) * step + origin
 
-            map_blocks(work, len(x), block_length(x))
+        # For one range, blocks of any length if the order of memory is that of the axes.
+        flat = span.ndim == 0 and x.flags.c_contiguous
+        target, source = (a.reshape(-1) if flat else a for a in (out, x))
+        map_planes(work, target, source, dtypes=(out.dtype, dtype))
         return out
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:

@@ -5,22 +5,23 @@ from typing import NamedTuple
 import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_limits, check_number, check_rng
+from .._core.draws import Draws
 from .._core.errors import ArgumentError
-from .._core.random import block_generator, draw_seed
+from .._core.layout import working_dtype
 from .._core.threads import map_blocks
-from .._core.typing import Array, ClipValues, Rng, Seed, Shape
+from .._core.typing import Array, ClipValues, Rng, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["GaussianAugmentation"]
 
-STREAM = 1 << 18  # values drawn from one stream of random numbers, whatever the number of threads
+BLOCK = 1 << 16  # values
 
 
 class Draw(NamedTuple):
-    """Which samples get a noisy copy, and the seed of the noise."""
+    """Which samples get a noisy copy, and where the noise comes from."""
 
     samples: Array
-    seed: Seed
+    noise: Draws
 
 
 class GaussianAugmentation(Preprocessor):
@@ -115,10 +116,12 @@ class GaussianAugmentation(Preprocessor):
         self.apply_predict = apply_predict
         self.rng = rng
 
-    def _draw(self, x: Array, rng: np.random.Generator) -> Draw:
-        copies = self._output_shape(x.shape)[0] - len(x) if self.augmentation else 0
-        samples = rng.integers(0, len(x), size=copies) if copies else np.zeros(0, dtype=int)
-        return Draw(samples, draw_seed(rng))
+    def _draw(self, x: Array, rng: Draws) -> Draw:
+        if not self.augmentation:
+            return Draw(np.zeros(0, dtype=int), rng)
+        copies = self._output_shape(x.shape)[0] - len(x)
+        samples = rng.shared.integers(0, len(x), size=copies) if copies else np.zeros(0, dtype=int)
+        return Draw(samples, Draws(rng.key, np.arange(copies, dtype=np.uint32)))
 
     def _transform(self, x: Array, draw: Draw) -> Array:
         if self.clip_values is not None:
@@ -129,15 +132,14 @@ class GaussianAugmentation(Preprocessor):
             out[: len(x)] = x
             source = noisy = out[len(x) :]
             np.take(out[: len(x)], draw.samples, axis=0, out=noisy, mode="clip")  # "raise" would buffer
-        flat_source, flat = source.reshape(-1), noisy.reshape(-1)
+        flat_source, flat, of_sample = source.reshape(-1), noisy.reshape(-1), int(np.prod(x.shape[1:]))
+        dtype = working_dtype(x.dtype)
 
         def work(values: slice) -> None:
-            noise = np.empty(values.stop - values.start, np.float32)
-            block_generator(draw.seed, values.start // STREAM).standard_normal(dtype=np.float32, out=noise)
-            noise *= np.float32(self.sigma)
-            np.add(flat_source[values], noise, out=flat[values], casting="unsafe")
+            block = np.ascontiguousarray(flat_source[values], dtype)
+            draw.noise.add_normals(flat[values], block, float(self.sigma), values, of_sample)
 
-        map_blocks(work, flat.size, STREAM)
+        map_blocks(work, flat.size, BLOCK)
         if self.clip_values is not None:
             np.clip(out, *self.clip_values, out=out, casting="unsafe")
         return out

@@ -149,7 +149,7 @@ class ImageResize(Preprocessor):
             grad = np.where(out == self._clipped(out), grad, 0)
         size = image_size(x.shape[1:], self._are_first)
         method = check_interpolation(self.interpolation)
-        return resize(_exact(grad), size, method, self._are_first, transpose=True)
+        return resize(grad, size, method, self._are_first, transpose=True)
 
     def _interpolated(self, x: Array) -> Array:
         if not all(image_size(x.shape[1:], self._are_first)):
@@ -157,7 +157,7 @@ class ImageResize(Preprocessor):
         size = int(self.height), int(self.width)
         method = check_interpolation(self.interpolation)
         progress = "Image resize" if self.verbose else None
-        return resize(_exact(x), size, method, self._are_first, progress=progress)
+        return resize(x, size, method, self._are_first, progress=progress)
 
     def _clipped(self, out: Array) -> Array:
         if self.clip_values is None:
@@ -186,7 +186,7 @@ class ImageResize(Preprocessor):
 
         def masks(array: Array, size: tuple[int, int]) -> Array:
             rows = np.reshape(array, (-1, 1, *size))
-            resized = resize(_exact(rows), new, "nearest-exact", channels_first=True)
+            resized = resize(rows, new, "nearest-exact", channels_first=True)
             return resized.astype(array.dtype).reshape(*array.shape[:-2], *new)
 
         return move_targets(y, draw, boxes, masks)  # type: ignore[return-value]
@@ -194,9 +194,3 @@ class ImageResize(Preprocessor):
     def _output_shape(self, shape: Shape) -> Shape:
         size = int(self.height), int(self.width)
         return (*shape[:2], *size) if self._are_first else (shape[0], *size, shape[3])
-
-
-def _exact(x: Array) -> Array:
-    """In a type that the kernel knows, and that holds every value."""
-    single = x.dtype.itemsize <= (4 if x.dtype.kind == "f" else 2)
-    return x.astype(np.float32 if single else np.float64, copy=False)

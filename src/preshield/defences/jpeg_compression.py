@@ -2,25 +2,24 @@
 
 import numpy as np
 
+from .._core import jpeg
 from .._core.checks import (
     check_bool,
     check_clip_values,
     check_integer,
     check_layout,
+    check_option,
     refuse_negative,
     resolve_channels_first,
 )
 from .._core.errors import ArgumentError
-from .._core.layout import from_frames, to_frames, working_dtype
-from .._core.threads import block_length, map_blocks
-from .._core.typing import Array, ClipValues
-from ..codecs import jpeg
+from .._core.soft_jpeg import soft_gradient
+from .._core.typing import Array, ClipValues, Seed
 from ..preprocessor import Preprocessor
 
 __all__ = ["JpegCompression"]
 
 LARGEST_SIDE = 65500  # pixels, libjpeg's limit
-SMALL_FRAME = 128 * 128  # pixels; Pillow takes the interpreter lock for each, and threads would wait for it
 
 
 class JpegCompression(Preprocessor):
@@ -44,6 +43,12 @@ class JpegCompression(Preprocessor):
         Layout of the batch, in place of `channels_first`, and taken at its word.
     channel_index : int, optional
         Older name: 1 sets `channels_first`.
+    subsampling : {"4:2:0", "4:2:2", "4:4:4"}, default "4:2:0"
+        Resolution of the colours of RGB: half along both axes, half along rows, or full.
+    gradient : {"identity", "straight-through", "soft"}, default "identity"
+        What stands in for the derivative, which is 0 almost everywhere. "straight-through": that of the
+        pipeline with every rounding taken for the identity. "soft": that of the pipeline with the cubic
+        rounding of [3]_ for its coefficients, and no other.
 
     Raises
     ------
@@ -54,8 +59,13 @@ class JpegCompression(Preprocessor):
     Notes
     -----
     Images `(N, H, W, C)` or videos `(N, F, H, W, C)`, each frame on its own. Three channels are compressed
-    as RGB, with colour at half resolution; any other number channel by channel as greyscale. Values are
-    rounded to 8 bits; the result is `float32`. Gradients pass as through the identity.
+    as RGB; any other number channel by channel as greyscale. Values are rounded to 8 bits; the result is
+    `float32`, bit for bit that of Pillow, whose encoder and decoder are libjpeg-turbo's.
+
+    "straight-through" passes luminance, and spreads chrominance over the pixels that share it. It stops at
+    values that the forward pass clamps: inputs above the range, samples behind the inverse transform, and
+    outputs. "soft" is the vector-Jacobian product of a smooth function, whose own clamps stop it. An
+    evaluation attacks with all three.
 
     References
     ----------
@@ -63,6 +73,8 @@ class JpegCompression(Preprocessor):
        arXiv:1608.00853
     .. [2] Das et al. Keeping the Bad Guys Out: Protecting and Vaccinating Deep Learning with JPEG
        Compression. 2017. arXiv:1705.02900
+    .. [3] Shin, Song. JPEG-resistant Adversarial Images. NIPS 2017 Workshop on Machine Learning and Computer
+       Security.
 
     Examples
     --------
@@ -74,7 +86,9 @@ class JpegCompression(Preprocessor):
     """
 
     domains = ("image", "video")
+    gradients = ("identity", "straight-through", "soft")
     output_dtype = "float32"
+    takes = "unchecked"
     paper = "arXiv:1608.00853"
     known_attacks = (
         "Shin and Song 2017: JPEG-resistant adversarial images, by a differentiable JPEG",
@@ -92,12 +106,16 @@ class JpegCompression(Preprocessor):
         *,
         layout: str | None = None,
         channel_index: int | None = None,
+        subsampling: str = "4:2:0",
+        gradient: str = "identity",
     ) -> None:
         check_clip_values(clip_values)
         low, high = (np.asarray(value) for value in clip_values)
         if np.any(low != 0) or high.size != 1 or high.item() not in (1, 255):
             raise ArgumentError(f"`clip_values` must be (0, 1) or (0, 255), got {clip_values!r}.")
         check_integer("quality", quality, 1, 100)
+        check_option("subsampling", subsampling, tuple(jpeg.SUBSAMPLINGS))
+        check_option("gradient", gradient, self.gradients)
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict, verbose=verbose)
         self.clip_values = clip_values
         self.quality = quality
@@ -107,48 +125,44 @@ class JpegCompression(Preprocessor):
         self.apply_fit = apply_fit
         self.apply_predict = apply_predict
         self.verbose = verbose
+        self.subsampling = subsampling
+        self.gradient = gradient
 
-    def _transform(self, x: Array, draw: None) -> Array:
-        from .._core.kernels.levels import to_bytes
+    def _begin(self, x: Array, seed: Seed) -> list[jpeg.Marks]:
+        """Room for what the backward pass needs to know of the forward pass."""
+        super()._begin(x, seed)
+        return []
 
-        axis = self._channel_axis(x.ndim)
-        frames = to_frames(x, axis=axis)
-        self._check_frames(frames)
-        scale = 255 / float(np.max(self.clip_values[1]))
-        out = np.empty(frames.shape, np.float32)
-
-        flat = out.reshape(int(np.prod(frames.shape[:2])), *frames.shape[2:])
-
-        dtype = working_dtype(x.dtype)
-
-        def work(numbers: slice) -> None:
-            pixels = np.empty(flat.shape[1:], np.uint8)
-            for number in range(numbers.start, numbers.stop):
-                frame = np.ascontiguousarray(frames[divmod(number, frames.shape[1])], dtype=dtype)
-                to_bytes(pixels.reshape(-1), frame.reshape(-1), dtype.type(scale))
-                flat[number] = self._compress(pixels)
-                if scale != 1:
-                    flat[number] /= scale
-
+    def _transform(self, x: Array, draw: list[jpeg.Marks]) -> Array:
+        self._check_size(x)
+        axis, marks = self._channel_axis(x.ndim), None
+        if self.gradient == "straight-through":
+            marks = jpeg.no_marks(x.shape, self._settings, axis=axis)
+            draw[:] = [marks]
         progress = "JPEG compression" if self.verbose else None
-        threads = 1 if flat.shape[1] * flat.shape[2] <= SMALL_FRAME else None
-        map_blocks(work, len(flat), block_length(flat), threads=threads, progress=progress)
-        return from_frames(out, x.ndim, axis=axis)
+        out, peak = jpeg.round_trip(x, self._settings, axis=axis, marks=marks, progress=progress)
+        self._check_seen(x, peak)
+        if peak is None and x.min() < 0:
+            refuse_negative("x", x.min(), self.clip_values)
+        return out
 
-    def _compress(self, pixels: Array) -> Array:
-        """One frame `(H, W, C)` there and back."""
-        quality = int(self.quality)
-        if pixels.shape[-1] == 3:
-            return jpeg.decode(jpeg.encode(pixels, quality))
-        channels = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
-        grey = [jpeg.decode(jpeg.encode(channel, quality), grey=True) for channel in channels]
-        return np.stack(grey, axis=-1) if grey else pixels
+    def _gradient(self, x: Array, grad: Array, draw: list[jpeg.Marks]) -> Array:
+        axis = self._channel_axis(x.ndim)
+        if self.gradient == "straight-through":
+            marks = draw[0] if draw else None
+            return jpeg.straight_through(x, grad, self._settings, axis=axis, marks=marks)
+        if self.gradient == "soft":
+            return soft_gradient(x, grad, self._settings, axis=axis)
+        return grad
 
-    def _check_frames(self, frames: Array) -> None:
-        height, width = frames.shape[2:4]
-        if not (1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE):
+    @property
+    def _settings(self) -> jpeg.Settings:
+        largest = float(np.max(self.clip_values[1]))
+        return jpeg.Settings(int(self.quality), jpeg.SUBSAMPLINGS[self.subsampling], largest)
+
+    def _check_size(self, x: Array) -> None:
+        sides = [n for axis, n in enumerate(x.shape) if axis != self._channel_axis(x.ndim)][-2:]
+        if not all(1 <= side <= LARGEST_SIDE for side in sides):
             raise ArgumentError(
-                f"`x` must have frames of 1 to {LARGEST_SIDE} pixels a side, got {height} x {width}."
+                f"`x` must have frames of 1 to {LARGEST_SIDE} pixels a side, got {sides[0]} x {sides[1]}."
             )
-        if frames.size and frames.min() < 0:
-            refuse_negative("x", frames.min(), self.clip_values)

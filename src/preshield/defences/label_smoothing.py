@@ -6,7 +6,7 @@ from .._core.checks import check_bool, check_integer, check_number
 from .._core.errors import ArgumentError
 from .._core.labels import class_rows
 from .._core.layout import kept_dtype, working_dtype
-from .._core.threads import block_length, map_blocks
+from .._core.planes import map_planes
 from .._core.typing import Array
 from ..preprocessor import Preprocessor
 
@@ -99,12 +99,10 @@ class LabelSmoothing(Preprocessor):
                 f"`max_value` must be at least 1 / classes = {1 / y.shape[1]:.3g}, got {self.max_value!r}: "
                 "the wrong classes would receive more."
             )
-        out = np.empty(y.shape, working_dtype(y.dtype))
-        values = out.dtype.type(self.max_value), out.dtype.type(rest)
+        dtype = working_dtype(y.dtype)
+        values = dtype.type(self.max_value), dtype.type(rest)
 
-        def work(rows: slice) -> None:
-            block = np.ascontiguousarray(y[rows], dtype=out.dtype)
-            smooth_labels(out[rows].reshape(-1), block.reshape(-1), *values)
+        def smooth(out: Array, block: Array) -> None:
+            smooth_labels(out.reshape(-1), block.reshape(-1), *values)
 
-        map_blocks(work, len(y), block_length(out))
-        return out.astype(kept_dtype(y.dtype), copy=False)
+        return map_planes(smooth, np.empty(y.shape, kept_dtype(y.dtype)), y, dtypes=(dtype, dtype))

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._core.checks import check_bool, check_integer, check_number, check_rng, ignore_device_type
+from .._core.draws import Draws
 from .._core.errors import ArgumentError
 from .._core.labels import class_rows
 from .._core.layout import kept_dtype, working_dtype
@@ -110,10 +111,10 @@ class Mixup(Preprocessor):
         self.apply_predict = apply_predict
         self.rng = rng
 
-    def _draw(self, x: Array, rng: np.random.Generator) -> Draw:
+    def _draw(self, x: Array, rng: Draws) -> Draw:
         others = int(self.num_mix) - 1
-        shares = rng.dirichlet(np.full(1 + others, float(self.alpha)))
-        return Draw(shares, np.stack([rng.permutation(len(x)) for _ in range(others)]))
+        shares = rng.shared.dirichlet(np.full(1 + others, float(self.alpha)))
+        return Draw(shares, np.stack([rng.shared.permutation(len(x)) for _ in range(others)]))
 
     def _transform(self, x: Array, draw: Draw) -> Array:
         return _mix(x, draw)

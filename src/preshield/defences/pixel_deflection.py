@@ -15,13 +15,13 @@ from .._core.checks import (
     check_rng,
     check_values,
 )
-from .._core.denoising import DENOISERS, denoise
+from .._core.denoising import DENOISERS, denoise, pull_back_wavelets, shrink_wavelets
+from .._core.draws import Draws
 from .._core.errors import ArgumentError
 from .._core.layout import to_frames, working_dtype
-from .._core.random import draw_seed
 from .._core.tensors import to_numpy
 from .._core.threads import map_blocks, thread_count
-from .._core.typing import Array, ClipValues, Rng, Seed
+from .._core.typing import Array, ClipValues, Rng
 from ..preprocessor import Preprocessor
 
 __all__ = ["PixelDeflection"]
@@ -61,12 +61,13 @@ class PixelDeflection(Preprocessor):
         of videos, with values in [0, 1]; or a deterministic function that makes one from a NumPy batch in
         the layout of `x`, called once for each pass.
     denoiser : {"wavelet", "tv", "bilateral", "nlm", "wiener", None}, default "wavelet"
-        Which denoiser of scikit-image follows: soft wavelet thresholds by BayesShrink (three channels in
-        YCbCr), total variation, bilateral, non-local means or Wiener filter.
+        Which denoiser follows: soft wavelet thresholds by BayesShrink (three channels in YCbCr, as in
+        `WaveletDenoising`), or scikit-image's total variation, bilateral, non-local means or Wiener filter.
     gradient : {"identity", "exact"}, default "identity"
-        Take the defence for the identity, or route the gradient to the pixels that were copied, through the
-        draw of the forward pass. The map is taken for a constant and the denoiser for the identity: only
-        with ``denoiser=None`` is the gradient exact.
+        Take the defence for the identity, or differentiate it: through the wavelets at the deflected image,
+        and to the pixels that were copied in the draw of the forward pass. Values that are clipped have no
+        gradient, and the map is taken for a constant. The denoisers of scikit-image, and the clipping around
+        them, are taken for the identity: only with ``denoiser="wavelet"`` or None is the gradient exact.
     rng : None, int or numpy.random.Generator, optional
         Source of the draws. None takes them from NumPy's global state.
     verbose : bool, default False
@@ -105,7 +106,7 @@ class PixelDeflection(Preprocessor):
 
     domains = ("image", "video")
     stochastic = True
-    in_place = True
+    takes = "copy"
     gradients = ("identity", "exact")
     paper = "arXiv:1801.08926"
     known_attacks = (
@@ -156,29 +157,32 @@ class PixelDeflection(Preprocessor):
         self.verbose = verbose
         self.layout = layout
 
-    def _draw(self, x: Array, rng: np.random.Generator) -> Seed:
-        return draw_seed(rng)
+    def _draw(self, x: Array, rng: Draws) -> Draws:
+        return rng
 
-    def _transform(self, x: Array, draw: Seed) -> Array:
+    def _transform(self, x: Array, draw: Draws) -> Array:
         from .._core.kernels.deflection import deflect
 
         if any(map(np.ndim, self.clip_values)):
             check_limits(self.clip_values, x.shape)
         out = self._moved(deflect, x, self._maps(x), draw, "Pixel deflection" if self.verbose else None)
         if self.denoiser is not None and x.size:
-            self._denoise(out, self.denoiser, float(self.sigma))
-            np.clip(out, *self.clip_values, out=out, casting="unsafe")
+            return self._denoise(out, self.denoiser, float(self.sigma))
         return out
 
-    def _gradient(self, x: Array, grad: Array, draw: Seed) -> Array:
+    def _gradient(self, x: Array, grad: Array, draw: Draws) -> Array:
         if self.gradient == "identity":
             return grad
-        from .._core.kernels.deflection import return_gradient
+        from .._core.kernels.deflection import deflect, return_gradient
 
-        return self._moved(return_gradient, grad, self._maps(x), draw)
+        maps = self._maps(x)
+        if self.denoiser == "wavelet":
+            seen, axis = self._moved(deflect, x.copy(), maps, draw), self._channel_axis(x.ndim)
+            grad = pull_back_wavelets(seen, grad, float(self.sigma), self.clip_values, axis=axis)
+        return self._moved(return_gradient, grad, maps, draw)
 
     def _moved(
-        self, move: Callable[..., None], x: Array, maps: Array, draw: Seed, progress: str | None = None
+        self, move: Callable[..., None], x: Array, maps: Array, draw: Draws, progress: str | None = None
     ) -> Array:
         """A copy of a batch, its values moved by a kernel."""
         from .._core.kernels.deflection import DRAWS
@@ -193,21 +197,26 @@ class PixelDeflection(Preprocessor):
         of_sample = planes.shape[1] * planes.shape[2]
         step = max(1, DEFLECTIONS_AT_ONCE // max(1, count))
         worth_a_thread = DEFLECTIONS_WORTH_A_THREAD // max(1, of_sample * count)
-        seed = np.random.SeedSequence(draw)
+        of_plane = count * DRAWS
 
         def work(samples: slice) -> None:
-            # All planes share one stream of random words, so that the blocks do not matter.
-            stream = np.random.PCG64(seed).advance(samples.start * of_sample * count * DRAWS)
+            words = np.empty((step, count, DRAWS), np.uint32)
             for first in range(samples.start * of_sample, samples.stop * of_sample, step):
                 length = min(step, samples.stop * of_sample - first)
-                move(planes, maps, stream.random_raw((length, count, DRAWS)), first, window)
+                values = slice(first * of_plane, (first + length) * of_plane)
+                draw.fill_words(words[:length].reshape(-1), values, of_sample * of_plane)
+                move(planes, maps, words[:length], first, window)
 
         map_blocks(work, len(x), max(-(-len(x) // thread_count()), worth_a_thread), progress=progress)
         return out
 
-    def _denoise(self, out: Array, denoiser: str, sigma: float) -> None:
-        """Denoise each frame of a batch, in units of the range."""
+    def _denoise(self, out: Array, denoiser: str, sigma: float) -> Array:
+        """Denoise each frame of a batch, in units of the range, and clip it; in place where that can be."""
         one, axis = (1, *out.shape[1:]), self._channel_axis(out.ndim)
+        progress = "Denoising" if self.verbose else None
+        if denoiser == "wavelet":
+            into = out if out.flags.c_contiguous else None
+            return shrink_wavelets(out, sigma, self.clip_values, axis=axis, out=into, progress=progress)
         low, high = (
             to_frames(np.broadcast_to(np.asarray(bound, out.dtype), one), axis=axis)[0]
             for bound in self.clip_values
@@ -221,8 +230,8 @@ class PixelDeflection(Preprocessor):
                 unit = np.clip((frames[sample, number] - low[number]) / span[number], 0, 1)
                 frames[sample, number] = denoise(unit, denoiser, sigma) * span[number] + low[number]
 
-        progress = "Denoising" if self.verbose else None
         map_blocks(work, int(np.prod(frames.shape[:2])), 1, progress=progress)
+        return np.clip(out, *self.clip_values, out=out, casting="unsafe")
 
     def _count(self, pixels: int) -> int:
         """Deflections of a channel."""

@@ -16,8 +16,8 @@ from .._core.checks import (
     ignore_device_type,
     resolve_channels_first,
 )
-from .._core.layout import planes, working_dtype
-from .._core.threads import block_length, map_blocks
+from .._core.layout import working_dtype
+from .._core.planes import map_planes
 from .._core.typing import Array, ClipValues, Dtype
 from ..preprocessor import Preprocessor
 
@@ -138,23 +138,15 @@ class SpatialSmoothing(Preprocessor):
     def _median(self, x: Array) -> Array:
         from .._core.kernels.median import median_network, median_planes
 
-        network = median_network(int(self.window_size))
-        shape, step = planes(x.shape, axis=self._channel_axis(x.ndim))
-        out = np.empty(x.shape, self._output_dtype(x.dtype))
-        source, target = x.reshape(shape), out.reshape(shape)
-        dtype = _exact_dtype(x.dtype)
+        window, dtype = int(self.window_size), _exact_dtype(x.dtype)
+        network = median_network(window)
 
-        def work(rows: slice) -> None:
-            block = np.ascontiguousarray(source[rows], dtype=dtype)
-            medians = target[rows] if out.dtype == dtype else np.empty(block.shape, dtype)
-            median_planes(medians, block, int(self.window_size), step, *network)
-            if out.dtype != dtype:
-                target[rows] = medians
+        def smooth(out: Array, block: Array, step: int) -> None:
+            median_planes(out, block, window, step, *network)
 
+        out, axis = np.empty(x.shape, self._output_dtype(x.dtype)), self._channel_axis(x.ndim)
         progress = "Spatial smoothing" if self.verbose else None
-        if x.size:
-            map_blocks(work, len(source), block_length(source), progress=progress)
-        return out
+        return map_planes(smooth, out, x, dtypes=(dtype, dtype), axis=axis, progress=progress)
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         if self.gradient == "identity":
@@ -166,25 +158,13 @@ class SpatialSmoothing(Preprocessor):
         if limits is not None:
             low, high = limits
             grad = np.where((median >= low) & (median <= high), grad, 0)
-        shape, step = planes(x.shape, axis=self._channel_axis(x.ndim))
-        out = np.empty(x.shape, working_dtype(grad.dtype))
-        source, target = x.reshape(shape), out.reshape(shape)
-        medians, grads = median.reshape(shape), grad.reshape(shape)
-        dtype = _exact_dtype(x.dtype)
+        window, exact, dtype = int(self.window_size), _exact_dtype(x.dtype), working_dtype(grad.dtype)
 
-        def work(rows: slice) -> None:
-            median_gradient(
-                target[rows],
-                np.ascontiguousarray(source[rows], dtype=dtype),
-                np.ascontiguousarray(medians[rows], dtype=dtype),
-                np.ascontiguousarray(grads[rows], dtype=out.dtype),
-                int(self.window_size),
-                step,
-            )
+        def pull_back(out: Array, block: Array, medians: Array, grads: Array, step: int) -> None:
+            median_gradient(out, block, medians, grads, window, step)
 
-        if x.size:
-            map_blocks(work, len(source), block_length(source))
-        return out
+        out, axis = np.empty(x.shape, dtype), self._channel_axis(x.ndim)
+        return map_planes(pull_back, out, x, median, grad, dtypes=(dtype, exact, exact, dtype), axis=axis)
 
 
 def _as_integers(limit: Any, rounded: Callable[[float], int], dtype: Dtype) -> Array:

@@ -13,7 +13,7 @@ from .._core.checks import (
 )
 from .._core.errors import ArgumentError
 from .._core.layout import per_channel, range_dtype
-from .._core.threads import block_length, map_blocks
+from .._core.planes import map_planes
 from .._core.typing import Array, ClipValues, Dtype, Shape
 from ..preprocessor import Preprocessor
 
@@ -120,14 +120,11 @@ class ThermometerEncoding(Preprocessor):
         out = np.empty(self._output_shape(x.shape), np.float32)
         inner = int(np.prod(x.shape[axis + 1 :]))
 
-        def work(rows: slice) -> None:
-            block = np.ascontiguousarray(x[rows], dtype=dtype).reshape(-1, inner)
-            code = out[rows].reshape(len(block), len(thresholds), inner)
-            thermometer(code, block, low, span, thresholds)
+        def encode(out: Array, block: Array) -> None:
+            code, values = out.reshape(-1, len(thresholds), inner), block.reshape(-1, inner)
+            thermometer(code, values, low, span, thresholds)
 
-        if x.size:
-            map_blocks(work, len(x), block_length(out))
-        return out
+        return map_planes(encode, out, x, dtypes=(out.dtype, dtype))
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         axis = self._channel_axis(x.ndim)

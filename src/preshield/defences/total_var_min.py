@@ -12,11 +12,11 @@ from .._core.checks import (
     check_option,
     check_rng,
 )
+from .._core.draws import Draws
 from .._core.layout import to_frames
 from .._core.optimise import METHODS, minimise
-from .._core.random import draw_seed
 from .._core.threads import map_blocks, thread_count
-from .._core.typing import Array, ClipValues, Rng, Seed
+from .._core.typing import Array, ClipValues, Rng, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["TotalVarMin"]
@@ -136,21 +136,22 @@ class TotalVarMin(Preprocessor):
         self.rng = rng
         self.layout = layout
 
-    def _draw(self, x: Array, rng: np.random.Generator) -> Seed:
-        return draw_seed(rng)
+    def _draw(self, x: Array, rng: Draws) -> Draws:
+        return rng
 
-    def _transform(self, x: Array, draw: Seed) -> Array:
+    def _transform(self, x: Array, draw: Draws) -> Array:
         if self.clip_values is not None:
             check_limits(self.clip_values, x.shape)
         out = np.empty(x.shape, np.float32)
         axis = self._channel_axis(x.ndim)
         source, target = (np.moveaxis(to_frames(a, axis=axis), -1, 2) for a in (x, out))
         grid = source.shape[:3]  # samples, frames, channels: one plane for each
+        of_sample = grid[1] * grid[2]
 
         def work(rows: slice) -> None:
             where = np.unravel_index(np.arange(rows.start, rows.stop), grid)
             planes = np.ascontiguousarray(source[where], np.float64)
-            target[where] = self._smooth(planes, self._masks(planes.shape, rows.start, draw))
+            target[where] = self._smooth(planes, self._masks(planes.shape, rows.start, of_sample, draw))
 
         if x.size:
             total, most = int(np.prod(grid)), VALUES_AT_ONCE // int(np.prod(source.shape[3:]))
@@ -161,15 +162,12 @@ class TotalVarMin(Preprocessor):
             np.clip(out, *self.clip_values, out=out, casting="unsafe")
         return out
 
-    def _masks(self, shape: tuple[int, ...], first: int, draw: Seed) -> Array:
-        """The chosen pixels of planes `(P, H, W)`, the first of which has this number.
-
-        All planes share one stream of random numbers, a number for each pixel, so that their blocks do not
-        matter.
-        """
-        stream = np.random.PCG64(draw)
-        stream.advance(first * int(np.prod(shape[1:])))
-        return np.random.Generator(stream).random(shape) < float(self.prob)
+    def _masks(self, shape: Shape, first: int, of_sample: int, draw: Draws) -> Array:
+        """The chosen pixels of planes `(P, H, W)`, the first of which has this number."""
+        pixels, words = int(np.prod(shape[1:])), np.empty(shape, np.uint32)
+        values = slice(first * pixels, (first + shape[0]) * pixels)
+        draw.fill_words(words.reshape(-1), values, of_sample * pixels)
+        return words < np.uint64(float(self.prob) * 2**32)
 
     def _smooth(self, planes: Array, masks: Array) -> Array:
         """Minimise for planes `(P, H, W)`."""

@@ -36,11 +36,11 @@ class ForeignDefence(Preprocessor):
         if _is_of(type(defence).estimate_gradient, "Preprocessor"):
             self.gradient_kind = "identity"  # type: ignore[misc]
 
-    def __call__(self, x: Any, y: Any = None) -> tuple[Any, Any]:
+    def __call__(self, x: Any, y: Any = None) -> tuple[Any, Any]:  # type: ignore[override]
         """Call the defence."""
         return self.defence(x, y)  # type: ignore[no-any-return]
 
-    def estimate_gradient(self, x: Any, grad: Any) -> Any:
+    def estimate_gradient(self, x: Any, grad: Any) -> Any:  # type: ignore[override]
         """Gradient of the defence."""
         estimate = type(self.defence).estimate_gradient
         if _is_of(estimate, "PreprocessorPyTorch"):

@@ -427,6 +427,7 @@ def _compile(model: Any, learning_rate: float, steps: int) -> None:
         optimizer=keras.optimizers.Adam(schedule),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
+    model.optimizer.build(model.trainable_variables)  # or the first step would be traced twice
 
 
 def _weights_of(model: Any) -> dict[str, list[Array]]:

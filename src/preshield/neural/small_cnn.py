@@ -46,6 +46,7 @@ def small_cnn(input_shape: Shape, classes: int, *, seed: int = 0) -> Any:
         optimizer=keras.optimizers.Adam(1e-3),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
+    model.optimizer.build(model.trainable_variables)  # or the first step would be traced twice
     return model
 
 

@@ -181,6 +181,7 @@ class VariationalAutoencoder(LatentModel):
         model.compile(
             optimizer=keras.optimizers.Adam(schedule), loss={"images": distortion, "latents": divergence}
         )
+        model.optimizer.build(model.trainable_variables)  # or the first step would be traced twice
         return model
 
 

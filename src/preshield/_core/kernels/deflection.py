@@ -6,36 +6,35 @@ import numpy as np
 
 from ..typing import Array
 from . import kernel
-from .prefetch import fetch_line
 
 __all__ = ["DRAWS", "deflect", "return_gradient"]
 
-DRAWS = 2  # random words of 64 bits behind one deflection: a half each for a row or a column
+DRAWS = 4  # random words behind one deflection: one each for a row or a column
 
-_HALF_WORD, _LOW_HALF = np.uint64(32), np.uint64(0xFFFFFFFF)
+_WORD, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
 @kernel
-def _share(half: Any, entries: int) -> Any:
+def _share(word: Any, entries: int) -> Any:
     """Which of so many equal shares of the range a random number of 32 bits falls in."""
-    return np.int64((half * np.uint64(entries)) >> _HALF_WORD)
+    return np.int64((np.uint64(word) * np.uint64(entries)) >> _WORD)
 
 
 @kernel
 def _pick(draw: Array, height: int, width: int, window: int) -> tuple[int, int, int, int]:
     """Row and column of a pixel, and of one from the window around it, as far as that lies inside."""
-    row, column = _share(draw[0] >> _HALF_WORD, height), _share(draw[0] & _LOW_HALF, width)
+    row, column = _share(draw[0], height), _share(draw[1], width)
     top, left = max(row - window, 0), max(column - window, 0)
     bottom, right = min(row + window, height - 1), min(column + window, width - 1)
-    source_row = top + _share(draw[1] >> _HALF_WORD, bottom - top + 1)
-    source_column = left + _share(draw[1] & _LOW_HALF, right - left + 1)
+    source_row = top + _share(draw[2], bottom - top + 1)
+    source_column = left + _share(draw[3], right - left + 1)
     return row, column, source_row, source_column
 
 
 @kernel
 def _chance(draw: Array, height: int) -> Any:
     """Where in its share the number lies that the row came from: uniform on [0, 1), whatever the row."""
-    return np.float64(((draw[0] >> _HALF_WORD) * np.uint64(height)) & _LOW_HALF) / 2**32
+    return np.float64((np.uint64(draw[0]) * np.uint64(height)) & _LOW) / 2**32
 
 
 @kernel
@@ -49,18 +48,13 @@ def _place(values: Array, maps: Array, number: int) -> tuple[Array, Array]:
 
 @kernel
 def _find(picks: Array, plane: Array, chances: Array, draws: Array, window: int) -> None:
-    """Rows and columns of the pixels of a plane and of their sources; a pixel left alone is its own source.
-
-    They are on their way from memory when the last of them is known.
-    """
+    """Rows and columns of pixels of a plane and of their sources; a pixel left alone is its own source."""
     height, width = plane.shape
     for k in range(len(draws)):
         row, column, source_row, source_column = _pick(draws[k], height, width, window)
         if chances.size and _chance(draws[k], height) < chances[row, column]:
             source_row, source_column = row, column
         picks[k, 0], picks[k, 1], picks[k, 2], picks[k, 3] = row, column, source_row, source_column
-        fetch_line(plane.ctypes.data + row * plane.strides[0] + column * plane.strides[1])
-        fetch_line(plane.ctypes.data + source_row * plane.strides[0] + source_column * plane.strides[1])
 
 
 @kernel
@@ -73,7 +67,7 @@ def deflect(values: Array, maps: Array, draws: Array, first: int, window: int) -
         Samples, frames and channels: planes, numbered in this order. Some are written.
     maps : ndarray, shape (N or 1, F or 1, H, W)
         Probability with which a pixel is left alone; without rows and columns, none is.
-    draws : ndarray of uint64, shape (P, K, DRAWS)
+    draws : ndarray of uint32, shape (P, K, DRAWS)
         Uniform over all words, for each of K deflections of each of P planes.
     first : int
         Number of the first of these planes.

@@ -1,0 +1,255 @@
+"""The round trip of a batch through JPEG, and its vector-Jacobian products."""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .layout import working_dtype
+from .threads import block_length, map_blocks, thread_count
+from .typing import Array, Dtype, Shape
+
+__all__ = ["Marks", "Settings", "no_marks", "round_trip", "straight_through"]
+
+# Rows and columns of pixels that share a value of colour.
+SUBSAMPLINGS = {"4:2:0": (2, 2), "4:2:2": (1, 2), "4:4:4": (1, 1)}
+
+# Quanta of the standard, annex K, at quality 50: luminance and chrominance.
+LUMINANCE = """
+    16 11 10 16  24  40  51  61   12 12 14 19  26  58  60  55   14 13 16 24  40  57  69  56
+    14 17 22 29  51  87  80  62   18 22 37 56  68 109 103  77   24 35 55 64  81 104 113  92
+    49 64 78 87 103 121 120 101   72 92 95 98 112 100 103  99
+"""
+CHROMINANCE = """
+    17 18 24 47  99  99  99  99   18 21 26 66  99  99  99  99   24 26 56 99  99  99  99  99
+    47 66 99 99  99  99  99  99   99 99 99 99  99  99  99  99   99 99 99 99  99  99  99  99
+    99 99 99 99  99  99  99  99   99 99 99 99  99  99  99  99
+"""
+RGB = 3  # channels; any other number is so many pictures in grey
+BYTE_SCALE = 255
+# From a level to [0, 1] without a division: a product that is exact, and what it lacks.
+HIGH = np.float32(2.0**-8 + 2.0**-16)
+LOW = np.float32(1 / BYTE_SCALE - float(HIGH))
+BLOCK_BYTES = 1 << 19  # of values that a thread takes at once
+STRIPS_APART = 8  # a part of a picture has so many at least: it computes the colour of two more
+
+
+class Settings(NamedTuple):
+    """What the result depends on, but for the data."""
+
+    quality: int  # 1 to 100
+    factors: tuple[int, int]  # of SUBSAMPLINGS
+    largest: float  # of the range of the data: 1 or 255
+
+
+class Pictures(NamedTuple):
+    """Where the pictures of one sample lie in its memory."""
+
+    starts: Array  # of each
+    size: tuple[int, int]  # height and width
+    step: int  # 3 for interleaved RGB, else 1
+    hop: int  # from plane to plane of RGB; 0 if interleaved or grey
+
+
+class Marks(NamedTuple):
+    """What no clamp changed: bits that the kernel sets for each pixel, and for each value of colour."""
+
+    pixels: Array  # (N, pictures, height, width), uint8
+    colours: Array  # (N, pictures, rows, columns), uint8; no pictures if they are grey
+
+
+def quanta(quality: int) -> Array:
+    """Steps of the quantiser for luminance and chrominance, shape (2, 8, 8), rows first."""
+    tables = np.array([LUMINANCE.split(), CHROMINANCE.split()], dtype=int).reshape(2, 8, 8)
+    percent = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return np.asarray(np.clip((tables * percent + 50) // 100, 1, 255))
+
+
+def no_marks(shape: Shape, settings: Settings, *, axis: int) -> Marks:
+    """Marks of a batch, before anything is marked."""
+    axis %= len(shape)
+    height, width = _planes_first(shape, axis)[-2:]
+    pictures = int(np.prod(shape[1:])) // max(1, height * width * (RGB if shape[axis] == RGB else 1))
+    tall, wide = settings.factors
+    colours = pictures if shape[axis] == RGB else 0
+    size = colours, -(-height // tall), -(-width // wide)
+    return Marks(
+        np.zeros((shape[0], pictures, height, width), np.uint8), np.zeros((shape[0], *size), np.uint8)
+    )
+
+
+def round_trip(
+    x: Array, settings: Settings, *, axis: int, marks: Marks | None = None, progress: str | None = None
+) -> tuple[Array, float | None]:
+    """Compress images or videos as JPEG and decompress them again, bit for bit as Pillow does.
+
+    Parameters
+    ----------
+    x : ndarray
+        Batch with its channels on `axis`.
+    settings : Settings
+        Quality, subsampling and range.
+    axis : int
+        Axis of the channels. Three are RGB; each of any other number is a picture in grey.
+    marks : Marks, optional
+        Those of `no_marks`; filled in for `straight_through`.
+    progress : str, optional
+        Caption of a progress bar.
+
+    Returns
+    -------
+    out : ndarray of float32
+        The batch in the range of the data.
+    peak : float or None
+        The largest value; None if there are negative ones, infinity or NaN, and what came out means nothing.
+    """
+    if not x.size:
+        return np.empty(x.shape, np.float32), 0.0
+    if _is_mixed(x.shape, axis):
+        planes = np.moveaxis(x, -1, -3)
+        out, peak = round_trip(planes, settings, axis=x.ndim - 3, marks=marks, progress=progress)
+        return np.moveaxis(out, -3, -1), peak
+    from .kernels import jpeg
+
+    out, dtype = np.empty(x.shape, np.float32), working_dtype(x.dtype)
+    pictures, found = _find_pictures(x.shape, axis), [0]
+    strips = -(-pictures.size[0] // jpeg.STRIP)
+    parts = _parts(len(x) * len(pictures.starts), strips)
+    weights: Any = (np.float32(1), np.float32(0)) if settings.largest == BYTE_SCALE else (HIGH, LOW)
+    scale, top = dtype.type(BYTE_SCALE / settings.largest), dtype.type(BYTE_SCALE)
+
+    def work(numbers: slice) -> None:
+        rows, part = slice(numbers.start // parts, -(-numbers.stop // parts)), numbers.start % parts
+        values = _flat(x[rows], dtype)
+        ends = (0, strips) if parts == 1 else (strips * part // parts, strips * (part + 1) // parts)
+        bits = jpeg.round_trip(
+            out[rows].reshape(-1),
+            values,
+            values.view(f"u{dtype.itemsize}"),
+            _starts(pictures, x, rows),
+            pictures.size,
+            pictures.step,
+            pictures.hop,
+            settings.factors,
+            scale,
+            top,
+            weights,
+            *_tables(settings.quality),
+            ends,
+            *_marks_of(marks, rows),
+        )
+        found.append(int(bits))
+
+    block = block_length(x, BLOCK_BYTES) if parts == 1 else 1
+    map_blocks(work, len(x) * parts, block, progress=progress)
+    most = np.array(max(found), f"u{dtype.itemsize}").view(dtype)[()]
+    return out, float(most) if np.isfinite(most) and not np.signbit(most) else None
+
+
+def straight_through(
+    x: Array, grad: Array, settings: Settings, *, axis: int, marks: Marks | None = None
+) -> Array:
+    """Vector-Jacobian product at `x`, every rounding taken for the identity.
+
+    Parameters
+    ----------
+    x, grad : ndarray
+        Batch, and the gradient with respect to what comes out.
+    settings : Settings
+        As of the round trip.
+    axis : int
+        Axis of the channels.
+    marks : Marks, optional
+        Those of the round trip of `x`; it is repeated if they are not given.
+
+    Returns
+    -------
+    ndarray
+        In the `working_dtype` of `grad`.
+    """
+    if not x.size:
+        return grad
+    if _is_mixed(x.shape, axis):
+        planes, of_planes = np.moveaxis(x, -1, -3), np.moveaxis(grad, -1, -3)
+        return np.moveaxis(
+            straight_through(planes, of_planes, settings, axis=x.ndim - 3, marks=marks), -3, -1
+        )
+    from .kernels import jpeg
+
+    dtype = working_dtype(grad.dtype)
+    out, pictures = np.empty(x.shape, dtype), _find_pictures(x.shape, axis)
+
+    def work(rows: slice) -> None:
+        known = marks and Marks(*(each[rows] for each in marks))
+        if known is None:
+            known = no_marks(x[rows].shape, settings, axis=axis)
+            round_trip(x[rows], settings, axis=axis, marks=known)
+        jpeg.straight_through(
+            out[rows].reshape(-1),
+            _flat(grad[rows], dtype),
+            _starts(pictures, x, rows),
+            pictures.size,
+            pictures.step,
+            pictures.hop,
+            settings.factors,
+            *_marks_of(known, slice(None)),
+        )
+
+    map_blocks(work, len(x), block_length(x, BLOCK_BYTES))
+    return out
+
+
+@lru_cache(maxsize=128)
+def _tables(quality: int) -> tuple[Array, Array]:
+    """What the kernel multiplies coefficients with to quantise them, and to undo it; columns first."""
+    steps = quanta(quality).transpose(0, 2, 1)
+    multipliers = (1 + 2.0**-16) / (8 * steps)  # a hair more than the reciprocal: half is rounded away from 0
+    return multipliers.astype(np.float32, order="C"), steps.astype(np.float32, order="C")
+
+
+def _is_mixed(shape: Shape, axis: int) -> bool:
+    """Whether pictures in grey are interleaved."""
+    return axis == len(shape) - 1 and shape[-1] not in (1, RGB)
+
+
+def _planes_first(shape: Shape, axis: int) -> Shape:
+    return (*shape[:-3], shape[-1], *shape[-3:-1]) if axis == len(shape) - 1 else shape
+
+
+def _find_pictures(shape: Shape, axis: int) -> Pictures:
+    """The pictures of a sample of a contiguous batch."""
+    height, width = _planes_first(shape, axis)[-2:]
+    plane, planes = height * width, int(np.prod(shape[1:])) // (height * width)
+    if shape[axis] != RGB:
+        return Pictures(np.arange(planes) * plane, (height, width), 1, 0)
+    frames = np.arange(planes // RGB)
+    if axis == len(shape) - 1:
+        return Pictures(frames * RGB * plane, (height, width), RGB, 0)
+    if axis == len(shape) - 3:
+        return Pictures(frames * RGB * plane, (height, width), 1, plane)
+    return Pictures(frames * plane, (height, width), 1, len(frames) * plane)  # (N, C, F, H, W)
+
+
+def _starts(pictures: Pictures, x: Array, rows: slice) -> Array:
+    """Where the pictures of a block of samples begin."""
+    samples = np.arange(rows.stop - rows.start) * (x.size // len(x))
+    return np.asarray(np.add.outer(samples, pictures.starts).reshape(-1))
+
+
+def _flat(x: Array, dtype: Dtype) -> Array:
+    """Values in the order of the axes, to read: a copy only where it takes one."""
+    values = np.ascontiguousarray(x, dtype=dtype).reshape(-1).view()
+    values.flags.writeable = False  # or a kernel would be compiled for either kind
+    return values
+
+
+def _marks_of(marks: Marks | None, rows: slice) -> tuple[Array, Array]:
+    if marks is None:
+        return np.zeros(0, np.uint8), np.zeros(0, np.uint8)
+    return marks.pixels[rows].reshape(-1), marks.colours[rows].reshape(-1)
+
+
+def _parts(pictures: int, strips: int) -> int:
+    """In how many parts to cut each picture, if there are fewer of them than threads could work on."""
+    wanted = -(-2 * thread_count() // pictures)
+    return max(1, min(wanted, strips // STRIPS_APART)) if wanted > 1 else 1
