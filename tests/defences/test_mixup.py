@@ -1,7 +1,5 @@
 """Mixup: shares, orders, labels."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -32,7 +30,7 @@ def test_two_samples_by_hand(monkeypatch):
 
     mixup = Mixup(2, 0.5)
     x = np.array([[[4.0]], [[8.0]], [[16.0]]])
-    draw = mixup._draw(x, SimpleNamespace(shared=Given()))
+    draw = mixup._draw(x, Given())
     np.testing.assert_array_equal(mixup._transform(x, draw).ravel(), [3 + 4, 6 + 1, 12 + 2])
     labels = mixup._transform_labels(np.array([0, 1, 1]), draw)
     np.testing.assert_array_equal(labels, [[0.75, 0.25], [0.25, 0.75], [0, 1]])

@@ -43,9 +43,8 @@ def draw_boxes(rng: Draws, grid: Shape, image: tuple[int, int], size: tuple[int,
     image, size : tuple of int
         Height and width of the image, and of a rectangle before what lies outside is cut off.
     """
-    middles = rng.integers(0, np.maximum(1, image), (*grid, 2)).reshape(-1, 2)
     sides = []
-    for middle, length, side in zip(middles.T, image, size, strict=True):
-        start = middle - side // 2
+    for length, side in zip(image, size, strict=True):
+        start = rng.integers(0, max(1, length), grid).reshape(-1) - side // 2
         sides += [np.clip(start, 0, length), np.clip(start + side, 0, length)]
     return Boxes(*sides)

@@ -83,9 +83,11 @@ class Draws:
         if span.min() < 1 or span.max() > 2**32:
             raise ArgumentError(f"`high` must lie 1 to 2**32 above `low`, got {low!r} and {high!r}.")
         # The share of the span at a number of 64 bits, which is made of two words.
-        words, span = self._take(size, 2).astype(np.uint64), span.astype(np.uint64)
-        share = (words[..., 0] * span + (words[..., 1] * span >> WORD)) >> WORD
-        return low + share.astype(np.int64)
+        products = np.multiply(
+            self._take(size, 2), np.expand_dims(span, -1), dtype=np.uint64, casting="unsafe"
+        )
+        share = (products[..., 0] + (products[..., 1] >> WORD)) >> WORD
+        return share.view(np.int64) + low
 
     def standard_normal(self, size: Any = None, dtype: Any = np.float64) -> Any:
         """Normal with mean 0 and variance 1, a multiple of 2**-20 and below 6.2 in magnitude."""

@@ -64,6 +64,10 @@ def map_blocks(
     progress : str, optional
         Shows a progress bar with this caption.
     """
+    if total <= block and progress is None:  # what follows would take longer than a small batch
+        if total:
+            function(slice(0, total))
+        return
     slices = [slice(i, min(i + block, total)) for i in range(0, total, block)]
     threads = min(threads or thread_count(), len(slices))
     # A thread takes neighbouring blocks: two threads in one huge page wait for each other.

@@ -141,8 +141,8 @@ class CutMix(Preprocessor):
 
     def _draw(self, x: Array, rng: Draws) -> Draw:
         count, _, height, width = self._frames(x).shape[:4]
-        scale = np.sqrt(1 - rng.shared.beta(float(self.alpha), float(self.alpha)))
-        partners = rng.shared.permutation(count)
+        scale = np.sqrt(1 - rng.beta(float(self.alpha), float(self.alpha)))
+        partners = rng.permutation(count)
         boxes = draw_boxes(rng, (count,), (height, width), (int(height * scale), int(width * scale)))
         chosen = rng.random(count) < self.probability
         boxes = Boxes(*(np.where(chosen, side, 0) for side in boxes))

@@ -113,8 +113,8 @@ class Mixup(Preprocessor):
 
     def _draw(self, x: Array, rng: Draws) -> Draw:
         others = int(self.num_mix) - 1
-        shares = rng.shared.dirichlet(np.full(1 + others, float(self.alpha)))
-        return Draw(shares, np.stack([rng.shared.permutation(len(x)) for _ in range(others)]))
+        shares = rng.dirichlet(np.full(1 + others, float(self.alpha)))
+        return Draw(shares, np.stack([rng.permutation(len(x)) for _ in range(others)]))
 
     def _transform(self, x: Array, draw: Draw) -> Array:
         return _mix(x, draw)
