@@ -159,8 +159,18 @@ def _sizes(height: int, width: int) -> Array:
     sizes = np.empty((max(levels - 3, 1) + 1, 2), np.int64)
     sizes[0, 0], sizes[0, 1] = height, width
     for level in range(1, len(sizes)):
-        sizes[level] = (sizes[level - 1] + 1) // 2
+        for axis in range(2):
+            sizes[level, axis] = (sizes[level - 1, axis] + 1) // 2
     return sizes
+
+
+@kernel
+def _room(size: int, sizes: Array) -> int:
+    """How many numbers the bands of all planes hold, at all levels."""
+    room = 0
+    for level in range(1, len(sizes)):
+        room += 4 * size * sizes[level, 0] * sizes[level, 1]
+    return room
 
 
 @kernel
@@ -353,7 +363,17 @@ def _set_thresholds(
 @kernel
 def _range(extremes: Array, plane: int) -> float:
     """Largest less least value of a plane."""
-    return np.float64(extremes[plane, 1].max()) - np.float64(extremes[plane, 0].min())
+    least, most = _ends(extremes, plane)
+    return np.float64(most) - np.float64(least)
+
+
+@kernel
+def _ends(extremes: Array, plane: int) -> Any:
+    """The least and the largest value of a plane."""
+    least, most = extremes[plane, 0, 0], extremes[plane, 1, 0]
+    for i in range(1, extremes.shape[2]):
+        least, most = min(least, extremes[plane, 0, i]), max(most, extremes[plane, 1, i])
+    return least, most
 
 
 @kernel
@@ -394,8 +414,9 @@ def shrink(
     low, high = t(limits[0]), t(limits[1])
     scale, unit = (low, high - low), (t(0), one) if clipped else endless
     sizes, woven = _sizes(height, width), strides[3] == size
-    store = np.empty(4 * size * (sizes[1:, 0] * sizes[1:, 1]).sum(), x.dtype)
-    bands = _bands(store, size, sizes, 1)
+    finest = np.int64(0)  # not a literal, for which Numba would compile a function once more
+    store = np.empty(_room(size, sizes), x.dtype)
+    bands = _bands(store, size, sizes, finest + 1)
     rows, pair = np.empty((2 * size, width), x.dtype), np.empty((2, width), x.dtype)
     extremes, line = np.empty((size, 2, width), x.dtype), np.empty(size * width, x.dtype)
     energy, slopes = np.empty((2, size, len(sizes) - 1, 3))
@@ -410,7 +431,7 @@ def shrink(
         for k in range(bands.shape[2]):
             for plane in range(size):
                 bottom = size + plane if 2 * k + 1 < height else -1
-                _join(rows, plane, bottom, width, pair, bands, plane, k, thresholds, 0, one)
+                _join(rows, plane, bottom, width, pair, bands, plane, k, thresholds, finest, one)
             for half in range(min(2, height - 2 * k)):
                 _gather(line, rows, half, woven, to_rgb)
                 at = start + (2 * k + half) * strides[2]
@@ -479,12 +500,14 @@ def _find_extremes(
 ) -> None:
     """Row and column of the first least and of the first largest value of each colour."""
     places[:] = -1
+    size, first = len(places), np.int64(0)  # of one type with those elsewhere, and not literals
     for row in range(shape[2]):
-        _get(line, x, start + row * strides[2], strides, COLOURS, scale, bounds)
-        _spread(rows, 0, line, strides[3] == COLOURS, matrix)
-        for plane in range(COLOURS):
+        _get(line, x, start + row * strides[2], strides, size, scale, bounds)
+        _spread(rows, first, line, strides[3] == size, matrix)
+        for plane in range(size):
+            least, most = _ends(extremes, plane)
             for end in range(2):
-                sought = extremes[plane, 0].min() if end == 0 else extremes[plane, 1].max()
+                sought = most if end else least
                 for i in range(rows.shape[1]):
                     if places[plane, end, 0] < 0 and rows[plane, i] == sought:
                         places[plane, end, 0], places[plane, end, 1] = row, i
@@ -515,9 +538,10 @@ def pull_back(
     scale, unit = (low, high - low), (t(0), one) if clipped else endless
     as_it_is, rounding = (t(0), one), t(16 * np.finfo(x.dtype).eps) * (high - low)
     sizes, woven = _sizes(height, width), strides[3] == size
-    stores = np.empty((2, 4 * size * (sizes[1:, 0] * sizes[1:, 1]).sum()), x.dtype)
+    finest = np.int64(0)  # not a literal, for which Numba would compile a function once more
+    stores = np.empty((2, _room(size, sizes)), x.dtype)
     store, grads = stores[0], stores[1]
-    bands, of_rows = _bands(store, size, sizes, 1), _bands(grads, size, sizes, 1)
+    bands, of_rows = _bands(store, size, sizes, finest + 1), _bands(grads, size, sizes, finest + 1)
     rows, pair = np.empty((2 * size, width), x.dtype), np.empty((2, width), x.dtype)
     grad_rows, seen = np.empty((2 * size, width), x.dtype), np.empty(size * width, x.dtype)
     extremes, line = np.empty((size, 2, width), x.dtype), np.empty(size * width, x.dtype)
@@ -537,7 +561,7 @@ def pull_back(
             for plane in range(size):
                 bottom = size + plane if 2 * k + 1 < height else -1
                 if clipped:
-                    _join(rows, plane, bottom, width, pair, bands, plane, k, thresholds, 0, one)
+                    _join(rows, plane, bottom, width, pair, bands, plane, k, thresholds, finest, one)
             for half in range(min(2, height - 2 * k)):
                 at = start + (2 * k + half) * strides[2]
                 _get(line, grad, at, strides, size, as_it_is, endless)
@@ -559,7 +583,7 @@ def pull_back(
         for k in range(bands.shape[2]):
             for plane in range(size):
                 bottom = size + plane if 2 * k + 1 < height else -1
-                _join(grad_rows, plane, bottom, width, pair, of_rows, plane, k, nothing, 0, t(2))
+                _join(grad_rows, plane, bottom, width, pair, of_rows, plane, k, nothing, finest, t(2))
                 if by_extremes:
                     for end in range(2):
                         half, column = places[plane, end, 0] - 2 * k, places[plane, end, 1]
