@@ -205,7 +205,7 @@ FRAMEWORKS = pytest.mark.parametrize("make", [pytorch, tensorflow])
 NETWORKS = pytest.mark.parametrize("make", [pytorch, tensorflow, keras])
 
 
-# Registration
+# Registration; that it does not depend on what is imported first is tested in test_art_estimators.py
 
 
 def test_defences_pass_for_arts_own():
@@ -214,30 +214,6 @@ def test_defences_pass_for_arts_own():
             assert isinstance(defence, base)
             assert issubclass(type(defence), base)
         assert not isinstance("defence", base)
-
-
-ORDERS = {
-    "art first": "import art.estimators.classification, art.defences.preprocessor, preshield",
-    "preshield first": "import preshield; preshield.SpatialSmoothing(); import art.defences.preprocessor",
-}
-
-
-@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
-def test_the_order_of_imports_makes_no_difference(order):
-    code = f"""
-{order}
-import numpy as np
-from art.defences.preprocessor import preprocessor as base
-from art.estimators.classification import BlackBoxClassifier
-from preshield import FeatureSqueezing, SpatialSmoothing
-defences = [SpatialSmoothing(3), FeatureSqueezing((0, 1), 1)]
-for kind in (base.Preprocessor, base.PreprocessorPyTorch, base.PreprocessorTensorFlowV2):
-    assert all(isinstance(d, kind) for d in defences)
-flat = lambda x: x.reshape(len(x), -1)
-classifier = BlackBoxClassifier(flat, (2, 2, 1), 4, preprocessing_defences=defences)
-assert (classifier.predict(np.full((1, 2, 2, 1), 0.7, dtype=np.float32)) == 1).all()
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 # predict

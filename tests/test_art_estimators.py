@@ -113,8 +113,10 @@ def test_every_estimator_has_a_row():
 # What is corrected, whichever is imported first
 
 ORDERS = {
-    "art first": "import art.estimators.object_tracking, art.estimators.classification, preshield",
-    "preshield first": "import preshield, art.estimators.object_tracking, art.estimators.classification",
+    "art first": "import art.estimators.object_tracking, art.estimators.classification; "
+    "import art.defences.preprocessor, preshield",
+    "preshield first": "import preshield; preshield.SpatialSmoothing(); import art.defences.preprocessor; "
+    "import art.estimators.object_tracking, art.estimators.classification",
     "art last": "from preshield import FeatureSqueezing; FeatureSqueezing((0, 1)); "
     "import art.estimators.classification, art.estimators.object_tracking",
 }
@@ -122,15 +124,25 @@ ORDERS = {
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
 def test_the_order_of_imports_makes_no_difference(order):
-    """Each corrected method once, a tracker's on top of that of its base."""
+    """Defences pass for ART's; each corrected method once, a tracker's on top of that of its base."""
     pytest.importorskip("torch")
     pytest.importorskip("tensorflow")
     code = f"""
 {order}
-from art.estimators.classification import KerasClassifier, PyTorchClassifier
+import numpy as np
+from art.defences.preprocessor import preprocessor as base
+from art.estimators.classification import BlackBoxClassifier, KerasClassifier, PyTorchClassifier
 from art.estimators.estimator import BaseEstimator
 from art.estimators.object_tracking import PyTorchGoturn
 from art.estimators.pytorch import PyTorchEstimator
+from preshield import FeatureSqueezing, SpatialSmoothing
+
+defences = [SpatialSmoothing(3), FeatureSqueezing((0, 1), 1)]
+for kind in (base.Preprocessor, base.PreprocessorPyTorch, base.PreprocessorTensorFlowV2):
+    assert all(isinstance(d, kind) for d in defences)
+flat = lambda x: x.reshape(len(x), -1)
+classifier = BlackBoxClassifier(flat, (2, 2, 1), 4, preprocessing_defences=defences)
+assert (classifier.predict(np.full((1, 2, 2, 1), 0.7, dtype=np.float32)) == 1).all()
 
 def layers(method):
     n = 0

@@ -874,18 +874,32 @@ def brightness(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("model", "data"), [("model.keras", "last.npz"), ("model.pt", "first.npz")])
-def test_evaluate_end_to_end(brightness, tmp_path, model, data):
-    command = [
-        *(sys.executable, "-m", "preshield", "evaluate", "--out", tmp_path / "report"),
+def in_a_process(arguments, capfd):
+    command = [sys.executable, "-m", "preshield", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
+    return result.returncode, result.stdout, result.stderr
+
+
+def in_this_process(arguments, capfd):
+    capfd.readouterr()
+    return run(*arguments), *capfd.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "execute"),
+    [("model.keras", "last.npz", in_a_process), ("model.pt", "first.npz", in_this_process)],
+)
+def test_evaluate_end_to_end(brightness, tmp_path, capfd, model, data, execute):
+    arguments = [
+        *("evaluate", "--out", tmp_path / "report"),
         *("--model", brightness / model, "--data", brightness / data, "--samples", "8"),
         *("--eps", "8/255", "--budget", "5", "--eot", "2"),
         *("--defence", "jpeg:quality=50", "--defence", "spatial+gaussianaug:sigma=0.02"),
     ]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "spatial+gaussianaug:sigma=0.02" in result.stdout
-    assert result.stdout.splitlines()[-3:] == [
+    code, out, err = execute(arguments, capfd)
+    assert (code, err) == (0, "")
+    assert "spatial+gaussianaug:sigma=0.02" in out
+    assert out.splitlines()[-3:] == [
         f"Written: {tmp_path / 'report' / 'report'}.{suffix}" for suffix in ("json", "md", "html")
     ]
     report = RobustnessReport.from_json(tmp_path / "report" / "report.json")

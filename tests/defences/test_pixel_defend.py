@@ -463,7 +463,7 @@ def trained(digits):
     """On another range, channels first, of another size than the default."""
     pytest.importorskip("tensorflow")
     defence = PixelDefend((-1, 1), 60, PixelCNN(8, 2), channels_first=True)
-    return defence.fit(np.moveaxis(2 * digits[:600] - 1, -1, 1), epochs=6)
+    return defence.fit(np.moveaxis(2 * digits[:600] - 1, -1, 1), epochs=3)
 
 
 def test_fit_trains_a_copy(trained, digits):
