@@ -1,11 +1,14 @@
 """Vector-Jacobian product of JPEG without rounding.
 
-The inverse transform after the transform is then the identity, and both are left out. Luminance passes,
-chrominance goes through its means and triangles, and two clamps are left: of values above the range on the way
+The inverse transform after the transform is then the identity, and both are left out. Luminance passes, and
+chrominance goes through its means and triangles. Two clamps are left: of values above the range on the way
 in, and of RGB on the way out. To know where the second one acts takes the way there; then comes the way back.
 
-A picture is worked off row by row. Colour of an odd row leans on the pair of rows below, and a mean has shares
-of four rows of gradients: reading, clamping and writing each follow two rows behind the one before.
+A picture is worked off row by row. Colour of an odd row leans on the pair of rows below, and a mean has
+shares of four rows of gradients: reading, clamping and writing follow each other two rows apart.
+
+The floor is memory: 12 bytes of `x`, of `grad` and of the result for each pixel, and 12 of `x` in the check
+before. To move them takes about as long as the arithmetic.
 """
 
 from typing import Any
@@ -14,6 +17,7 @@ import numpy as np
 
 from ..typing import Array
 from . import fused, kernel
+from .prefetch import fetch_range
 
 __all__ = ["straight_through"]
 
@@ -27,6 +31,7 @@ R_CR, G_CB, G_CR, B_CB = (f32(c / 65536) for c in (91881, -22554, -46802, 116130
 ZERO, ONE, HALF, QUARTER, MOST = f32(0), f32(1), f32(0.5), f32(0.25), f32(0.75)
 LAG = 2  # rows, from stage to stage
 RING = 8  # rows of luminance that are kept
+GAP = 2  # values between both colours of a row, which lie side by side so that one loop does for them
 
 
 @fused
@@ -71,30 +76,24 @@ def halve(out: Array, start: int, count: int, full: Array, upper: int, lower: in
 
 @fused
 def double(
-    out: Array,
-    start: int,
-    samples: Array,
-    near: int,
-    other: int,
-    count: int,
-    weight: float,
-    smooth: bool,
-    mixed: Array,
+    out: Array, samples: Array, near: int, other: int, real: int, weight: float, smooth: bool, mixed: Array
 ) -> None:
-    """A row of chrominance for pixels: `weight` of the near one, the rest of the other; then along the row."""
-    for j in range(count):
+    """Chrominance of a row of pixels: `weight` of the near row, the rest of the other; then along the row."""
+    half = real + GAP
+    for j in range(half + real):
         value = weight * samples[index(near + j)] + (ONE - weight) * samples[index(other + j)]
         mixed[index(j + 1)] = value
     if smooth:
-        mixed[0], mixed[count + 1] = mixed[1], mixed[count]
-        for j in range(count):
+        for first in (1, half + 1):
+            mixed[first - 1], mixed[first + real] = mixed[first], mixed[first + real - 1]
+        for j in range(half + real):
             s = MOST * mixed[index(j + 1)]
-            out[index(start + 2 * j)] = s + QUARTER * mixed[index(j)]
-            out[index(start + 2 * j + 1)] = s + QUARTER * mixed[index(j + 2)]
+            out[index(2 * j)] = s + QUARTER * mixed[index(j)]
+            out[index(2 * j + 1)] = s + QUARTER * mixed[index(j + 2)]
     else:
-        for j in range(count):
+        for j in range(half + real):
             value = mixed[index(j + 1)]
-            out[index(start + 2 * j)], out[index(start + 2 * j + 1)] = value, value
+            out[index(2 * j)], out[index(2 * j + 1)] = value, value
 
 
 @fused
@@ -122,9 +121,11 @@ def open_gradient(
         for i in range(width):
             light, b, r = luma[index(y + i)], chroma[index(cb + i)], chroma[index(cr + i)]
             red, green, blue = light + R_CR * r, light + G_CB * b + G_CR * r, light + B_CB * b
-            of_red = grads[index(start + 3 * i)] if low <= red <= high else ZERO
-            of_green = grads[index(start + 3 * i + 1)] if low <= green <= high else ZERO
-            of_blue = grads[index(start + 3 * i + 2)] if low <= blue <= high else ZERO
+            of_red, of_green = grads[index(start + 3 * i)], grads[index(start + 3 * i + 1)]
+            of_blue = grads[index(start + 3 * i + 2)]
+            of_red = of_red if (low <= red) & (red <= high) else ZERO
+            of_green = of_green if (low <= green) & (green <= high) else ZERO
+            of_blue = of_blue if (low <= blue) & (blue <= high) else ZERO
             luma[index(y + i)] = of_red + of_green + of_blue
             rows[index(1 + i)] = G_CB * of_green + B_CB * of_blue
             rows[index(second + i)] = R_CR * of_red + G_CR * of_green
@@ -132,33 +133,37 @@ def open_gradient(
         for i in range(width):
             light, b, r = luma[index(y + i)], chroma[index(cb + i)], chroma[index(cr + i)]
             red, green, blue = light + R_CR * r, light + G_CB * b + G_CR * r, light + B_CB * b
-            of_red = grads[index(start + i)] if low <= red <= high else ZERO
-            of_green = grads[index(start + hop + i)] if low <= green <= high else ZERO
-            of_blue = grads[index(start + 2 * hop + i)] if low <= blue <= high else ZERO
+            of_red, of_green = grads[index(start + i)], grads[index(start + hop + i)]
+            of_blue = grads[index(start + 2 * hop + i)]
+            of_red = of_red if (low <= red) & (red <= high) else ZERO
+            of_green = of_green if (low <= green) & (green <= high) else ZERO
+            of_blue = of_blue if (low <= blue) & (blue <= high) else ZERO
             luma[index(y + i)] = of_red + of_green + of_blue
             rows[index(1 + i)] = G_CB * of_green + B_CB * of_blue
             rows[index(second + i)] = R_CR * of_red + G_CR * of_green
 
 
 @fused
-def double_back(out: Array, start: int, row: Array, at: int, width: int, wide: int, smooth: bool) -> None:
-    """Transpose of `double` along a row, which has zeros around it."""
-    count = (width + wide - 1) // wide
+def double_back(out: Array, start: int, row: Array, width: int, wide: int, smooth: bool) -> None:
+    """Transpose of `double` along a row, which has zeros around both colours."""
+    real = (width + wide - 1) // wide
+    half = real + GAP
     if wide == 1:
-        for j in range(count):
-            out[index(start + j)] = row[index(at + j)]
+        for j in range(half + real):
+            out[index(start + j)] = row[index(1 + j)]
         return
     if not smooth:
-        for j in range(count):
-            out[index(start + j)] = row[index(at + 2 * j)] + row[index(at + 2 * j + 1)]
+        for j in range(half + real):
+            out[index(start + j)] = row[index(2 * j + 1)] + row[index(2 * j + 2)]
         return
-    for j in range(count):
-        inner = row[index(at + 2 * j)] + row[index(at + 2 * j + 1)]
-        outer = row[index(at + 2 * j - 1)] + row[index(at + 2 * j + 2)]
+    for j in range(half + real):
+        inner = row[index(2 * j + 1)] + row[index(2 * j + 2)]
+        outer = row[index(2 * j)] + row[index(2 * j + 3)]
         out[index(start + j)] = MOST * inner + QUARTER * outer
-    out[index(start)] += QUARTER * row[index(at)]
-    if width % 2 == 0:
-        out[index(start + count - 1)] += QUARTER * row[index(at + width - 1)]
+    for first in (0, half):
+        out[start + first] += QUARTER * row[2 * first + 1]
+        if width % 2 == 0:
+            out[start + first + real - 1] += QUARTER * row[2 * first + width]
 
 
 @kernel
@@ -184,18 +189,20 @@ def mix_rows(out: Array, rows: Array, y: int, weights: tuple[float, float, float
 
 
 @kernel
-def halve_back(out: Array, start: int, row: Array, at: int, width: int, wide: int, share: float) -> None:
+def halve_back(out: Array, row: Array, width: int, wide: int, share: float) -> None:
     """Transpose of `halve` along a row: what a pixel has of a mean."""
+    real = (width + wide - 1) // wide
+    half = real + GAP
     if wide == 1:
-        for i in range(width):
-            out[index(start + i)] = share * row[index(at + i)]
+        for i in range(half + real):
+            out[index(i)] = share * row[index(i)]
         return
-    half = HALF * share
-    for j in range(width // 2):
-        value = half * row[index(at + j)]
-        out[index(start + 2 * j)], out[index(start + 2 * j + 1)] = value, value
+    for j in range(half + real):
+        value = HALF * share * row[index(j)]
+        out[index(2 * j)], out[index(2 * j + 1)] = value, value
     if width % 2:  # the last column is a pair by itself
-        out[index(start + width - 1)] = share * row[index(at + width // 2)]
+        for first in (0, half):
+            out[2 * first + width - 1] = share * row[first + real - 1]
 
 
 @fused
@@ -210,11 +217,12 @@ def write_gradient(
     luma: Array,
     y: int,
     rows: Array,
+    second: int,
 ) -> None:
     """Gradients of luminance and of chrominance as those of RGB, where `x` is not above the range."""
     if step == 3:
         for i in range(width):
-            light, b, r = luma[index(y + i)], rows[index(i)], rows[index(width + i)]
+            light, b, r = luma[index(y + i)], rows[index(i)], rows[index(second + i)]
             red, green = Y_R * light + CB_R * b + CR_R * r, Y_G * light + CB_G * b + CR_G * r
             blue = Y_B * light + CB_B * b + CR_B * r
             out[index(start + 3 * i)] = red if x[index(start + 3 * i)] <= top else ZERO
@@ -222,7 +230,7 @@ def write_gradient(
             out[index(start + 3 * i + 2)] = blue if x[index(start + 3 * i + 2)] <= top else ZERO
     else:
         for i in range(width):
-            light, b, r = luma[index(y + i)], rows[index(i)], rows[index(width + i)]
+            light, b, r = luma[index(y + i)], rows[index(i)], rows[index(second + i)]
             red, green = Y_R * light + CB_R * b + CR_R * r, Y_G * light + CB_G * b + CR_G * r
             blue = Y_B * light + CB_B * b + CR_B * r
             out[index(start + i)] = red if x[index(start + i)] <= top else ZERO
@@ -235,6 +243,20 @@ def grey_gradient(out: Array, grads: Array, x: Array, start: int, stop: int, top
     """Gradients of grey, where `x` is not above the range."""
     for i in range(start, stop):
         out[index(i)] = grads[index(i)] if x[index(i)] <= top else ZERO
+
+
+@kernel
+def ask(
+    values: Array, begin: int, row: int, second: bool, size: tuple[int, int], step: int, hop: int
+) -> None:
+    """Have half a row fetched; more at once would wait for lines that are under way."""
+    height, width = size
+    if 0 <= row < height:
+        middle = width * step // 2
+        first, last = (middle, width * step) if second else (0, middle)
+        for c in range(1 if step == 3 else 3):
+            at = begin + c * hop + row * width * step
+            fetch_range(values, at + first, at + last)
 
 
 @kernel
@@ -270,16 +292,16 @@ def straight_through(
     real, real_high = (width + wide - 1) // wide, (height + tall - 1) // tall  # values of chrominance
     smooth = wide == 2 and real > 2
     weight = MOST if smooth and tall == 2 else ONE
-    length = width + 4  # one zero before a row, three behind it
+    half, length = real + GAP, wide * (real + GAP)  # from one colour to the other
     luma = np.zeros(RING * width, x.dtype)
-    full = np.zeros(4 * length, x.dtype)  # two rows of both colours before they are halved
-    chroma = np.zeros(4 * 2 * real, x.dtype)  # four rows of both colours
-    mixed = np.zeros(real + 2, x.dtype)
-    colours = np.zeros(4 * real, x.dtype)
-    rows = np.zeros(2 * length, x.dtype)  # gradients of both colours
-    halves = np.zeros(4 * 2 * real, x.dtype)  # of four rows, less wide
-    means = np.zeros(2 * real, x.dtype)
-    back = np.zeros(2 * width, x.dtype)
+    full = np.zeros(2 * 2 * length, x.dtype)  # two rows before they are halved
+    chroma = np.zeros(4 * 2 * half, x.dtype)
+    mixed = np.zeros(2 * half + 1, x.dtype)
+    colours = np.zeros(2 * length, x.dtype)
+    rows = np.zeros(2 * length + 1, x.dtype)  # gradients, a zero before each row and behind it
+    halves = np.zeros(4 * 2 * half, x.dtype)  # of four rows, less wide
+    means = np.zeros(2 * half, x.dtype)
+    back = np.zeros(2 * length, x.dtype)
     for p in range(starts.size):
         begin = starts[p]
         if step == 1 and hop == 0:
@@ -288,47 +310,47 @@ def straight_through(
         for ahead in range(max(0, first - 2 * LAG), end + 2 * LAG):
             if ahead < height:
                 at, y, c = begin + ahead * width * step, ahead % RING * width, ahead % tall * 2 * length
-                k = ahead // tall % 4 * 2 * real
+                ask(grads, begin, ahead - LAG + 1, False, size, step, hop)
+                k = ahead // tall % 4 * 2 * half
                 if wide == 1:
-                    to_ycc(x, at, step, hop, width, top, luma, y, chroma, k, k + real)
+                    to_ycc(x, at, step, hop, width, top, luma, y, chroma, k, k + half)
                 else:
                     to_ycc(x, at, step, hop, width, top, luma, y, full, c, c + length)
                     full[c + width] = full[c + width - 1]
                     full[c + length + width] = full[c + length + width - 1]
                     if ahead % tall == tall - 1 or ahead == height - 1:  # an odd last row is a pair by itself
-                        halve(chroma, k, real, full, 0, c)
-                        halve(chroma, k + real, real, full, length, c + length)
+                        halve(chroma, k, half + real, full, 0, c)
 
+            ask(grads, begin, ahead - LAG + 1, True, size, step, hop)
             y = ahead - LAG
             if 0 <= y < height:
+                ask(x, begin, ahead + 1, False, size, step, hop)
                 near = y // tall
                 other = near + 2 * (y % 2) - 1 if tall == 2 else near
-                other = min(max(other, 0), real_high - 1) % 4 * 2 * real
-                near = near % 4 * 2 * real
-                at, lit = begin + y * width * step, y % RING * width
+                other = min(max(other, 0), real_high - 1) % 4 * 2 * half
+                near = near % 4 * 2 * half
+                at, lit, second = begin + y * width * step, y % RING * width, 1 + length
                 if wide == 1:
-                    cb, cr, second = near, near + real, 1 + length
+                    cb, cr = near, near + half
                     open_gradient(
                         grads, at, step, hop, width, luma, lit, chroma, cb, cr, limits, rows, second
                     )
                 else:
-                    for c in range(2):
-                        a, b = near + c * real, other + c * real
-                        double(colours, c * 2 * real, chroma, a, b, real, weight, smooth, mixed)
-                    cb, cr, second = 0, 2 * real, 1 + length
+                    double(colours, chroma, near, other, real, weight, smooth, mixed)
+                    ask(x, begin, ahead + 1, True, size, step, hop)
+                    cb, cr = 0, length
                     open_gradient(
                         grads, at, step, hop, width, luma, lit, colours, cb, cr, limits, rows, second
                     )
-                h = y % 4 * 2 * real
-                double_back(halves, h, rows, 1, width, wide, smooth)
-                double_back(halves, h + real, rows, 1 + length, width, wide, smooth)
+                ask(out, begin, ahead - 2 * LAG + 1, False, size, step, hop)
+                double_back(halves, y % 4 * 2 * half, rows, width, wide, smooth)
 
+            ask(out, begin, ahead - 2 * LAG + 1, True, size, step, hop)
             y = ahead - 2 * LAG
             if first <= y < end:
                 if y % tall == 0:
-                    mix_rows(means, halves, y, shares(y, height, tall, smooth), 2 * real)
+                    mix_rows(means, halves, y, shares(y, height, tall, smooth), 2 * half)
                     share = HALF if tall == 2 and y + 1 < height else ONE
-                    halve_back(back, 0, means, 0, width, wide, share)
-                    halve_back(back, width, means, real, width, wide, share)
+                    halve_back(back, means, width, wide, share)
                 at, lit = begin + y * width * step, y % RING * width
-                write_gradient(out, x, at, step, hop, width, top, luma, lit, back)
+                write_gradient(out, x, at, step, hop, width, top, luma, lit, back, length)
