@@ -62,10 +62,10 @@ class JpegCompression(Preprocessor):
     as RGB; any other number channel by channel as greyscale. Values are rounded to 8 bits; the result is
     `float32`, bit for bit that of Pillow, whose encoder and decoder are libjpeg-turbo's.
 
-    "straight-through" passes luminance, and spreads chrominance over the pixels that share it. It stops at
-    values that the forward pass clamps: inputs above the range, samples behind the inverse transform, and
-    outputs. "soft" is the vector-Jacobian product of a smooth function, whose own clamps stop it. An
-    evaluation attacks with all three.
+    "straight-through" and "soft" are vector-Jacobian products of functions without jumps, and stop where these
+    clamp: at inputs above the range, at outputs outside of it, and "soft" at samples behind the inverse
+    transform as well. "straight-through" passes luminance, spreads chrominance over the pixels that share it,
+    does not depend on the quality, and costs less than the forward pass. An evaluation attacks with all three.
 
     References
     ----------
