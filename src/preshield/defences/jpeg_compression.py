@@ -65,7 +65,8 @@ class JpegCompression(Preprocessor):
     "straight-through" and "soft" are vector-Jacobian products of functions without jumps, and stop where these
     clamp: at inputs above the range, at outputs outside of it, and "soft" at samples behind the inverse
     transform as well. "straight-through" passes luminance, spreads chrominance over the pixels that share it,
-    does not depend on the quality, and costs less than the forward pass. An evaluation attacks with all three.
+    does not depend on the quality, and costs less than the forward pass; "soft" costs about 14 times as much.
+    An evaluation attacks with all three.
 
     References
     ----------
