@@ -62,8 +62,8 @@ class JpegCompression(Preprocessor):
     as RGB; any other number channel by channel as greyscale. Values are rounded to 8 bits; the result is
     `float32`, bit for bit that of Pillow, whose encoder and decoder are libjpeg-turbo's.
 
-    "straight-through" and "soft" are vector-Jacobian products of functions without jumps, and stop where these
-    clamp: at inputs above the range, at outputs outside of it, and "soft" at samples behind the inverse
+    "straight-through" and "soft" are vector-Jacobian products of functions without jumps, and stop where
+    these clamp: at inputs above the range, at outputs outside of it, and "soft" at samples behind the inverse
     transform as well. "straight-through" passes luminance, spreads chrominance over the pixels that share it,
     does not depend on the quality, and costs less than the forward pass; "soft" costs about 14 times as much.
     An evaluation attacks with all three.
