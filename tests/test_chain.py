@@ -1,5 +1,7 @@
 """Chain: composition, the exact chain rule, labels, draws."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -318,3 +320,23 @@ def test_nothing_is_computed_where_nothing_is_learned():
     assert chain.is_fitted
     assert chain.fit(features()) is chain
     assert Chain([Learner(), Last(), Busy()]).fit(features()).is_fitted
+
+
+def test_stages_with_one_seed_do_not_repeat_each_other():
+    def noise():
+        return GaussianAugmentation(1.0, False, rng=5)
+
+    x = np.zeros((40, 50), np.float32)
+    first = noise().transform(x)
+    same = noise()
+    for chain in (
+        Chain([noise(), noise()]),
+        Chain([same, same]),
+        Chain([Chain([noise()]), Chain([noise()])]),
+    ):
+        for options in ({}, {"index": 0}):
+            added = copy.deepcopy(chain).transform(x, **options) - first
+            assert abs(np.corrcoef(added.ravel(), first.ravel())[0, 1]) < 0.1
+            assert abs(added.std() - 1) < 0.1
+        again = np.concatenate([chain.transform(x[i : i + 7], index=i) for i in range(0, 40, 7)])
+        np.testing.assert_array_equal(again, chain.transform(x, index=0))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ._core import overrides
+from ._core import overrides, random
 from ._core.checks import check_bool
 from ._core.errors import ArgumentError
 from ._core.typing import Array, Dtype, Seed, Shape
@@ -256,7 +256,9 @@ class Chain(Preprocessor):
         return super()._draws_afresh and any(d._draws_afresh for d in self._stages)
 
     def _begin(self, x: Array, seed: Seed) -> _Pass:
-        *seeds, index = np.split(seed, np.cumsum([d._seed_words for d in self._stages]))
+        ends = np.cumsum([d._seed_words for d in self._stages])
+        words, index = seed[: ends[-1]], seed[ends[-1] :]
+        seeds = np.split(random.distinct(words), ends[:-1])
         seeds = [np.concatenate([words, index]) if len(words) else words for words in seeds]
         return _Pass(self, x, seeds, overrides.known_labels(self))
 

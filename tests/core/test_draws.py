@@ -93,11 +93,12 @@ def test_the_table():
     np.testing.assert_array_equal(table, -table[::-1])
     assert (np.diff(table) > 0).all()
     assert abs(2 * np.mean(table**2) - 1) < 1e-6
-    # Quantiles of a normal with variance 1/2, up to the scale and to the rounding.
-    expected = stats.norm.ppf((np.arange(65536) + 0.5) / 65536) / np.sqrt(2)
-    np.testing.assert_allclose(table, expected * (table[-1] / expected[-1]), atol=2**-20)
-    assert 1 < table[-1] / expected[-1] < 1.0002
-    assert 2 * table[-1] < 6.2
+    # Means of equal shares of a normal with variance 1/2: differences of its density over a share.
+    ends = stats.norm.pdf(stats.norm.ppf(np.arange(65537) / 65536))
+    expected = (ends[:-1] - ends[1:]) * 65536
+    expected /= np.sqrt(2 * np.mean(expected**2))
+    np.testing.assert_allclose(table, expected, atol=4e-6)
+    assert 6.2 < 2 * table[-1] < 6.21
 
 
 def test_a_normal_is_the_sum_of_the_entries_at_both_halves_of_its_word():

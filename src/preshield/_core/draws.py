@@ -90,7 +90,7 @@ class Draws:
         return share.view(np.int64) + low
 
     def standard_normal(self, size: Any = None, dtype: Any = np.float64) -> Any:
-        """Normal with mean 0 and variance 1, a multiple of 2**-20 and below 6.2 in magnitude."""
+        """Normal with mean 0 and variance 1, a multiple of 2**-20 and at most 6.21 in magnitude."""
         if size is None:
             return self.shared.standard_normal(dtype=dtype)
         shape, of_sample, first = self._place(size)

@@ -15,7 +15,7 @@ import numpy as np
 from .processes import LINEAGE, MAIN, loader_seed, parent_pid, process, rank
 from .typing import Rng, Seed, Shape
 
-__all__ = ["FROZEN", "SEED_WORDS", "SeedSource", "SeedStream", "expand_seed"]
+__all__ = ["FROZEN", "SEED_WORDS", "SeedSource", "SeedStream", "distinct", "expand_seed"]
 
 SEED_WORDS = 2  # of 32 bits, the key of the generator
 OF_LOADER, OF_FORK, OF_PICKLE = range(1, 4)  # kinds of keys
@@ -133,6 +133,16 @@ class SeedSource:
 def expand_seed(seed: int, words: int) -> Seed:
     """As many words as wanted from one integer."""
     return _words([seed], (), words)
+
+
+def distinct(seeds: Seed) -> Seed:
+    """Seeds of the stages of a chain, end to end; one that repeats an earlier one is mixed with its place.
+
+    Two stages with the same integer would otherwise draw the same words.
+    """
+    keys = [tuple(key) for key in seeds.reshape(-1, SEED_WORDS).tolist()]
+    mixed = [_words(list(key), (place,)) if key in keys[:place] else key for place, key in enumerate(keys)]
+    return np.array(mixed, dtype=np.uint32).reshape(-1)
 
 
 def _words(entropy: list[int], key: Shape, words: int = SEED_WORDS) -> Seed:

@@ -19,6 +19,7 @@ from . import kernel
 __all__ = ["add_normals", "fill_normals", "fill_words", "quantiles", "threefry"]
 
 WORDS = 2048  # made at once: they stay in the first-level cache
+SHARES, OUTER = 1 << 16, 64  # of the table, and of these at each end
 PARITY = np.uint32(0x1BD11BDA)
 
 
@@ -26,11 +27,14 @@ PARITY = np.uint32(0x1BD11BDA)
 def quantiles() -> Array:
     """The table of normals: 65536 equally likely values, as `float32`.
 
-    They are quantiles of the normal distribution, scaled so that a sum of two has variance 1, and rounded to
+    They are quantiles in the middle of equal shares of the normal distribution and, where the middle falls
+    short, at the ends, the means of a share; scaled so that a sum of two has variance 1, and rounded to
     multiples of 2**-20.
     """
-    normal, half = NormalDist(), 1 << 15
-    upper = np.array([normal.inv_cdf((half + i + 0.5) / (2 * half)) for i in range(half)])
+    normal, half = NormalDist(), SHARES // 2
+    upper = np.array([normal.inv_cdf((half + i + 0.5) / SHARES) for i in range(half)])
+    ends = [normal.pdf(normal.inv_cdf(1 - i / SHARES)) for i in range(OUTER, 0, -1)]
+    upper[-OUTER:] = -SHARES * np.diff([*ends, 0.0])  # a mean over a share, from the density at its ends
     upper /= np.sqrt(2 * np.mean(upper**2))
     steps = np.rint(upper * 2**20)
     return (np.concatenate([-steps[::-1], steps]) * 2.0**-20).astype(np.float32)
