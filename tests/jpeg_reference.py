@@ -142,22 +142,11 @@ class Trip:
             rows = small.shape[0]
             columns = -(-self.size[1] // factors[1])
             samples.append(coded(whole_blocks(small), steps[1], kind)[:rows, :columns])
-        self.open_samples = [(s >= -128) & (s <= 127) for s in samples]
-        light, *colours = (np.clip(s, -128, 127) for s in samples)
+        top = 127.5 if kind == "none" else 127  # only rounding takes the largest chrominance, 127.5, to 127
+        self.open_samples = [(s >= -128 - 1e-9) & (s <= top + 1e-9) for s in samples]
+        light, *colours = (np.clip(s, -128, top) for s in samples)
         cb, cr = (enlarged(c, factors, self.size, integers) for c in colours)
         products = np.stack([np.zeros_like(cb), cb, cr], axis=-1) @ YCC_TO_RGB.T
         rgb = (light + 128)[..., None] + (shifted(products, 16) if integers else products / 65536)
-        self.open_out = (rgb >= 0) & (rgb <= 255)
+        self.before = rgb
         self.out = np.clip(rgb, 0, 255)
-
-
-def through_clamps(levels, trip, subsampling):
-    """What is linear in the pipeline without rounding, where `trip` met no clamp: no transform is left."""
-    factors = SUBSAMPLINGS[subsampling]
-    y, cb, cr = np.moveaxis((levels * trip.open_in) @ RGB_TO_YCC.T / 65536, -1, 0)
-    columns = trip.open_samples[1].shape[1]
-    cb, cr = (
-        enlarged(halved(c, factors, False)[:, :columns] * passes, factors, trip.size, False)
-        for c, passes in zip((cb, cr), trip.open_samples[1:], strict=True)
-    )
-    return (np.stack([y * trip.open_samples[0], cb, cr], axis=-1) @ YCC_TO_RGB.T / 65536) * trip.open_out

@@ -9,7 +9,7 @@ from .layout import working_dtype
 from .threads import block_length, map_blocks, thread_count
 from .typing import Array, Dtype, Shape
 
-__all__ = ["Marks", "Settings", "no_marks", "round_trip", "straight_through"]
+__all__ = ["Settings", "round_trip", "straight_through"]
 
 # Rows and columns of pixels that share a value of colour.
 SUBSAMPLINGS = {"4:2:0": (2, 2), "4:2:2": (1, 2), "4:4:4": (1, 1)}
@@ -30,6 +30,9 @@ BYTE_SCALE = 255
 # From a level to [0, 1] without a division: a product that is exact, and what it lacks.
 HIGH = np.float32(2.0**-8 + 2.0**-16)
 LOW = np.float32(1 / BYTE_SCALE - float(HIGH))
+# So many levels outside of the range RGB counts as clamped. The rounded constants of the conversion there and
+# back take saturated colours, such as red, up to 0.0062 levels out of it.
+TOLERANCE = 0.01
 BLOCK_BYTES = 1 << 19  # of values that a thread takes at once
 STRIPS_APART = 8  # a part of a picture has so many at least: it computes the colour of two more
 
@@ -51,13 +54,6 @@ class Pictures(NamedTuple):
     hop: int  # from plane to plane of RGB; 0 if interleaved or grey
 
 
-class Marks(NamedTuple):
-    """What no clamp changed: bits that the kernel sets for each pixel, and for each value of colour."""
-
-    pixels: Array  # (N, pictures, height, width), uint8
-    colours: Array  # (N, pictures, rows, columns), uint8; no pictures if they are grey
-
-
 def quanta(quality: int) -> Array:
     """Steps of the quantiser for luminance and chrominance, shape (2, 8, 8), rows first."""
     tables = np.array([LUMINANCE.split(), CHROMINANCE.split()], dtype=int).reshape(2, 8, 8)
@@ -65,21 +61,8 @@ def quanta(quality: int) -> Array:
     return np.asarray(np.clip((tables * percent + 50) // 100, 1, 255))
 
 
-def no_marks(shape: Shape, settings: Settings, *, axis: int) -> Marks:
-    """Marks of a batch, before anything is marked."""
-    axis %= len(shape)
-    height, width = _planes_first(shape, axis)[-2:]
-    pictures = int(np.prod(shape[1:])) // max(1, height * width * (RGB if shape[axis] == RGB else 1))
-    tall, wide = settings.factors
-    colours = pictures if shape[axis] == RGB else 0
-    size = colours, -(-height // tall), -(-width // wide)
-    return Marks(
-        np.zeros((shape[0], pictures, height, width), np.uint8), np.zeros((shape[0], *size), np.uint8)
-    )
-
-
 def round_trip(
-    x: Array, settings: Settings, *, axis: int, marks: Marks | None = None, progress: str | None = None
+    x: Array, settings: Settings, *, axis: int, progress: str | None = None
 ) -> tuple[Array, float | None]:
     """Compress images or videos as JPEG and decompress them again, bit for bit as Pillow does.
 
@@ -91,8 +74,6 @@ def round_trip(
         Quality, subsampling and range.
     axis : int
         Axis of the channels. Three are RGB; each of any other number is a picture in grey.
-    marks : Marks, optional
-        Those of `no_marks`; filled in for `straight_through`.
     progress : str, optional
         Caption of a progress bar.
 
@@ -107,7 +88,7 @@ def round_trip(
         return np.empty(x.shape, np.float32), 0.0
     if _is_mixed(x.shape, axis):
         planes = np.moveaxis(x, -1, -3)
-        out, peak = round_trip(planes, settings, axis=x.ndim - 3, marks=marks, progress=progress)
+        out, peak = round_trip(planes, settings, axis=x.ndim - 3, progress=progress)
         return np.moveaxis(out, -3, -1), peak
     from .kernels import jpeg
 
@@ -119,9 +100,8 @@ def round_trip(
     scale, top = dtype.type(BYTE_SCALE / settings.largest), dtype.type(BYTE_SCALE)
 
     def work(numbers: slice) -> None:
-        rows, part = slice(numbers.start // parts, -(-numbers.stop // parts)), numbers.start % parts
+        rows, ends = _share(numbers, parts, strips)
         values = _flat(x[rows], dtype)
-        ends = (0, strips) if parts == 1 else (strips * part // parts, strips * (part + 1) // parts)
         bits = jpeg.round_trip(
             out[rows].reshape(-1),
             values,
@@ -136,7 +116,6 @@ def round_trip(
             weights,
             *_tables(settings.quality),
             ends,
-            *_marks_of(marks, rows),
         )
         found.append(int(bits))
 
@@ -146,56 +125,54 @@ def round_trip(
     return out, float(most) if np.isfinite(most) and not np.signbit(most) else None
 
 
-def straight_through(
-    x: Array, grad: Array, settings: Settings, *, axis: int, marks: Marks | None = None
-) -> Array:
-    """Vector-Jacobian product at `x`, every rounding taken for the identity.
+def straight_through(x: Array, grad: Array, settings: Settings, *, axis: int) -> Array:
+    """Vector-Jacobian product at `x` of the round trip without any rounding.
 
     Parameters
     ----------
     x, grad : ndarray
         Batch, and the gradient with respect to what comes out.
     settings : Settings
-        As of the round trip.
+        As of the round trip; the quality makes no difference.
     axis : int
         Axis of the channels.
-    marks : Marks, optional
-        Those of the round trip of `x`; it is repeated if they are not given.
 
     Returns
     -------
     ndarray
         In the `working_dtype` of `grad`.
     """
+    dtype = working_dtype(grad.dtype)
     if not x.size:
-        return grad
+        return np.empty(x.shape, dtype)
     if _is_mixed(x.shape, axis):
         planes, of_planes = np.moveaxis(x, -1, -3), np.moveaxis(grad, -1, -3)
-        return np.moveaxis(
-            straight_through(planes, of_planes, settings, axis=x.ndim - 3, marks=marks), -3, -1
-        )
-    from .kernels import jpeg
+        return np.moveaxis(straight_through(planes, of_planes, settings, axis=x.ndim - 3), -3, -1)
+    from .kernels import jpeg_gradient
+    from .kernels.jpeg import STRIP
 
-    dtype = working_dtype(grad.dtype)
-    out, pictures = np.empty(x.shape, dtype), _find_pictures(x.shape, axis)
+    out, pictures, top = np.empty(x.shape, dtype), _find_pictures(x.shape, axis), settings.largest
+    height, beyond = pictures.size[0], TOLERANCE / BYTE_SCALE * settings.largest
+    strips = -(-height // STRIP)
+    parts = _parts(len(x) * len(pictures.starts), strips)
 
-    def work(rows: slice) -> None:
-        known = marks and Marks(*(each[rows] for each in marks))
-        if known is None:
-            known = no_marks(x[rows].shape, settings, axis=axis)
-            round_trip(x[rows], settings, axis=axis, marks=known)
-        jpeg.straight_through(
+    def work(numbers: slice) -> None:
+        rows, ends = _share(numbers, parts, strips)
+        jpeg_gradient.straight_through(
             out[rows].reshape(-1),
             _flat(grad[rows], dtype),
+            _flat(x[rows], dtype),
             _starts(pictures, x, rows),
             pictures.size,
             pictures.step,
             pictures.hop,
             settings.factors,
-            *_marks_of(known, slice(None)),
+            dtype.type(top),
+            (dtype.type(-beyond), dtype.type(top + beyond)),
+            (STRIP * ends[0], min(STRIP * ends[1], height)),
         )
 
-    map_blocks(work, len(x), block_length(x, BLOCK_BYTES))
+    map_blocks(work, len(x) * parts, block_length(x, BLOCK_BYTES) if parts == 1 else 1)
     return out
 
 
@@ -212,13 +189,9 @@ def _is_mixed(shape: Shape, axis: int) -> bool:
     return axis == len(shape) - 1 and shape[-1] not in (1, RGB)
 
 
-def _planes_first(shape: Shape, axis: int) -> Shape:
-    return (*shape[:-3], shape[-1], *shape[-3:-1]) if axis == len(shape) - 1 else shape
-
-
 def _find_pictures(shape: Shape, axis: int) -> Pictures:
     """The pictures of a sample of a contiguous batch."""
-    height, width = _planes_first(shape, axis)[-2:]
+    height, width = shape[-3:-1] if axis == len(shape) - 1 else shape[-2:]
     plane, planes = height * width, int(np.prod(shape[1:])) // (height * width)
     if shape[axis] != RGB:
         return Pictures(np.arange(planes) * plane, (height, width), 1, 0)
@@ -243,13 +216,13 @@ def _flat(x: Array, dtype: Dtype) -> Array:
     return values
 
 
-def _marks_of(marks: Marks | None, rows: slice) -> tuple[Array, Array]:
-    if marks is None:
-        return np.zeros(0, np.uint8), np.zeros(0, np.uint8)
-    return marks.pixels[rows].reshape(-1), marks.colours[rows].reshape(-1)
-
-
 def _parts(pictures: int, strips: int) -> int:
     """In how many parts to cut each picture, if there are fewer of them than threads could work on."""
     wanted = -(-2 * thread_count() // pictures)
     return max(1, min(wanted, strips // STRIPS_APART)) if wanted > 1 else 1
+
+
+def _share(numbers: slice, parts: int, strips: int) -> tuple[slice, tuple[int, int]]:
+    """Which samples to work on, and from which strip to which; `numbers` count parts of samples."""
+    rows, part = slice(numbers.start // parts, -(-numbers.stop // parts)), numbers.start % parts
+    return rows, (0, strips) if parts == 1 else (strips * part // parts, strips * (part + 1) // parts)

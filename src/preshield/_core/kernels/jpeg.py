@@ -21,7 +21,7 @@ import numpy as np
 from ..typing import Array
 from . import fused, kernel
 
-__all__ = ["LANES", "STRIP", "round_trip", "straight_through"]
+__all__ = ["LANES", "STRIP", "round_trip"]
 
 STRIP = 16  # rows
 BLOCK = 8  # pixels a side
@@ -46,10 +46,7 @@ CB_R, CB_G, CB_B, C_0 = (f32(c / 65536) for c in (-11059, -21709, 32768, 32767))
 CR_R, CR_G, CR_B = (f32(c / 65536) for c in (32768, -27439, -5329))
 R_CR, G_CB, G_CR, B_CB = (f32(c / 65536) for c in (91881, -22554, -46802, 116130))
 ZERO, TOP, THREE, SEVEN, EIGHT = f32(0), f32(255), f32(3), f32(7), f32(8)
-# What no clamp changed
-RED, GREEN, BLUE, LUMA, RED_IN, GREEN_IN, BLUE_IN = (1 << n for n in range(7))
-CB, CR = 1, 2
-ONE, QUARTER, SIXTEENTH = f32(1), f32(0.25), f32(0.0625)
+QUARTER, SIXTEENTH = f32(0.25), f32(0.0625)
 ROW_OF_EIGHT, PAD = 64, 16  # rows are not a power of two apart, or they would share few places of a cache
 
 
@@ -320,39 +317,6 @@ def write_grey(out: Array, start: int, width: int, luma: Array, y: int, high: fl
 
 
 @kernel
-def mark_inputs(
-    marks: Array, at: int, x: Array, start: int, step: int, width: int, highest: float, bit: int
-) -> None:
-    """Set a bit for each value of a row that does not saturate."""
-    for i in range(width):
-        marks[index(at + i)] |= np.uint8(bit if x[index(start + step * i)] <= highest else 0)
-
-
-@fused
-def mark_outputs(marks: Array, at: int, width: int, luma: Array, y: int, chroma: Array, cr: int) -> None:
-    """Set the bits of red, green, blue and luminance for each pixel of a row that no clamp changes."""
-    for i in range(width):
-        light = min(max(luma[index(y + i)], LOWEST), HIGHEST)
-        b, r = chroma[index(i)], chroma[index(cr + i)]
-        red = light + np.floor(R_CR * r + HALF)
-        green = light + np.floor(G_CB * b + G_CR * r + HALF)
-        blue = light + np.floor(B_CB * b + HALF)
-        mark = RED if LOWEST <= red <= HIGHEST else 0
-        mark |= GREEN if LOWEST <= green <= HIGHEST else 0
-        mark |= BLUE if LOWEST <= blue <= HIGHEST else 0
-        mark |= LUMA if light == luma[index(y + i)] else 0
-        marks[index(at + i)] |= np.uint8(mark)
-
-
-@kernel
-def mark_samples(marks: Array, at: int, samples: Array, start: int, count: int, bit: int) -> None:
-    """Set a bit for each sample of a row that its clamp does not change."""
-    for j in range(count):
-        sample = samples[index(start + j)]
-        marks[index(at + j)] |= np.uint8(bit if LOWEST <= sample <= HIGHEST else 0)
-
-
-@kernel
 def round_trip(
     out: Array,
     x: Array,
@@ -368,8 +332,6 @@ def round_trip(
     multipliers: Array,
     quanta: Array,
     strips: tuple[int, int],
-    marks: Array,
-    marks_c: Array,
 ) -> Any:
     """Compress pictures and decompress them again.
 
@@ -400,11 +362,6 @@ def round_trip(
         and the quanta.
     strips : tuple of int
         First strip of 16 rows to write, and the one after the last.
-    marks : ndarray of uint8, shape (P * height * width,) or (0,)
-        0. If it is not empty, bits are set for what no clamp changed in a pixel: RED, GREEN, BLUE and LUMA
-        on the way out, RED_IN, GREEN_IN and BLUE_IN on the way in. Grey has LUMA and RED_IN.
-    marks_c : ndarray of uint8, shape (P * rows * columns,) or (0,)
-        0. The same for chrominance: CB and CR.
 
     Returns
     -------
@@ -413,7 +370,6 @@ def round_trip(
     """
     (height, width), (tall, wide), (high, low) = size, factors, weights
     colour = step == 3 or hop > 0
-    channels = 3 if colour else 1
     across = (width + BLOCK - 1) // BLOCK  # blocks
     real, real_high = (width + wide - 1) // wide, (height + tall - 1) // tall  # values of chrominance
     across_c = (real + BLOCK - 1) // BLOCK
@@ -492,13 +448,6 @@ def round_trip(
                 for p in range(together):
                     begin = starts[group + p] + y * width * step
                     lit = y % (2 * STRIP) * stride + BLOCK * across * p
-                    at = ((group + p) * height + y) * width
-                    if marks.size:
-                        for c in range(channels):
-                            plane = begin + c * (1 if step == 3 else hop)
-                            mark_inputs(marks, at, x, plane, step, width, top / scale, RED_IN << c)
-                    if marks.size and not colour:
-                        mark_samples(marks, at, luma, lit, width, LUMA)
                     if not colour:
                         write_grey(out, begin, width, luma, lit, high, low)
                         continue
@@ -509,208 +458,5 @@ def round_trip(
                             double(colours, c * 2 * real, chroma, a, b, real, mixed, tall == 2)
                         else:
                             repeat(colours, c * 2 * real, chroma, a, real, wide)
-                        if marks.size and y % tall == 0:
-                            at_c = ((group + p) * real_high + y // tall) * real
-                            mark_samples(marks_c, at_c, chroma, a, real, CB << c)
-                    if marks.size:
-                        mark_outputs(marks, at, width, luma, lit, colours, 2 * real)
                     write_rgb(out, begin, step, hop, width, luma, lit, colours, 2 * real, high, low)
     return most
-
-
-@kernel
-def read_rgb(rows: Array, grads: Array, start: int, step: int, hop: int, width: int) -> None:
-    """A row of RGB, channel by channel, each with a margin of one value before it and three behind."""
-    if step == 3:
-        for i in range(width):
-            rows[index(1 + i)] = grads[index(start + 3 * i)]
-            rows[index(width + 5 + i)] = grads[index(start + 3 * i + 1)]
-            rows[index(2 * width + 9 + i)] = grads[index(start + 3 * i + 2)]
-    else:
-        for i in range(width):
-            rows[index(1 + i)] = grads[index(start + i)]
-            rows[index(width + 5 + i)] = grads[index(start + hop + i)]
-            rows[index(2 * width + 9 + i)] = grads[index(start + 2 * hop + i)]
-
-
-@fused
-def split_gradient(rows: Array, width: int, marks: Array, at: int, luma: Array, y: int) -> None:
-    """Gradients of RGB as those of luminance, and in place of red and green those of chrominance."""
-    for i in range(width):
-        mark = marks[index(at + i)]
-        red = rows[index(1 + i)] if mark & RED else ZERO
-        green = rows[index(width + 5 + i)] if mark & GREEN else ZERO
-        blue = rows[index(2 * width + 9 + i)] if mark & BLUE else ZERO
-        luma[index(y + i)] = red + green + blue if mark & LUMA else ZERO
-        rows[index(1 + i)] = G_CB * green + B_CB * blue
-        rows[index(width + 5 + i)] = R_CR * red + G_CR * green
-
-
-@fused
-def double_back(out: Array, start: int, row: Array, at: int, width: int, wide: int, smooth: bool) -> None:
-    """Transpose of `double` along a row, which has zeros around it, or of `repeat`."""
-    count = (width + wide - 1) // wide
-    if wide == 1:
-        for j in range(count):
-            out[index(start + j)] = row[index(at + j)]
-        return
-    if not smooth:
-        for j in range(count):
-            out[index(start + j)] = row[index(at + 2 * j)] + row[index(at + 2 * j + 1)]
-        return
-    for j in range(count):
-        inner = row[index(at + 2 * j)] + row[index(at + 2 * j + 1)]
-        outer = row[index(at + 2 * j - 1)] + row[index(at + 2 * j + 2)]
-        out[index(start + j)] = THREE * QUARTER * inner + QUARTER * outer
-    out[index(start)] += QUARTER * row[index(at)]
-    if width % 2 == 0:
-        out[index(start + count - 1)] += QUARTER * row[index(at + width - 1)]
-
-
-@fused
-def mix_rows(
-    out: Array,
-    start: int,
-    rows: Array,
-    first: int,
-    y: int,
-    weights: tuple[float, float, float, float],
-    count: int,
-    marks: Array,
-    at: int,
-    bit: int,
-) -> None:
-    """A weighted sum of the rows around `y` in a ring of four, where no clamp is in between."""
-    p, q, r, s = weights
-    a, b = first + (y - 1) % 4 * count, first + y % 4 * count
-    c, d = first + (y + 1) % 4 * count, first + (y + 2) % 4 * count
-    for j in range(count):
-        value = p * rows[index(a + j)] + q * rows[index(b + j)]
-        value += r * rows[index(c + j)] + s * rows[index(d + j)]
-        out[index(start + j)] = value if marks[index(at + j)] & bit else ZERO
-
-
-@kernel
-def halve_back(out: Array, start: int, row: Array, at: int, width: int, wide: int, share: float) -> None:
-    """Transpose of `halve` along a row: what a pixel has of a mean."""
-    if wide == 1:
-        for i in range(width):
-            out[index(start + i)] = share * row[index(at + i)]
-        return
-    half = HALF * share
-    for j in range(width // 2):
-        value = half * row[index(at + j)]
-        out[index(start + 2 * j)], out[index(start + 2 * j + 1)] = value, value
-    if width % 2:  # the last column is a pair by itself
-        out[index(start + width - 1)] = share * row[index(at + width // 2)]
-
-
-@fused
-def merge_gradient(rows: Array, width: int, luma: Array, y: int, marks: Array, at: int) -> None:
-    """Gradients of luminance, and of chrominance in the first two rows, as those of RGB in all three."""
-    for i in range(width):
-        mark, light = marks[index(at + i)], luma[index(y + i)]
-        b, r = rows[index(1 + i)], rows[index(width + 5 + i)]
-        rows[index(1 + i)] = Y_R * light + CB_R * b + CR_R * r if mark & RED_IN else ZERO
-        rows[index(width + 5 + i)] = Y_G * light + CB_G * b + CR_G * r if mark & GREEN_IN else ZERO
-        rows[index(2 * width + 9 + i)] = Y_B * light + CB_B * b + CR_B * r if mark & BLUE_IN else ZERO
-
-
-@kernel
-def put_rgb(out: Array, start: int, step: int, hop: int, width: int, rows: Array) -> None:
-    """Undo `read_rgb`."""
-    if step == 3:
-        for i in range(width):
-            out[index(start + 3 * i)] = rows[index(1 + i)]
-            out[index(start + 3 * i + 1)] = rows[index(width + 5 + i)]
-            out[index(start + 3 * i + 2)] = rows[index(2 * width + 9 + i)]
-    else:
-        for i in range(width):
-            out[index(start + i)] = rows[index(1 + i)]
-            out[index(start + hop + i)] = rows[index(width + 5 + i)]
-            out[index(start + 2 * hop + i)] = rows[index(2 * width + 9 + i)]
-
-
-@kernel
-def grey_gradient(out: Array, grads: Array, start: int, count: int, marks: Array, at: int) -> None:
-    """Gradients of grey, where no clamp is in between."""
-    for i in range(count):
-        grad = grads[index(start + i)]
-        out[index(start + i)] = grad if marks[index(at + i)] & (LUMA | RED_IN) == LUMA | RED_IN else ZERO
-
-
-@kernel
-def straight_through(
-    out: Array,
-    grads: Array,
-    starts: Array,
-    size: tuple[int, int],
-    step: int,
-    hop: int,
-    factors: tuple[int, int],
-    marks: Array,
-    marks_c: Array,
-) -> None:
-    """Vector-Jacobian product of the round trip, every rounding taken for the identity.
-
-    The inverse transform after the transform is then the identity as well. What is left is linear: luminance
-    passes, chrominance is spread over the pixels that went into its means and came out of its triangles.
-
-    Parameters
-    ----------
-    out, grads : ndarray, shape (n,)
-        Gradients with respect to the values before and after. `out` is written.
-    starts, size, step, hop, factors
-        As for `round_trip`.
-    marks, marks_c : ndarray of uint8
-        What `round_trip` marked for the same pictures.
-    """
-    (height, width), (tall, wide) = size, factors
-    real, real_high = (width + wide - 1) // wide, (height + tall - 1) // tall
-    smooth = wide == 2 and real > 2
-    rows = np.zeros(3 * (width + 4), grads.dtype)  # of RGB or YCC, zeros around each
-    luma = np.zeros(4 * width, grads.dtype)
-    halves = np.zeros(2 * 4 * real, grads.dtype)  # both colours of four rows, less wide
-    colours = np.zeros(2 * real, grads.dtype)
-    for p in range(starts.size):
-        if step == 1 and hop == 0:
-            grey_gradient(out, grads, starts[p], height * width, marks, p * height * width)
-            continue
-        for ahead in range(height + 2):
-            if ahead < height:
-                at = (p * height + ahead) * width
-                read_rgb(rows, grads, starts[p] + ahead * width * step, step, hop, width)
-                split_gradient(rows, width, marks, at, luma, ahead % 4 * width)
-                for c in range(2):
-                    first = 1 + c * (width + 4)
-                    double_back(halves, (4 * c + ahead % 4) * real, rows, first, width, wide, smooth)
-            y = ahead - 2
-            if y < 0:
-                continue
-            if y % tall == 0:
-                below, last = tall == 2 and y + 1 < height, y + 2 == height
-                around = smooth and tall == 2
-                weights = (
-                    QUARTER if around and y > 0 else ZERO,
-                    THREE * QUARTER if around and y > 0 else ONE,
-                    ZERO if not below else THREE * QUARTER if around and not last else ONE,
-                    QUARTER if around and y + 2 < height else ZERO,
-                )
-                for c in range(2):
-                    mix_rows(
-                        colours,
-                        c * real,
-                        halves,
-                        4 * c * real,
-                        y,
-                        weights,
-                        real,
-                        marks_c,
-                        (p * real_high + y // tall) * real,
-                        CB << c,
-                    )
-            share = HALF if tall == 2 and (y + 1 < height or y % 2) else ONE
-            for c in range(2):
-                halve_back(rows, 1 + c * (width + 4), colours, c * real, width, wide, share)
-            merge_gradient(rows, width, luma, y % 4 * width, marks, (p * height + y) * width)
-            put_rgb(out, starts[p] + y * width * step, step, hop, width, rows)
