@@ -95,7 +95,7 @@ def classifier(seed: int) -> Any:
         return keras.initializers.GlorotUniform(seed=seeds.pop())
 
     model = keras.Sequential([keras.Input((FRAMES, SIDE, SIDE, 3)), layers.Rescaling(4.0, -2.0)])
-    for filters, strides in ((16, (1, 2, 2)), (32, 2), (64, 2)):
+    for filters, strides in ((16, 2), (32, 2), (64, 2)):
         model.add(layers.Conv3D(filters, 3, strides, "same", activation="relu", kernel_initializer=weights()))
     model.add(layers.GlobalMaxPooling3D())  # a digit may be anywhere
     model.add(layers.Dense(64, activation="relu", kernel_initializer=weights()))
