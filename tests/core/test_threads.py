@@ -86,12 +86,12 @@ def test_an_error_stops_the_other_threads(monkeypatch):
         if threading.get_ident() == caller:
             assert both_work.wait(60)
             failed.set()
-            raise KeyError
+            raise KeyError("first block")
         both_work.set()
         assert failed.wait(60)
         time.sleep(0.02)  # time for the caller to stop it
 
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="first block"):
         map_blocks(work, 40, 1)  # eight runs of five blocks, of which each thread has taken one
     assert len(seen) < 36
 
