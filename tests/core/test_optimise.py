@@ -405,7 +405,8 @@ def test_adam_solves_quadratics():
     np.testing.assert_allclose(result.x, minima, atol=1e-4)
 
 
-def test_the_first_steps_of_adam_by_hand():
+@pytest.mark.parametrize(("options", "rate"), [({}, 0.3), ({"learning_rate": 0.5}, 0.5)])
+def test_the_first_steps_of_adam_by_hand(options, rate):
     gradients = np.array([3.0, -1.0, 0.5])  # whatever the point
     seen = []
 
@@ -413,11 +414,11 @@ def test_the_first_steps_of_adam_by_hand():
         seen.append(x[0, 0])
         return -np.arange(1.0, 2) * len(seen), gradients[[[len(seen) - 1]]]
 
-    minimise(objective, np.zeros((1, 1)), method="Adam", max_iter=2, learning_rate=0.5)
-    # m = 0.1 * 3 / 0.1 = 3, v = 9: a step of 0.5; then m = (0.27 - 0.1) / 0.19, v = (0.999 * 9 + 1) / 1.999,
-    # and half of the learning rate.
-    second = 0.25 * (0.17 / 0.19) / np.sqrt((0.999 * 9 + 1) / 1.999)
-    np.testing.assert_allclose(seen, [0, -0.5, -0.5 - second], rtol=1e-7)
+    minimise(objective, np.zeros((1, 1)), method="Adam", max_iter=2, **options)
+    # m = 0.1 * 3 / 0.1 = 3, v = 9: a step of the rate; then m = (0.27 - 0.1) / 0.19,
+    # v = (0.999 * 9 + 1) / 1.999, and half of the rate.
+    second = rate / 2 * (0.17 / 0.19) / np.sqrt((0.999 * 9 + 1) / 1.999)
+    np.testing.assert_allclose(seen, [0, -rate, -rate - second], rtol=1e-7)
 
 
 @settings(max_examples=20, deadline=None)

@@ -13,11 +13,10 @@ def test_a_kernel_gets_blocks_in_its_own_types(monkeypatch, axis, step, rows):
     monkeypatch.setattr("preshield._core.threads.BLOCK_BYTES", 1)  # one entry in each block
     x = np.arange(3 * 4 * 5 * 2).reshape(3, 4, 5, 2)
     x = np.moveaxis(x, 3, 1) if axis == 1 else x
-    seen = []
+    types, seen = tuple(map(np.dtype, ("float32", "float64", "int64"))), []
 
     def double(out, whole, half, *rest):
-        assert out.dtype == whole.dtype == SINGLE
-        assert half.dtype == np.int64
+        assert (out.dtype, whole.dtype, half.dtype) == types
         assert all(block.flags.c_contiguous and block.shape[1:] == rows for block in (out, whole, half))
         seen.append(rest)
         out[:] = whole + 2 * half
@@ -25,7 +24,7 @@ def test_a_kernel_gets_blocks_in_its_own_types(monkeypatch, axis, step, rows):
     out = np.empty(x.shape, np.float16)
     sources = np.asfortranarray(x.astype(">f8")), (x / 2)[::-1][::-1]
     kept = [source.copy() for source in sources]
-    made = map_planes(double, out, *sources, dtypes=(SINGLE, SINGLE, np.dtype(np.int64)), axis=axis)
+    made = map_planes(double, out, *sources, dtypes=types, axis=axis)
     assert made is out
     np.testing.assert_array_equal(out, x + 2 * (x // 2))
     assert set(seen) == {() if step is None else (step,)}

@@ -20,6 +20,7 @@ from preshield import (
     ThermometerEncoding,
     VideoCompression,
 )
+from preshield._core.remedies import Reading
 
 LAST = np.random.default_rng(0).random((6, 5, 3), dtype=np.float32)
 FIRST = np.ascontiguousarray(np.moveaxis(LAST, -1, 0))
@@ -390,3 +391,10 @@ def test_a_defence_of_few_shapes():
             return shape
 
     np.testing.assert_array_equal(Narrow().transform_one(LAST), LAST)
+
+
+@pytest.mark.parametrize(
+    ("count", "purpose"), [(0, "0 grey images"), (1, "one grey image"), (2, "2 grey images")]
+)
+def test_a_remedy_counts_the_images(count, purpose):
+    assert Reading((count, 5, 6), "NHWC", "C").purpose == purpose

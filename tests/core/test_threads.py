@@ -77,6 +77,25 @@ def test_an_error_comes_through_and_ends_the_work(monkeypatch, threads):
     assert len(seen) < 10_000
 
 
+def test_an_error_stops_the_other_threads(monkeypatch):
+    monkeypatch.setenv("PRESHIELD_NUM_THREADS", "2")
+    caller, both_work, failed, seen = threading.get_ident(), threading.Event(), threading.Event(), []
+
+    def work(rows):
+        seen.append(rows.start)
+        if threading.get_ident() == caller:
+            assert both_work.wait(60)
+            failed.set()
+            raise KeyError("first block")
+        both_work.set()
+        assert failed.wait(60)
+        time.sleep(0.02)  # time for the caller to stop it
+
+    with pytest.raises(KeyError, match="first block"):
+        map_blocks(work, 40, 1)  # eight runs of five blocks, of which each thread has taken one
+    assert len(seen) < 36
+
+
 def test_no_more_threads_than_wanted(monkeypatch):
     monkeypatch.setenv("PRESHIELD_NUM_THREADS", "4")
     workers = set()

@@ -74,3 +74,11 @@ def test_a_constant_plane_is_at_rest(norm):
     value, grad = evaluate(x, x, np.ones(x.shape), norm, 0.5)
     assert value[0] == 0
     np.testing.assert_array_equal(grad, 0)
+
+
+@pytest.mark.parametrize("norm", [1, 2, 3])
+def test_differences_of_rounding_have_no_slope(norm):
+    z = np.full((1, 3, 4), 0.3)
+    z[0, 1, 2] += 1e-13
+    _, grad = evaluate(z, z, np.zeros(z.shape), norm, 0.5)
+    np.testing.assert_array_equal(grad, 0)

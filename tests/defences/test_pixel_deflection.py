@@ -186,7 +186,8 @@ def test_channels_frames_and_samples_are_drawn_apart():
 
 
 @pytest.mark.parametrize(
-    ("deflections", "count"), [(7, 7), (0.1, 7), (0.107, 8), (1.0, 72), (1e-9, 1), (np.float32(0.25), 18)]
+    ("deflections", "count"),
+    [(7, 7), (2.0, 2), (0.1, 7), (0.107, 8), (1.0, 72), (1e-9, 1), (np.float32(0.25), 18)],
 )
 def test_a_fraction_is_a_number_of_pixels(deflections, count):
     x = np.random.default_rng(0).random((2, 8, 9, 2))
