@@ -414,7 +414,7 @@ def shrink(
     low, high = t(limits[0]), t(limits[1])
     scale, unit = (low, high - low), (t(0), one) if clipped else endless
     sizes, woven = _sizes(height, width), strides[3] == size
-    finest = np.int64(0)  # not a literal, for which Numba would compile a function once more
+    finest: Any = np.int64(0)  # not a literal, for which Numba would compile a function once more
     store = np.empty(_room(size, sizes), x.dtype)
     bands = _bands(store, size, sizes, finest + 1)
     rows, pair = np.empty((2 * size, width), x.dtype), np.empty((2, width), x.dtype)
@@ -500,7 +500,8 @@ def _find_extremes(
 ) -> None:
     """Row and column of the first least and of the first largest value of each colour."""
     places[:] = -1
-    size, first = len(places), np.int64(0)  # of one type with those elsewhere, and not literals
+    size: int = len(places)
+    first: Any = np.int64(0)  # not a literal
     for row in range(shape[2]):
         _get(line, x, start + row * strides[2], strides, size, scale, bounds)
         _spread(rows, first, line, strides[3] == size, matrix)
@@ -538,7 +539,7 @@ def pull_back(
     scale, unit = (low, high - low), (t(0), one) if clipped else endless
     as_it_is, rounding = (t(0), one), t(16 * np.finfo(x.dtype).eps) * (high - low)
     sizes, woven = _sizes(height, width), strides[3] == size
-    finest = np.int64(0)  # not a literal, for which Numba would compile a function once more
+    finest: Any = np.int64(0)  # not a literal, for which Numba would compile a function once more
     stores = np.empty((2, _room(size, sizes)), x.dtype)
     store, grads = stores[0], stores[1]
     bands, of_rows = _bands(store, size, sizes, finest + 1), _bands(grads, size, sizes, finest + 1)
