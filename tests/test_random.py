@@ -198,3 +198,9 @@ def test_seeds_are_words():
     assert expand_seed(1, 9).shape == (9,)
     assert expand_seed(1, 0).shape == (0,)
     assert not same(expand_seed(1, 4), expand_seed(2, 4))
+
+
+def test_numpys_global_state_alone_makes_the_seeds_of_the_main_process():
+    np.random.seed(3)
+    seeds, stream = np.random.RandomState(3).randint(0, 2**32, size=(2, 2), dtype=np.uint32), SeedStream(None)
+    np.testing.assert_array_equal([stream.next(), stream.next()], seeds)

@@ -1,5 +1,6 @@
 """Resampling: tones, resampy, there and back, the gradient in every framework, its rules."""
 
+import re
 import tracemalloc
 
 import numpy as np
@@ -377,3 +378,14 @@ def test_a_tensorflow_graph_does_not_claim_a_length_that_it_does_not_know():
     spec = [tf.TensorSpec((None, None, 1), tf.float32)]
     traced = tf.function(Resample(3, 1).transform, input_signature=spec).get_concrete_function()
     assert traced.output_shapes.as_list() == [None, None, 1]
+
+
+@pytest.mark.parametrize(
+    ("channels_first", "remedy", "shape"), [(False, "x[None]", (1, 2, 3)), (True, "x.T[None]", (1, 3, 2))]
+)
+def test_one_recording_with_channels_is_told_its_axes(channels_first, remedy, shape):
+    defence, x = Resample(4, 1, channels_first=channels_first), np.zeros((8, 3), np.float32)
+    wanted = rf"got 3; pad it, or pass {re.escape(remedy)} for one recording with 3 channels\.$"
+    with pytest.raises(ValueError, match=wanted):
+        defence.transform(x)
+    assert defence.transform(eval(remedy)).shape == shape
