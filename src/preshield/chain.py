@@ -8,6 +8,7 @@ import numpy as np
 from ._core import overrides, random
 from ._core.checks import check_bool
 from ._core.errors import ArgumentError
+from ._core.generators import peeked_seed
 from ._core.typing import Array, Dtype, Seed, Shape
 from .interop.foreign import adapted
 from .preprocessor import Preprocessor
@@ -245,6 +246,10 @@ class Chain(Preprocessor):
     # Seeds: those of the stages, end to end
 
     @property
+    def _takes_index(self) -> bool:
+        return all(d._takes_index for d in self._stages)
+
+    @property
     def _seed_words(self) -> int:
         return sum(d._seed_words for d in self._stages)
 
@@ -258,7 +263,7 @@ class Chain(Preprocessor):
     def _begin(self, x: Array, seed: Seed) -> _Pass:
         ends = np.cumsum([d._seed_words for d in self._stages])
         words, index = seed[: ends[-1]], seed[ends[-1] :]
-        seeds = np.split(random.distinct(words), ends[:-1])
+        seeds = np.split(random.distinct(words, peeked_seed), ends[:-1])
         seeds = [np.concatenate([words, index]) if len(words) else words for words in seeds]
         return _Pass(self, x, seeds, overrides.known_labels(self))
 

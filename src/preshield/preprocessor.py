@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Preprocessor"]
 
+TAKES = ("view", "copy", "unchecked")
 NOT_KEPT = ("channel_index", "device_type")  # arguments of our constructors that are accepted for ART's sake
 
 
@@ -175,7 +176,12 @@ class Preprocessor:
         not_kept = {"self", *NOT_KEPT} if ours else {"self"}
         if cls.__init__ is Preprocessor.__init__:
             not_kept.add("is_fitted")
-        if "_transform" in vars(cls) and "takes" not in vars(cls):
+        if cls.takes not in TAKES:
+            raise ArgumentError(f"`takes` must be one of {', '.join(TAKES)}, got {cls.takes!r}.")
+        owners = [next(c for c in cls.__mro__ if name in vars(c)) for name in ("_transform", "takes")]
+        if cls.__mro__.index(owners[0]) < cls.__mro__.index(
+            owners[1]
+        ):  # another `_transform` than it is about
             cls.takes = "view"
         cls._settable = tuple(vars(cls).get("params", cls._settable))
         cls.params = tuple(
@@ -549,6 +555,11 @@ class Preprocessor:
     # Seeds and draws; a Chain has those of its stages
 
     @property
+    def _takes_index(self) -> bool:
+        """Whether draws know the samples by number."""
+        return not self.mixes_samples
+
+    @property
     def _seed_words(self) -> int:
         return random.SEED_WORDS if self._uses_draw else 0
 
@@ -566,7 +577,12 @@ class Preprocessor:
     def _begin(self, x: Array, seed: Seed) -> Any:
         """The draw of one pass, from its seed, which the numbers of the samples may follow."""
         overrides.check_assignment(self)
-        return self._draw(x, draws.Draws(*draws.numbered(seed, len(x)))) if self._uses_draw else None
+        if not self._uses_draw:
+            return None
+        rng = draws.Draws(*draws.numbered(seed, len(x)))
+        draw = self._draw(x, rng)
+        rng.close()
+        return draw
 
     @property
     def _uses_draw(self) -> bool:

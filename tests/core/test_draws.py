@@ -15,6 +15,8 @@ from preshield import (
     Cutout,
     FeatureSqueezing,
     GaussianAugmentation,
+    JpegCompression,
+    LabelSmoothing,
     PixelDeflection,
     Preprocessor,
     Resample,
@@ -451,8 +453,175 @@ def test_a_parent_that_draws_is_numbered():
 def test_the_contract_sees_draws_that_depend_on_the_cut():
     class Exponential(Drops):
         def _draw(self, x, rng):
-            return rng.exponential(size=x.shape)
+            return rng.shared.exponential(size=x.shape)
 
     check_preprocessor(Drops(), X)
     with pytest.raises(AssertionError, match="sample 1 alone, with index=1"):
         check_preprocessor(Exponential(), X)
+
+
+# What reviewers tried
+
+
+def test_bounds_without_a_size_give_theirs():
+    for draw in (
+        lambda d: d.normal(np.zeros((6, 3)), 1.0),
+        lambda d: d.uniform(np.zeros((6, 1)), np.ones(3)),
+        lambda d: d.integers(np.full((6, 3), 1000)),
+    ):
+        values = draw(draws(6))
+        assert values.shape == (6, 3)
+        assert len(np.unique(values)) > 15
+        np.testing.assert_array_equal(draw(draws(6))[2:], values[2:])
+    with pytest.raises(ValueError, match="`size` must begin with the number of samples, 6, got"):
+        draws(6).normal(np.zeros(3))
+
+
+def test_methods_that_do_not_know_samples_refuse_values_for_each():
+    d = draws(6)
+    for draw in (
+        lambda: d.laplace(0, 1, (6, 3)),
+        lambda: d.exponential(size=6),
+        lambda: d.choice(4, size=6),
+        lambda: d.dirichlet(np.ones(2), size=6),
+    ):
+        with pytest.raises(ValueError, match=r"`rng.\w+` does not know the samples"):
+            draw()
+    assert d.dirichlet(np.ones(6)).shape == (6,)
+    assert sorted(d.permutation(6)) == list(range(6))
+    assert d.shared.laplace(0, 1, 6).shape == (6,)
+
+
+def test_floats_of_single_precision():
+    values = draws(500).random((500, 40), np.float32)
+    assert values.dtype == np.float32
+    assert 0 <= values.min() < values.max() < 1
+
+
+def test_integers_of_small_types_and_with_an_end():
+    d = draws(400)
+    values = d.integers(np.int8(-100), np.int8(100), size=400, dtype=np.int8)
+    assert values.dtype == np.int8
+    assert values.min() < -90 < 90 < values.max() < 100
+    assert set(d.integers(1, 6, size=400, endpoint=True)) == {1, 2, 3, 4, 5, 6}
+    with pytest.raises(ValueError, match="`high` must lie 1 to"):
+        d.integers(np.uint8([5]), np.uint8([3]), size=(400,))
+    with pytest.raises(TypeError, match="Cannot cast"):
+        d.integers(0, 5.5, size=400)
+
+
+@pytest.mark.parametrize("size", [(6, 2.9), (6, -2), "6"])
+def test_a_size_is_made_of_whole_numbers(size):
+    with pytest.raises((TypeError, ValueError)):
+        draws(6).random(size)
+
+
+def test_a_negative_deviation_is_refused():
+    with pytest.raises(ValueError, match="`scale` must be at least 0, got -1"):
+        draws(6).normal(0, -1, 6)
+
+
+@pytest.mark.parametrize(
+    ("parent", "args"),
+    [(GaussianAugmentation, (1.0, False)), (TotalVarMin, ()), (PixelDeflection, ((0, 1), 5))],
+)
+def test_a_subclass_draws_other_words_than_its_parent(parent, args):
+    class Mine(parent):
+        def _draw(self, x, rng):
+            before = rng.random((len(x), 3))  # six words
+            draw = super()._draw(x, rng)
+            assert getattr(draw, "noise", draw).first == 6
+            return draw, before, rng.standard_normal(x.shape)
+
+        def _transform(self, x, draw):
+            self.own = draw[2]
+            return super()._transform(x, draw[0])
+
+    mine = Mine(*args, rng=0)
+    out = mine.transform(np.zeros(X.shape))
+    if parent is GaussianAugmentation:
+        assert (out != mine.own.astype(np.float32)).mean() > 0.99
+
+
+def test_values_are_drawn_in_one_place():
+    class Late(Drops):
+        def _draw(self, x, rng):
+            return rng
+
+        def _transform(self, x, draw):
+            return x * draw.random(x.shape)
+
+    with pytest.raises(RuntimeError, match=r"Values are drawn in `_draw\(x, rng\)`"):
+        Late().transform(X)
+
+
+def test_a_refused_call_draws_nothing():
+    class Mine(Preprocessor):
+        domains = ("image",)
+
+        def __call__(self, x, y=None):
+            return x + np.random.standard_normal(x.shape), y
+
+    mine = Mine()
+    np.random.seed(0)
+    state = np.random.get_state()[1].tolist()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="`index` must be left out for"):
+            mine.transform(X, index=0)
+        assert np.random.get_state()[1].tolist() == state
+
+
+def test_a_chain_of_classes_for_art_moves_numpys_state_on():
+    class Same(Preprocessor):
+        def __call__(self, x, y=None):
+            return x * 1, y
+
+    class Noisy(Preprocessor):
+        def __call__(self, x, y=None):
+            return x + np.random.normal(size=x.shape).astype("f4"), y
+
+    np.random.seed(0)
+    first, second = (Chain([Same(), Noisy()]).transform(np.zeros((3, 4), "f4")) for _ in range(2))
+    assert (first != second).all()
+
+
+def test_labels_alone_and_empty_batches():
+    labels = LabelSmoothing()(None, np.eye(3), index=0)[1]
+    np.testing.assert_array_equal(labels, LabelSmoothing()(None, np.eye(3))[1])
+    noise = GaussianAugmentation(augmentation=False, rng=3)
+    for index in ([], 0, 5):
+        assert noise.transform(X[:0], index=index).shape == (0, *X.shape[1:])
+    with pytest.raises(ValueError, match="`index` must be"):
+        noise.transform(X[:0], index=-5)
+    with pytest.raises(ValueError, match="got values from -1 to -1"):
+        noise.transform(X, index=[-1] * 11)
+
+
+def test_numbers_that_a_graph_knows_beforehand_are_checked_before_it_runs():
+    jax, tf = pytest.importorskip("jax"), pytest.importorskip("tensorflow")
+    noise = GaussianAugmentation(0.1, augmentation=False, rng=3)
+    expected = noise.transform(X, index=2**31 + 5)
+    jitted = jax.jit(lambda x: noise.transform(x, index=2**31 + 5))
+    np.testing.assert_array_equal(jitted(X), expected)
+    traced = tf.function(lambda x: noise.transform(x, index=2**31 + 5))
+    np.testing.assert_array_equal(traced(tf.constant(X)), expected)
+    for index in (-4, 2**32 + 3):
+        for defence in (noise, FeatureSqueezing((0, 1), 2)):
+            with pytest.raises(ValueError, match="`index` must be the number"):
+                jax.jit(lambda x, d=defence, i=index: d.transform(x, index=i))(X)
+            with pytest.raises(ValueError, match="`index` must be the number"):
+                tf.function(lambda x, d=defence, i=index: d.transform(x, index=i))(tf.constant(X))
+
+
+def test_what_a_defence_takes_belongs_to_its_arithmetic():
+    class Mixin:
+        def _transform(self, x, draw):
+            return 1 - x
+
+    class Mine(Mixin, JpegCompression):
+        pass
+
+    with pytest.raises(ValueError, match="`x` must be finite"):
+        Mine((0, 1)).transform(np.full((1, 8, 8, 3), np.nan))
+    with pytest.raises(ValueError, match="`takes` must be one of view, copy, unchecked, got 'unchekced'"):
+        type("Typo", (Drops,), {"takes": "unchekced"})

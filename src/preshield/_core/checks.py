@@ -117,11 +117,18 @@ def check_option(name: str, value: object, options: tuple[str, ...]) -> None:
 def check_index(index: Array, samples: int) -> Array:
     """The numbers of the samples of a batch in the data set, as `uint32`, from what the caller gives."""
     largest = 2**32 - 1
-    if index.dtype.kind in "iu" and index.shape in ((), (samples,)):
+    whole = index.dtype.kind in "iu" or (index.dtype.kind == "f" and not index.size)  # [] is one of floats
+    shown = repr(index.item() if index.ndim == 0 else index)
+    if whole and index.shape in ((), (samples,)):
         numbers = index.astype(np.int64) + (np.arange(samples) if index.ndim == 0 else 0)
-        if not samples or 0 <= numbers.min() <= numbers.max() <= largest:
+        if min(numbers.min(initial=0), int(index) if index.ndim == 0 else 0) >= 0 and (
+            numbers.max(initial=0) <= largest
+        ):
             return numbers.astype(np.uint32)
-    shown = index if index.ndim == 0 or index.dtype.kind not in "iu" else f"{index.dtype} {index.shape}"
+        if index.ndim:
+            shown = f"values from {index.min()} to {index.max()}"
+    elif whole:
+        shown = f"an array of shape {index.shape}"
     raise ArgumentError(
         "`index` must be the number of the first sample of the batch in the data set, or hold that of each "
         f"of its {samples} samples, as integers from 0 to {largest}, got {shown}."

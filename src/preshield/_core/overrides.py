@@ -365,18 +365,22 @@ class Pass:
             vars(defence)["_has_drawn"] = True
             if not isinstance(_found(type(defence), "stochastic"), property):
                 vars(defence)["stochastic"] = True
+            self._refuse_index()
             if np.array_equal(
                 peeked_seed(), self.seed
-            ):  # Nothing was drawn to make it; in a graph it returns.
+            ):  # nothing was drawn to make it; in a graph it returns
                 vars(defence)["_first_seed"] = (self.seed, _fresh_seed(defence, addressed=False))
                 self.seed = defence._first_seed[1]
-        if len(self.index):
-            raise ArgumentError(
-                f"`index` must be left out for {defence!r}: its own methods draw, and do not know the "
-                "numbers of the samples; draw in `_draw(x, rng)`."
-            )
+        self._refuse_index()
         with seeded(self.seed):
             return run()
+
+    def _refuse_index(self) -> None:
+        if len(self.index):
+            raise ArgumentError(
+                f"`index` must be left out for {self.defence!r}: its own methods draw, and do not know the "
+                "numbers of the samples; draw in `_draw(x, rng)`."
+            )
 
 
 def _draws(defence: "Preprocessor") -> bool:
@@ -458,6 +462,10 @@ def _seed_words(self: "Preprocessor") -> int:
     return words if in_pass_of(self) is not None else max(words, SEED_WORDS)
 
 
+def _takes_index(self: "Preprocessor") -> bool:
+    return bool(_of_hooks(self, "_takes_index")) and (in_pass_of(self) is not None or not _draws(self))
+
+
 def _changes_labels(self: "Preprocessor") -> bool:
     written = in_pass_of(self) is None and wrote(type(self), "__call__")
     return written or bool(_of_hooks(self, "_changes_labels"))
@@ -476,6 +484,7 @@ CONTRACT: dict[str, Any] = {
     "_next_seed": _next_seed,
     "_fresh_seed": _fresh_seed,
     "_seed_words": property(_seed_words),
+    "_takes_index": property(_takes_index),
     "_changes_labels": property(_changes_labels),
     "_wants_labels": property(_wants_labels),
     "_states_shape": property(_states_shape),

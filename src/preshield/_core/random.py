@@ -5,7 +5,7 @@ process mixes in what tells that process, or that copy, from its siblings; else 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
@@ -135,14 +135,19 @@ def expand_seed(seed: int, words: int) -> Seed:
     return _words([seed], (), words)
 
 
-def distinct(seeds: Seed) -> Seed:
+def distinct(seeds: Seed, peeked_seed: Callable[[], Seed]) -> Seed:
     """Seeds of the stages of a chain, end to end; one that repeats an earlier one is mixed with its place.
 
-    Two stages with the same integer would otherwise draw the same words.
+    Two stages with the same integer would otherwise draw the same words. The seed that stages without draws
+    have in common, as far as is known, stays.
     """
     keys = [tuple(key) for key in seeds.reshape(-1, SEED_WORDS).tolist()]
-    mixed = [_words(list(key), (place,)) if key in keys[:place] else key for place, key in enumerate(keys)]
-    return np.array(mixed, dtype=np.uint32).reshape(-1)
+    if len(set(keys)) == len(keys):
+        return seeds
+    for place, key in enumerate(keys):
+        if key in keys[:place] and key != tuple(peeked_seed().tolist()):
+            keys[place] = tuple(_words(list(key), (place,)).tolist())
+    return np.array(keys, dtype=np.uint32).reshape(-1)
 
 
 def _words(entropy: list[int], key: Shape, words: int = SEED_WORDS) -> Seed:

@@ -80,7 +80,7 @@ def call(defence: "Preprocessor", x: Any, y: Any, index: Any = None) -> tuple[An
     kind = framework(x)
     if kind == "numpy" and defence._changes_labels and _traced(framework(y), y):
         if defence.domains == ("labels",):  # the data may be anything, and pass
-            return x, call(defence, y, y)[1]
+            return x, call(defence, y, y, index)[1]
         kind, x = framework(y), as_array(x)
     if defence.domains == ("labels",) and not _traced(kind, x, y):
         return _numpy(defence, x, y, index)
@@ -125,21 +125,32 @@ def _own(pulled: Array, grad: Array) -> Array:
 
 def _draw(defence: "Preprocessor", batch: Array, index: Any) -> Any:
     """The draw of a pass that begins."""
-    return defence._begin(batch, _seed(defence, np.shape(batch) if index is not None else (), index))
+    return defence._begin(batch, _seed(defence, () if index is None else np.shape(batch), index))
 
 
 def _seed(defence: "Preprocessor", shape: Shape, index: Any) -> Seed:
     """The seed of a pass that begins, and behind it the numbers of the samples if the caller gives them."""
     if index is None:
         return defence._next_seed()
-    numbers = check_index(to_numpy(index), shape[0])
+    numbers = _numbers(defence, shape, index)
     if not defence._seed_words:
         return defence._next_seed()
-    if defence.mixes_samples or (defence._states_shape and defence._output_shape(shape)[0] != shape[0]):
-        raise ArgumentError(
-            f"`index` must be left out for {defence!r}: its samples are made of several, or it adds some."
-        )
     return np.concatenate([defence._next_seed(addressed=True), numbers])
+
+
+def _numbers(defence: "Preprocessor", shape: Shape, index: Any) -> Array:
+    """The numbers of the samples, if the defence can make use of them."""
+    if not shape:  # of labels alone
+        return np.zeros(0, dtype=np.uint32)
+    numbers = check_index(to_numpy(index), shape[0])
+    if defence._seed_words:
+        changed = defence._states_shape and defence._output_shape(shape)[0] != shape[0]
+        if changed or not defence._takes_index:
+            raise ArgumentError(
+                f"`index` must be left out for {defence!r}: a sample of it is made of several, or it adds "
+                "some, or its own methods draw."
+            )
+    return numbers
 
 
 def _seed_of_callback(defence: "Preprocessor", shape: Any, *index: Any) -> Seed:
@@ -431,6 +442,8 @@ def _tensorflow_traced(defence: "Preprocessor", x: Any, y: Any, index: Any) -> t
     if x.shape.is_fully_defined():  # an error of the graph would be one of TensorFlow's
         defence._check_shape(tuple(x.shape))
     dtype = tf.as_dtype(defence._output_dtype(np.dtype(x.dtype.as_numpy_dtype)))
+    if index is not None and not tf.is_symbolic_tensor(index) and x.shape.is_fully_defined():
+        index = _numbers(defence, tuple(x.shape), index)  # refused here, not by an error of the graph
     seed = tf.constant(np.zeros(0, dtype=np.uint32))
     if defence._seed_words:
         operands = [tf.shape(x)] if index is None else [tf.shape(x), tf.convert_to_tensor(index)]
@@ -536,6 +549,8 @@ def _jax_traced(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[An
         return call_back(_backward, x.shape, x.dtype, x, seed, grad), None
 
     defend.defvjp(forward, backward)
+    if index is not None and not _traced("jax", index):
+        index = _numbers(defence, x.shape, index)  # refused here, not by an error of the graph
     seed = np.zeros(0, dtype=np.uint32)
     if defence._seed_words:
         operands = () if index is None else (jax.numpy.asarray(index),)

@@ -29,6 +29,7 @@ from ..preprocessor import Preprocessor
 __all__ = ["DefenseGAN", "InverseGAN"]
 
 METHODS = {"lbfgs": "L-BFGS-B", "adam": "Adam"}
+WORDS = 1 << 31  # of random numbers for each image, more than it needs
 TOLERANCE = 1e-6  # of the gradient of the error, where the range of the images is 1
 
 
@@ -133,7 +134,7 @@ class _Projection(Preprocessor):
         return generator.errors(targets)(latents, np.arange(len(x)))
 
     def _draw(self, x: Array, rng: Draws) -> Draws:
-        return rng
+        return rng.reserve(WORDS)
 
     def _transform(self, x: Array, draw: Draws) -> Array:
         generator = self._generator(x)
@@ -145,7 +146,7 @@ class _Projection(Preprocessor):
             latents = np.empty((rows.stop - rows.start, restarts, *shape))
             if encoder is not None:
                 latents[:, 0] = self._encoded(encoder, targets[rows], generator)
-            drawn = Draws(draw.key, draw.index[rows]).standard_normal(latents[:, encoded:].shape)
+            drawn = Draws(draw.key, draw.index[rows], draw.first).standard_normal(latents[:, encoded:].shape)
             latents[:, encoded:] = drawn
             return latents
 

@@ -117,11 +117,12 @@ class GaussianAugmentation(Preprocessor):
         self.rng = rng
 
     def _draw(self, x: Array, rng: Draws) -> Draw:
+        noise = rng.reserve(int(np.prod(x.shape[1:])))
         if not self.augmentation:
-            return Draw(np.zeros(0, dtype=int), rng)
+            return Draw(np.zeros(0, dtype=int), noise)
         copies = self._output_shape(x.shape)[0] - len(x)
         samples = rng.shared.integers(0, len(x), size=copies) if copies else np.zeros(0, dtype=int)
-        return Draw(samples, Draws(rng.key, np.arange(copies, dtype=np.uint32)))
+        return Draw(samples, Draws(noise.key, np.arange(copies, dtype=np.uint32), noise.first))
 
     def _transform(self, x: Array, draw: Draw) -> Array:
         if self.clip_values is not None:

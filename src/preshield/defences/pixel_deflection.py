@@ -158,7 +158,10 @@ class PixelDeflection(Preprocessor):
         self.layout = layout
 
     def _draw(self, x: Array, rng: Draws) -> Draws:
-        return rng
+        from .._core.kernels.deflection import DRAWS
+
+        _, frames, height, width, channels = to_frames(x, axis=self._channel_axis(x.ndim)).shape
+        return rng.reserve(frames * channels * self._count(height * width) * DRAWS)
 
     def _transform(self, x: Array, draw: Draws) -> Array:
         from .._core.kernels.deflection import deflect

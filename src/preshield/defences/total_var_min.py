@@ -137,7 +137,7 @@ class TotalVarMin(Preprocessor):
         self.layout = layout
 
     def _draw(self, x: Array, rng: Draws) -> Draws:
-        return rng
+        return rng.reserve(int(np.prod(x.shape[1:])))
 
     def _transform(self, x: Array, draw: Draws) -> Array:
         if self.clip_values is not None:

@@ -140,9 +140,17 @@ def fill_normals(
 
 @kernel
 def add_normals(
-    out: Array, x: Array, sigma: Any, table: Array, key: Seed, index: Array, start: int, of_sample: int
+    out: Array,
+    x: Array,
+    sigma: Any,
+    table: Array,
+    key: Seed,
+    index: Array,
+    start: int,
+    of_sample: int,
+    first: int,
 ) -> None:
-    """Write `x` plus normals of this standard deviation; word `j` of a sample makes its noise at `j`.
+    """Write `x` plus normals of this standard deviation, one for each word.
 
     Parameters
     ----------
@@ -152,13 +160,13 @@ def add_normals(
         To which they are added.
     sigma : float32
         The standard deviation.
-    table, key, index, start, of_sample
+    table, key, index, start, of_sample, first
         As in `fill_normals`.
     """
     words, done = np.empty(WORDS, np.uint32), 0
     while done < out.size:
         length = min(out.size - done, WORDS)
-        fill_words(words[:length], key, index, start + done, of_sample, 0)
+        fill_words(words[:length], key, index, start + done, of_sample, first)
         for k in range(length):
             word = words[k]
             normal = table[word >> np.uint32(16)] + table[word & np.uint32(0xFFFF)]
