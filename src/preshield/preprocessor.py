@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Preprocessor"]
 
-TAKES = ("view", "copy", "unchecked")
 NOT_KEPT = ("channel_index", "device_type")  # arguments of our constructors that are accepted for ART's sake
 
 
@@ -176,12 +175,10 @@ class Preprocessor:
         not_kept = {"self", *NOT_KEPT} if ours else {"self"}
         if cls.__init__ is Preprocessor.__init__:
             not_kept.add("is_fitted")
-        if cls.takes not in TAKES:
-            raise ArgumentError(f"`takes` must be one of {', '.join(TAKES)}, got {cls.takes!r}.")
-        owners = [next(c for c in cls.__mro__ if name in vars(c)) for name in ("_transform", "takes")]
-        if cls.__mro__.index(owners[0]) < cls.__mro__.index(
-            owners[1]
-        ):  # another `_transform` than it is about
+        places = [
+            next(i for i, c in enumerate(cls.__mro__) if name in vars(c)) for name in ("_transform", "takes")
+        ]
+        if places[0] < places[1]:  # `takes` is about another `_transform`
             cls.takes = "view"
         cls._settable = tuple(vars(cls).get("params", cls._settable))
         cls.params = tuple(

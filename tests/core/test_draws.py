@@ -623,5 +623,3 @@ def test_what_a_defence_takes_belongs_to_its_arithmetic():
 
     with pytest.raises(ValueError, match="`x` must be finite"):
         Mine((0, 1)).transform(np.full((1, 8, 8, 3), np.nan))
-    with pytest.raises(ValueError, match="`takes` must be one of view, copy, unchecked, got 'unchekced'"):
-        type("Typo", (Drops,), {"takes": "unchekced"})

@@ -181,7 +181,7 @@ class Draws:
         if shape[:1] != (len(self.index),) or min(shape) < 0:
             raise ArgumentError(
                 f"`size` must begin with the number of samples, {len(self.index)}, got {size!r}; draw for "
-                "all of them at once, as in rng.random(x.shape), or from `rng.shared` what they have in common."
+                "all of them at once, as in rng.random(x.shape), or from `rng.shared` what they share."
             )
         return shape, self.reserve(words * int(np.prod(shape[1:])))
 
