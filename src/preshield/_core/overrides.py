@@ -366,9 +366,8 @@ class Pass:
             if not isinstance(_found(type(defence), "stochastic"), property):
                 vars(defence)["stochastic"] = True
             self._refuse_index()
-            if np.array_equal(
-                peeked_seed(), self.seed
-            ):  # nothing was drawn to make it; in a graph it returns
+            if np.array_equal(peeked_seed(), self.seed):
+                # Nothing was drawn to make it; in a graph it returns.
                 vars(defence)["_first_seed"] = (self.seed, _fresh_seed(defence, addressed=False))
                 self.seed = defence._first_seed[1]
         self._refuse_index()
