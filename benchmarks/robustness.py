@@ -91,7 +91,7 @@ the same crops:
 | :--- | ---: | ---: | ---: |
 {rows}
 
-The strongest is `gradient="{strongest}"`: the smallest perturbation that it finds is the smallest.
+The strongest is `gradient="{strongest}"`: its median smallest perturbation is the lowest of the three.
 """
 
 

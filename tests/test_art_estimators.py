@@ -1487,6 +1487,29 @@ def test_derandomized_smoothing(backend):
     plain.eval_and_certify(x, np.eye(3)[labels], size_to_certify=1, verbose=False)
 
 
+@pytest.mark.parametrize("backend", ["torch", "tensorflow"])
+def test_derandomized_smoothing_behind_jpeg(backend):
+    """The six channels of an ablated image are six pictures in grey."""
+    x = np.random.default_rng(0).random((2, 6, 6, 3)).astype(np.float32)
+    x = np.ascontiguousarray(np.moveaxis(x, -1, 1)) if backend == "torch" else x
+    jpeg = JpegCompression((0, 1), 5, channels_first=backend == "torch")
+    classifier, plain = derandomized(backend, [jpeg]), derandomized(backend, None)
+    counts = np.zeros((2, 3))
+    for column in range(6):
+        ablated = np.asarray(plain.ablator.forward(x.copy(), column_pos=column))
+        axis = 1 if backend == "torch" else 3
+        channels = [jpeg.transform(one) for one in np.split(ablated, 6, axis=axis)]
+        seen = np.concatenate(channels, axis=axis)
+        scores = (
+            plain._model(pytest.importorskip("torch").from_numpy(seen))[-1].detach()
+            if backend == "torch"
+            else plain.model(seen)
+        )
+        counts += softmax(np.asarray(scores)) >= 0.3
+    np.testing.assert_array_equal(classifier.predict(x), counts)
+    assert (counts != plain.predict(x)).any()
+
+
 # Generators and poisoning
 
 

@@ -1,9 +1,12 @@
 """The round trip beside Pillow, in every value, and its gradients beside plain references."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from preshield import Chain, JpegCompression
+from preshield._core import soft_jpeg as core
 from tests.jpeg_reference import SUBSAMPLINGS, Trip, coded, pillow, quanta, whole_blocks
 
 QUALITIES = (1, 2, 9, 24, 25, 49, 50, 51, 75, 76, 90, 95, 96, 99, 100)
@@ -438,6 +441,60 @@ def test_gradients_of_grey(quality):
 
     (wanted,) = difference_quotients(loss, levels, [direction], 1e-6)
     np.testing.assert_allclose((direction * pulled("soft")).sum(), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("largest", [1, 255])
+@pytest.mark.parametrize(("beyond", "stops"), [(-0.005, False), (0.005, False), (0.02, True)])
+def test_soft_clamps_as_straight_through_does(beyond, stops, largest, dtype):
+    """Constant grey at quality 72, where the lowest frequency has the step 9: by hand."""
+    off = -np.cbrt(113 - 8 / 9 * (127 + beyond))  # so that 9 / 8 * (113 + off**3) is 127 + beyond
+    level = 128 + 9 / 8 * (113 + off)
+    assert 254 < level < 255
+    grad = np.random.default_rng(22).normal(size=(1, 8, 8, 1)).astype(dtype)
+    x = np.full(grad.shape, level * largest / 255, dtype)
+    pulled = JpegCompression((0, largest), 72, gradient="soft").estimate_gradient(x, grad)
+    wanted = 0 if stops else 3 * off**2 * grad.mean()  # of other frequencies the slope is 0
+    np.testing.assert_allclose(pulled, np.full(grad.shape, wanted), atol=1e-3 * abs(wanted))
+
+
+def test_soft_clamps_rgb_as_straight_through_does():
+    """Blocks of nearly saturated colours, of which luminance and chrominance stay within their ranges."""
+    rng = np.random.default_rng(23)
+    corners = np.array([[0, 255, 0], [255, 0, 255], [255, 255, 0], [0, 255, 255]])
+    colours = np.abs(np.repeat(corners, 500, axis=0) - 0.4 * rng.random((2000, 3)))
+    levels = np.repeat(np.tile(colours, (8, 1, 1)), 8, axis=1)
+    raw = Trip(levels, 100, "4:4:4", "cubic").before
+    defence = JpegCompression((0, 255), 100, subsampling="4:4:4", gradient="soft")
+    for channel in range(3):
+        grad = np.zeros_like(levels)
+        grad[..., channel] = 1
+        pulled = defence.estimate_gradient(levels[None], grad[None])[0]
+        passes = (np.abs(pulled[0]).max(axis=-1) > 1e-9)[::8]
+        value = raw[0, ::8, channel]
+        out = np.maximum(-value, value - 255)
+        clear = np.abs(out - 0.01) > 1e-6
+        np.testing.assert_array_equal(passes[clear], out[clear] <= 0.01)
+        assert ((out > 0) & (out < 0.01)).any()
+        assert (out > 0.011).any()
+
+
+@pytest.mark.parametrize("layout", ["NFHWC", "NCFHW"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_soft_takes_memory_for_one_frame_of_a_video(layout, channels, monkeypatch):
+    monkeypatch.setenv("PRESHIELD_NUM_THREADS", "1")
+    shape = {"NFHWC": (1, 40, 256, 256, channels), "NCFHW": (1, channels, 40, 256, 256)}[layout]
+    x = np.random.default_rng(24).random(shape, dtype=np.float32)
+    defence, frame = JpegCompression((0, 1), layout=layout, gradient="soft"), x.nbytes // 40
+    axis = defence._channel_axis(5)
+    core.soft_gradient(x[:, :2, :2], x[:, :2, :2], defence._settings, axis=axis)  # compiles
+    tracemalloc.start()
+    try:
+        core.soft_gradient(x, x, defence._settings, axis=axis)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak - x.nbytes < 15 * max(frame, core.BLOCK_BYTES)
 
 
 @pytest.mark.parametrize("gradient", ["straight-through", "soft"])

@@ -293,3 +293,61 @@ def test_the_ends_of_the_range_are_not_clipped(clip_values, dtype):
     np.testing.assert_allclose(out, x, atol=1e-6 * (clip_values[1] - clip_values[0]))
     pulled = pull_back_wavelets(x, np.ones_like(x), 0.04, clip_values, axis=3)
     np.testing.assert_allclose(pulled, 1, atol=1e-5)
+
+
+def flat_images(dtype):
+    """Images of 16 x 16 in [0, 1], of which at least one of Y, Cb and Cr is constant, and whether all are."""
+    rng = np.random.default_rng(0)
+    images = {f"constant {value}": (np.full((16, 16, 3), value), True) for value in (0, 0.3, 0.5, 1)}
+    images["one colour"] = np.broadcast_to([0.25, 0.5, 0.75], (16, 16, 3)), True
+    images["grey quarters"] = np.repeat(rng.integers(0, 5, (16, 16, 1)) / 4, 3, axis=-1), False
+    images["digits"] = np.repeat(rng.integers(0, 2, (16, 16, 1)), 3, axis=-1), False
+    images["nearly nothing"] = np.zeros((16, 16, 3)), False
+    images["nearly nothing"][0][3, 3] = 1e-38
+    return {name: (x.astype(dtype), all_flat) for name, (x, all_flat) in images.items()}
+
+
+@pytest.mark.parametrize("clip_values", [None, (0, 1), (0, 255), (-1, 1)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sigma", [0.04, 1e-6, 3.0, 1e19, 1e200])
+def test_the_derivative_is_finite_where_a_colour_has_no_range(clip_values, dtype, sigma):
+    low, high = (0, 1) if clip_values is None else clip_values
+    grad = np.random.default_rng(1).standard_normal((1, 16, 16, 3)).astype(dtype)
+    # Nothing exceeds a threshold: what is left of a constant image are the means of squares of 2 x 2.
+    means = grad.reshape(1, 8, 2, 8, 2, 3).mean(axis=(2, 4))
+    means = means.repeat(2, axis=1).repeat(2, axis=2)
+    for name, (unit, all_flat) in flat_images(dtype).items():
+        x = (unit * dtype(high - low) + dtype(low))[None]
+        out = shrink_wavelets(x, sigma, clip_values, axis=3)
+        assert np.isfinite(out).all(), name
+        pulled = pull_back_wavelets(x, grad, sigma, clip_values, axis=3)
+        assert np.isfinite(pulled).all(), name
+        if all_flat:
+            np.testing.assert_allclose(out, x, atol=1e-6 * (high - low), err_msg=name)
+            np.testing.assert_allclose(pulled, means, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_largest_noise_leaves_means(dtype, channels):
+    x = np.random.default_rng(0).random((1, 8, 8, channels)).astype(dtype)
+    means = x.reshape(1, 4, 2, 4, 2, channels).mean(axis=(2, 4)).repeat(2, axis=1).repeat(2, axis=2)
+    for sigma in (1e19, 1e30, 1e200, 1e308):  # beyond float32, and squared beyond float64
+        np.testing.assert_allclose(shrink_wavelets(x, sigma, axis=3), means, atol=1e-6)
+        grad = x - dtype(0.5)
+        np.testing.assert_allclose(pull_back_wavelets(x, grad, sigma, axis=3), means - 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("clip_values", [None, (0, 1)], ids=str)
+@pytest.mark.parametrize("axis", [1, 3])
+def test_not_a_number_stays_so(dtype, clip_values, axis):
+    x = np.random.default_rng(0).random((1, 8, 8, 8)).astype(dtype)
+    broken = x.copy()
+    broken[0, 3, 3, 3] = np.nan
+    out = shrink_wavelets(broken, 0.04, clip_values, axis=axis)
+    assert np.isnan(out[0, 3, 3, 3])
+    assert not np.isinf(out).any()
+    pulled = pull_back_wavelets(x, broken, 0.04, clip_values, axis=axis)
+    assert np.isnan(pulled[0, 3, 3, 3])
+    assert not np.isinf(pulled).any()

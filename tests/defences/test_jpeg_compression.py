@@ -29,7 +29,7 @@ def expected_frames(frames, quality):
     return out
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize(("level", "scale"), [(0, 1), (100, 1), (255, 1), (100, 255)])
 def test_a_constant_image_survives(level, scale, channels):
     # At quality 75 the quantum of the mean, 8, divides 8 * (level - 128).

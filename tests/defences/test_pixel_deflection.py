@@ -403,6 +403,25 @@ def test_the_gradient_takes_denoisers_of_scikit_image_for_the_identity(denoiser)
     np.testing.assert_array_equal(PixelDeflection(UNIT, denoiser=denoiser).estimate_gradient(x, grad), grad)
 
 
+@pytest.mark.parametrize("clip_values", [(0, 1), (0, 255), (-1, 1)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sigma", [0.04, 1e19, 1e200])
+@pytest.mark.filterwarnings("ignore:PixelDeflection. `clip_values` should be the range")  # of the speck
+def test_the_exact_gradient_is_finite_where_a_colour_has_no_range(clip_values, dtype, sigma):
+    low, high = clip_values
+    rng = np.random.default_rng(0)
+    grey = np.repeat(rng.integers(0, 5, (1, 12, 13, 1)) / 4, 3, axis=-1)
+    speck = np.zeros(grey.shape)
+    speck[0, 3, 3] = 1e-38
+    grad = rng.standard_normal(grey.shape).astype(dtype)
+    defence = PixelDeflection(clip_values, 20, 3, sigma, gradient="exact")
+    for unit in (0 * grey, 0 * grey + 1, 0 * grey + 0.3, grey, np.round(grey), speck):
+        x = (unit * (high - low) + low).astype(dtype)
+        pulled = defence.estimate_gradient(x, grad)
+        assert np.isfinite(pulled).all()
+        assert np.abs(pulled).max() > 0.1
+
+
 @pytest.mark.parametrize("clip_values", [(0, 1), (-0.1, 1.0), (np.array([0, -0.1, 0.1]), 1.1)], ids=str)
 @pytest.mark.parametrize("shape", [(2, 3, 9, 8), (2, 3, 2, 6, 7)])
 @pytest.mark.parametrize("sigma", [0.02, 0.2])

@@ -40,7 +40,7 @@ def denoise(frame: Array, method: str, sigma: float) -> Array:
     balance ``sigma**2`` over the mean square of the Laplacian. "bilateral" and "nlm" compare colours where
     there are three channels; otherwise channels are denoised one by one.
     """
-    if sigma <= np.finfo(frame.dtype).eps:
+    if sigma <= float(np.finfo(frame.dtype).eps):
         return frame
     return DENOISERS[method](frame, sigma)
 
@@ -137,7 +137,8 @@ def _limits(x: Array, clip_values: ClipValues | None) -> tuple[Array, Array]:
 
 def _has_details(x: Array, sigma: float, axis: int) -> bool:
     """Whether there is anything to shrink: pixels in both directions, and noise above the resolution."""
-    return x.size > 0 and min(to_frames(x, axis=axis).shape[2:4]) >= 2 and sigma > np.finfo(x.dtype).eps
+    resolution = float(np.finfo(x.dtype).eps)  # NumPy would convert `sigma` to the dtype
+    return x.size > 0 and min(to_frames(x, axis=axis).shape[2:4]) >= 2 and sigma > resolution
 
 
 def _for_groups(

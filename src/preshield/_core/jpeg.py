@@ -30,8 +30,8 @@ BYTE_SCALE = 255
 # From a level to [0, 1] without a division: a product that is exact, and what it lacks.
 HIGH = np.float32(2.0**-8 + 2.0**-16)
 LOW = np.float32(1 / BYTE_SCALE - float(HIGH))
-# So many levels outside of the range RGB counts as clamped. The rounded constants of the conversion there and
-# back take saturated colours, such as red, up to 0.0062 levels out of it.
+# So many levels outside of the range a value counts as clamped. The rounded constants of the conversion there
+# and back take saturated colours, such as red, up to 0.0062 levels out of it.
 TOLERANCE = 0.01
 BLOCK_BYTES = 1 << 19  # of values that a thread takes at once
 STRIPS_APART = 8  # a part of a picture has so many at least: it computes the colour of two more

@@ -8,10 +8,10 @@ from functools import cache, lru_cache
 
 import numpy as np
 
-from .jpeg import BYTE_SCALE, RGB, Settings, quanta
+from .jpeg import BYTE_SCALE, RGB, TOLERANCE, Settings, quanta
 from .layout import from_frames, to_frames, working_dtype
 from .resizing import Taps, clamp_taps, transpose_taps
-from .threads import block_length, map_blocks
+from .threads import BLOCK_BYTES, map_blocks
 from .typing import Array, Dtype
 
 __all__ = ["soft_gradient"]
@@ -44,21 +44,21 @@ def soft_gradient(x: Array, grad: Array, settings: Settings, *, axis: int) -> Ar
     out = np.empty(x.shape, dtype)
     frames, grads, outs = (to_frames(a, axis=axis) for a in (x, grad, out))
     scale = BYTE_SCALE / settings.largest
+    count = frames.shape[0] * frames.shape[1]
 
-    def work(rows: slice) -> None:
-        levels, pulled = (_pictures(a[rows], dtype) for a in (frames, grads))
-        made = _pull_back(levels * dtype.type(scale), pulled, settings)
-        outs[rows] = np.moveaxis(made.reshape(outs[rows].shape[:2] + made.shape[1:]), 2, -1)
+    def work(numbers: slice) -> None:
+        places = np.unravel_index(np.arange(numbers.start, numbers.stop), frames.shape[:2])
+        levels, pulled = (_pictures(a[places], dtype) for a in (frames, grads))
+        outs[places] = np.moveaxis(_pull_back(levels * dtype.type(scale), pulled, settings), 1, -1)
 
     if x.size:
-        map_blocks(work, len(x), block_length(x))
+        map_blocks(work, count, max(1, BLOCK_BYTES * count // out.nbytes))
     return from_frames(outs, x.ndim, axis=axis)
 
 
 def _pictures(frames: Array, dtype: Dtype) -> Array:
-    """Frames `(N, F, H, W, C)` as pictures `(N * F, C, H, W)`."""
-    moved = np.moveaxis(frames, -1, 2)
-    return np.ascontiguousarray(moved, dtype=dtype).reshape(-1, *moved.shape[2:])
+    """Frames `(P, H, W, C)` as pictures `(P, C, H, W)`."""
+    return np.ascontiguousarray(np.moveaxis(frames, -1, 1), dtype=dtype)
 
 
 def _pull_back(levels: Array, grad: Array, settings: Settings) -> Array:
@@ -69,12 +69,17 @@ def _pull_back(levels: Array, grad: Array, settings: Settings) -> Array:
         ycc, tables, factors = _convert(TO_YCC, values), steps[[0, 1, 1]], [(1, 1)] + 2 * [settings.factors]
         passes = [_Plane(ycc[:, c], tables[c], factors[c], middle=MIDDLE * (c == 0)) for c in range(RGB)]
         rgb = _convert(TO_RGB, np.stack([one.out for one in passes], axis=1))
-        grad = _convert(TO_RGB.T, grad * ((rgb >= 0) & (rgb <= BYTE_SCALE)))
+        grad = _convert(TO_RGB.T, grad * _is_open(rgb, 0, BYTE_SCALE))
         back = _convert(TO_YCC.T, np.stack([one.back(grad[:, c]) for c, one in enumerate(passes)], axis=1))
     else:
         grey = _Plane(values.reshape(-1, *values.shape[2:]), steps[0], (1, 1), middle=MIDDLE)
         back = grey.back(grad.reshape(-1, *grad.shape[2:])).reshape(grad.shape)
     return np.asarray(back * (levels <= BYTE_SCALE))
+
+
+def _is_open(values: Array, low: int, high: int) -> Array:
+    """Where a clamp lets gradients pass: also a little out of its range, where rounding leads."""
+    return np.asarray((values >= low - TOLERANCE) & (values <= high + TOLERANCE))
 
 
 class _Plane:
@@ -95,7 +100,7 @@ class _Plane:
         square = off * off  # NumPy's third power would take as long as all the rest
         self._slope = 3 * square
         samples = _transform((rounded + square * off) * steps, inverse=True).reshape(-1, *self._coded)
-        self._open = (samples >= LOWEST) & (samples <= HIGHEST)
+        self._open = _is_open(samples, LOWEST, HIGHEST)
         samples = np.clip(samples, LOWEST, HIGHEST)
         self.out = _apply(self._up, samples, self._size) + x.dtype.type(middle)
 

@@ -65,8 +65,9 @@ class JpegCompression(Preprocessor):
     "straight-through" and "soft" are vector-Jacobian products of functions without jumps, and stop where
     these clamp: at inputs above the range, at outputs outside of it, and "soft" at samples behind the inverse
     transform as well. "straight-through" passes luminance, spreads chrominance over the pixels that share it,
-    does not depend on the quality, and costs less than the forward pass; "soft" costs about 14 times as much.
-    An evaluation attacks with all three.
+    does not depend on the quality, and costs about as much as the forward pass; "soft" costs 8 to 20 times as
+    much. For each thread "soft" takes 10 to 15 times the memory of a frame, all its channels included. An
+    evaluation attacks with all three.
 
     References
     ----------

@@ -17,6 +17,24 @@ import numpy as np
 
 from ..typing import Array
 from . import fused, kernel
+from .jpeg import (
+    B_CB,
+    CB_B,
+    CB_G,
+    CB_R,
+    CR_B,
+    CR_G,
+    CR_R,
+    G_CB,
+    G_CR,
+    HALF,
+    QUARTER,
+    R_CR,
+    Y_B,
+    Y_G,
+    Y_R,
+    ZERO,
+)
 from .prefetch import fetch_range
 
 __all__ = ["straight_through"]
@@ -24,11 +42,7 @@ __all__ = ["straight_through"]
 f32: Any = np.float32  # which holds these constants exactly, so that they widen nothing and lose nothing
 index: Any = np.uintp  # an unsigned index need not be compared with 0
 
-Y_R, Y_G, Y_B = (f32(c / 65536) for c in (19595, 38470, 7471))
-CB_R, CB_G, CB_B = (f32(c / 65536) for c in (-11059, -21709, 32768))
-CR_R, CR_G, CR_B = (f32(c / 65536) for c in (32768, -27439, -5329))
-R_CR, G_CB, G_CR, B_CB = (f32(c / 65536) for c in (91881, -22554, -46802, 116130))
-ZERO, ONE, HALF, QUARTER, MOST = f32(0), f32(1), f32(0.5), f32(0.25), f32(0.75)
+ONE, MOST = f32(1), f32(0.75)
 LAG = 2  # rows, from stage to stage
 RING = 8  # rows of luminance that are kept
 GAP = 2  # values between both colours of a row, which lie side by side so that one loop does for them

@@ -37,7 +37,7 @@ def _start(number: int, shape: Array, strides: Array, size: int) -> Any:
 
 @kernel
 def _get(line: Array, x: Array, start: int, strides: Array, size: int, scale: Any, bounds: Any) -> None:
-    """Read a row: subtract the first number of `scale`, divide by the second, clip to `bounds`."""
+    """Read a row: subtract the first number of `scale`, divide by the second, clip all but NaN."""
     (low, span), (least, most) = scale, bounds
     factor = line.dtype.type(1) / span
     step = strides[3]
@@ -49,18 +49,18 @@ def _get(line: Array, x: Array, start: int, strides: Array, size: int, scale: An
             values = x[first : first + length]
             for i in range(length):
                 value = (values[i] - low) * factor
-                value = value if value > least else least
-                line[at + i] = value if value < most else most
+                value = least if value < least else value
+                line[at + i] = most if value > most else value
         else:
             for i in range(length):
                 value = (x[first + i * step] - low) * factor
-                value = value if value > least else least
-                line[at + i] = value if value < most else most
+                value = least if value < least else value
+                line[at + i] = most if value > most else value
 
 
 @kernel
 def _put(x: Array, start: int, strides: Array, size: int, line: Array, scale: Any, bounds: Any) -> None:
-    """Write a row: multiply by the second number of `scale`, add the first, clip to `bounds`."""
+    """Write a row: multiply by the second number of `scale`, add the first, clip all but NaN."""
     (low, span), (least, most) = scale, bounds
     step = strides[3]
     runs = 1 if step == size else size
@@ -71,13 +71,13 @@ def _put(x: Array, start: int, strides: Array, size: int, line: Array, scale: An
             values = x[first : first + length]
             for i in range(length):
                 value = line[at + i] * span + low
-                value = value if value > least else least
-                values[i] = value if value < most else most
+                value = least if value < least else value
+                values[i] = most if value > most else value
         else:
             for i in range(length):
                 value = line[at + i] * span + low
-                value = value if value > least else least
-                x[first + i * step] = value if value < most else most
+                value = least if value < least else value
+                x[first + i * step] = most if value > most else value
 
 
 @kernel
@@ -345,8 +345,9 @@ def _set_thresholds(
 
     Where noise is all that there is, the resolution of the dtype takes the place of the rest, of three
     colours in units of their range. `slopes` receives the derivative with respect to the mean square of the
-    details, 0 in that case.
+    details, 0 in that case. A colour without a range has the largest number for its thresholds.
     """
+    most = np.float64(np.finfo(thresholds.dtype).max)
     for plane in range(len(energy)):
         noise, least = sigma**2, np.float64(np.finfo(thresholds.dtype).eps)
         if len(energy) == COLOURS:
@@ -356,7 +357,8 @@ def _set_thresholds(
             count = sizes[level + 1, 0] * sizes[level + 1, 1]
             for band in range(3):
                 rest = energy[plane, level, band] / count - noise
-                thresholds[plane, level, band] = noise / np.sqrt(max(rest, least))
+                threshold = noise / np.sqrt(max(rest, least))
+                thresholds[plane, level, band] = most if threshold > most else threshold
                 slopes[plane, level, band] = -0.5 * noise * rest**-1.5 if rest > least else 0.0
 
 
@@ -579,7 +581,8 @@ def pull_back(
         if by_extremes:
             _find_extremes(places, extremes, rows, line, x, start, shape, strides, scale, unit, to_ycbcr)
             for plane in range(size):
-                by_range[plane] /= _range(extremes, plane)
+                if by_range[plane] != 0:  # a colour without a range owes nothing to it
+                    by_range[plane] /= _range(extremes, plane)
         _join_planes(grads, size, sizes, pair, nothing, t(2))
         for k in range(bands.shape[2]):
             for plane in range(size):
