@@ -1,7 +1,10 @@
 """What all tests share."""
 
+import gc
 import os
 
+# TensorFlow, torch and JAX bring millions of objects, which each full collection walks through.
+gc.set_threshold(50_000, 10, 10)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers, and what they start, share the cores
