@@ -3,8 +3,6 @@
 import gc
 import os
 
-# TensorFlow, torch and JAX bring millions of objects, which each full collection walks through.
-gc.set_threshold(50_000, 10, 10)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before anything imports TensorFlow
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers, and what they start, share the cores
@@ -14,6 +12,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers, and what they start, share t
 import numpy as np
 import pytest
 from hypothesis import settings
+
+# TensorFlow, torch and JAX bring millions of objects, which each full collection walks through.
+gc.set_threshold(50_000, 10, 10)
 
 # The same examples at every run; no limit for the first one, which compiles kernels.
 settings.register_profile("preshield", deadline=None, derandomize=True, database=None)
