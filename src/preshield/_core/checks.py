@@ -120,10 +120,9 @@ def check_index(index: Array, samples: int) -> Array:
     whole = index.dtype.kind in "iu" or (index.dtype.kind == "f" and not index.size)  # [] is one of floats
     shown = repr(index.item() if index.ndim == 0 else index)
     if whole and index.shape in ((), (samples,)):
-        numbers = index.astype(np.int64) + (np.arange(samples) if index.ndim == 0 else 0)
-        if min(numbers.min(initial=0), int(index) if index.ndim == 0 else 0) >= 0 and (
-            numbers.max(initial=0) <= largest
-        ):
+        given = index.astype(np.int64)
+        numbers = given + (np.arange(samples) if index.ndim == 0 else 0)
+        if given.min(initial=0) >= 0 and numbers.max(initial=0) <= largest:
             return numbers.astype(np.uint32)
         if index.ndim:
             shown = f"values from {index.min()} to {index.max()}"

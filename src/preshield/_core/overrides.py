@@ -237,7 +237,7 @@ def _transform_from_call(cls: Any) -> Callable[..., Any]:
 
 def _call_from_transform(cls: Any) -> Callable[..., Any]:
     transform = vars(cls)["transform"]
-    return lambda self, x, y=None, **_: (transform(self, x), y)
+    return lambda self, x, y=None: (transform(self, x), y)
 
 
 def methods_of(cls: Any) -> tuple[Any, ...]:
