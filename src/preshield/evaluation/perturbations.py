@@ -1,47 +1,115 @@
-"""Arithmetic on batches of perturbations, in double precision: a tiny gradient has a norm too."""
+"""Arithmetic on batches of perturbations, for arrays of any framework: they stay where they are.
 
+A batch is an array `(N, ...)` of NumPy, torch or JAX. What is one number for each sample is a NumPy array
+`(N,)` of float64.
+"""
+
+from typing import Any
+
+import array_api_extra as xpx
 import numpy as np
+from array_api_compat import array_namespace, device
 
+from .._core.tensors import to_numpy
 from .._core.typing import Array
 
-__all__ = ["between", "directions", "norms", "scaled", "unit", "within"]
+__all__ = [
+    "between",
+    "chosen",
+    "dots",
+    "for_each",
+    "host",
+    "norms",
+    "put",
+    "scaled",
+    "take",
+    "unit",
+    "within",
+]
 
 
-def norms(x: Array) -> Array:
-    """L2 norm of each sample."""
-    found: Array = np.linalg.norm(x.reshape(len(x), -1).astype(np.float64), axis=1)
+def host(x: Any) -> Array:
+    """A batch as a NumPy array."""
+    return x if isinstance(x, np.ndarray) else to_numpy(x)
+
+
+def for_each(values: Array, x: Any) -> Any:
+    """One number for each sample, as an array that broadcasts against `x`; booleans stay booleans."""
+    xp = array_namespace(x)
+    values = np.asarray(values)
+    dtype = xp.bool if values.dtype == bool else x.dtype
+    shape = (-1, *[1] * (x.ndim - 1))
+    return xp.reshape(xp.asarray(np.ascontiguousarray(values), dtype=dtype, device=device(x)), shape)
+
+
+def take(x: Any, rows: Array) -> Any:
+    """Some samples, by number."""
+    if len(rows) == len(x) and (rows == np.arange(len(x))).all():
+        return x
+    xp = array_namespace(x)
+    return xp.take(x, xp.asarray(rows, device=device(x)), axis=0)
+
+
+def put(x: Any, rows: Array, values: Any) -> Any:
+    """The batch with some samples replaced; `x` itself may or may not be changed."""
+    if not len(rows):
+        return x
+    xp = array_namespace(x)
+    return xpx.at(x)[xp.asarray(rows, device=device(x))].set(values)
+
+
+def chosen(mask: Array, x: Any, other: Any) -> Any:
+    """Samples of `x` where the mask `(N,)` is true, of `other` elsewhere."""
+    return array_namespace(x).where(for_each(mask, x), x, other)
+
+
+def dots(x: Any, other: Any) -> Array:
+    """Inner product of each sample with its counterpart."""
+    xp = array_namespace(x)
+    return host(xp.sum(xp.reshape(x * other, (len(x), -1)), axis=1)).astype(np.float64)
+
+
+def norms(x: Any, norm: str = "l2") -> Array:
+    """Norm of each sample: "l2", "linf" or "l1"; no power of a tiny or of a large value is lost."""
+    xp = array_namespace(x)
+    magnitudes = xp.abs(xp.reshape(x, (len(x), -1)))
+    largest = xp.max(magnitudes, axis=1, keepdims=True)
+    if norm == "linf":
+        return host(largest[:, 0]).astype(np.float64)
+    if norm == "l1":
+        return host(xp.sum(magnitudes, axis=1)).astype(np.float64)
+    relative = magnitudes / xp.where(largest > 0, largest, xp.ones_like(largest))
+    squares = host(xp.sum(relative * relative, axis=1)).astype(np.float64)
+    found: Array = host(largest[:, 0]).astype(np.float64) * np.sqrt(squares)
     return found
 
 
-def scaled(x: Array, factors: Array) -> Array:
+def scaled(x: Any, factors: Array) -> Any:
     """Multiply each sample by its own number."""
-    product: Array = x * np.asarray(factors, dtype=np.float64).reshape(-1, *[1] * (x.ndim - 1))
-    return product
+    return x * for_each(factors, x)
 
 
-def unit(x: Array) -> Array:
+def unit(x: Any) -> Any:
     """Samples of L2 norm 1; those of norm 0 stay."""
+    xp = array_namespace(x)
+    # In two steps: one factor for both would overflow where a gradient is tiny.
+    largest = norms(x, "linf")
+    x = x / for_each(np.where(largest > 0, largest, 1), x) if largest.size else x
     lengths = norms(x)
-    return scaled(x, 1 / np.where(lengths > 0, lengths, 1))
+    return xp.astype(scaled(x, 1 / np.where(lengths > 0, lengths, 1)), x.dtype)
 
 
-def between(start: Array, end: Array, fractions: Array) -> Array:
-    """The point at its own fraction of each line, in the type of `start`."""
-    point: Array = (start + scaled(end - start, fractions)).astype(start.dtype)
-    return point
+def between(start: Any, end: Any, fractions: Array) -> Any:
+    """The point at its own fraction of each line."""
+    return start + scaled(end - start, fractions)
 
 
-def within(x: Array, moved: Array, norm: str, eps: float) -> Array:
+def within(x: Any, moved: Any, norm: str, eps: float) -> Any:
     """Bring perturbations that exceed a bound in the norm "linf" or "l2" back to it."""
+    xp = array_namespace(x)
     if norm == "linf":
-        return np.clip(moved, x - np.float32(eps), x + np.float32(eps))
-    return between(x, moved, np.minimum(1, eps / norms(moved - x).clip(1e-30)))
-
-
-def directions(gradient: Array, rng: np.random.Generator) -> Array:
-    """Gradients of L2 norm 1; random directions in place of gradients that lead nowhere."""
-    useless = ~np.isfinite(gradient).all(axis=tuple(range(1, gradient.ndim))) | (norms(gradient) == 0)
-    if useless.any():
-        gradient = gradient.copy()
-        gradient[useless] = rng.standard_normal((int(useless.sum()), *gradient.shape[1:]))
-    return unit(gradient)
+        return xp.minimum(xp.maximum(moved, x - eps), x + eps)
+    lengths = norms(moved - x)
+    if (lengths <= eps).all():
+        return moved
+    return between(x, moved, np.minimum(1, eps / lengths.clip(1e-30)))
