@@ -1,6 +1,5 @@
 """What an evaluation does to samples: white-box attacks, the black-box one, and noise."""
 
-import copy
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,26 +7,56 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from .._core.generators import Generators
 from .._core.typing import Array
-from ..chain import Chain
-from ..preprocessor import Preprocessor
+from . import losses
+from .autoattack import autoattack
+from .bounded_attack import bounded_attack
 from .classifiers import PredictOnly
-from .estimator import DefendedClassifier
-from .metrics import perturbation_norms
-from .minimum_norm import Adversarials, minimum_norm_attack, pull_towards
-from .perturbations import scaled, unit, within
-from .projected_gradient_descent import projected_gradient_descent
+from .defended import DefendedModel
+from .minimum_norm import Adversarials, for_most_draws, minimum_norm_attack, pull_towards
+from .oracle import Oracle
+from .perturbations import chosen, host, norms, put, scaled, take, unit, within
 from .report import Threat
 from .square_attack import square_attack
+from .subjects import AUTOATTACK
 
-__all__ = ["Attacker", "gradient_variants"]
+__all__ = ["Attacker", "Made"]
 
-QUERIES = 4  # of the black-box attack, for each step of a white-box one
+QUERIES = 4  # of the black-box attack, for each gradient of a white-box one
+OF_JUDGE, OF_WHITE_BOX, OF_BLACK_BOX, OF_CHOICE = range(4)  # what random numbers are for
 
-Factory = Callable[[DefendedClassifier], Any]
+Factory = Callable[[Any], Any]
 Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What an attack made of a batch.
+
+    Attributes
+    ----------
+    x : ndarray, shape (N, ...)
+        The perturbed samples.
+    norms : ndarray of float, shape (N,)
+        Norm of each perturbation: 0 where the sample was wrong from the start, infinite where an attack for
+        the smallest one failed.
+    forward, backward : ndarray of int, shape (N,)
+        Passes of the classifier that each sample has cost.
+    """
+
+    x: Array
+    norms: Array
+    forward: Array
+    backward: Array
+
+    @classmethod
+    def free(cls, x: Array, lengths: Array) -> "Made":
+        """Samples that cost nothing."""
+        nothing = np.zeros(len(x), np.int64)
+        return cls(x, np.asarray(lengths, np.float64), nothing, nothing)
 
 
 @dataclass(frozen=True)
@@ -39,8 +68,8 @@ class Attacker:
     threat : Threat
         What may be done to a sample.
     budget : int
-        Steps of a white-box attack; the black-box attack has four queries for each.
-    factories : mapping of str to callable, optional
+        Gradients of a white-box attack for each sample; the black-box attack has four queries for each.
+    factories : mapping of str to callable or "autoattack", optional
         White-box attacks instead of the default one: each makes an ART attack for a classifier.
     seed : int
         Seed of all that is random.
@@ -48,7 +77,7 @@ class Attacker:
 
     threat: Threat
     budget: int
-    factories: Mapping[str, Factory] | None
+    factories: Mapping[str, Factory | str] | None
     seed: int
 
     @property
@@ -56,205 +85,195 @@ class Attacker:
         """The white-box attacks."""
         if self.factories is not None:
             return ", ".join(self.factories)
-        if self.threat.minimum:
-            return f"minimum-norm attack, up to {self.budget} steps"
-        return f"projected gradient descent, {self.budget} steps, random start"
+        kind = "minimum-norm attack" if self.threat.minimum else "attack within the bound"
+        return f"{kind}, up to {self.budget} gradients"
 
     @property
     def black_box_in_words(self) -> str:
         """The black-box attack."""
-        return f"Square, {QUERIES * self.budget} queries, {self.threat.norm} norm {self.threat.eps:.4g}"
+        bound = "twice the oblivious perturbation" if self.threat.eps is None else f"{self.threat.eps:.4g}"
+        return f"Square, {QUERIES * self.budget} queries, {self.threat.norm} norm {bound}"
+
+    def oracle(self, model: DefendedModel, x: Any, y: Array, numbers: Array, *purpose: int) -> Oracle:
+        """A batch in front of a model, and random numbers of its own for each purpose."""
+        return Oracle(model, model.array(x), y, numbers, (self.seed, *purpose))
 
     def white_box(
-        self, models: list[DefendedClassifier], x: Array, y: Array, progress: Progress = lambda done: None
-    ) -> Adversarials:
+        self,
+        models: list[DefendedModel],
+        x: Array,
+        y: Array,
+        numbers: Array,
+        progress: Progress = lambda done: None,
+    ) -> Made:
         """Attack a defended classifier through each gradient that it offers; keep the best for each sample.
 
         Parameters
         ----------
-        models : list of DefendedClassifier
+        models : list of DefendedModel
             One defended classifier, once for each of its gradients.
-        x : ndarray of float32, shape (N, ...)
+        x : ndarray of float, shape (N, ...)
             Samples.
-        y : ndarray of int, shape (N,)
-            Labels.
+        y, numbers : ndarray of int, shape (N,)
+            Their labels, and their numbers in the data set.
         progress : callable
             Called with the fraction that is done.
 
         Returns
         -------
-        Adversarials
+        Made
             Where the classifier is wrong from the start, the sample as it is, with norm 0.
         """
-        judge = models[0]
-        factories = [None] if self.factories is None else self.factories.values()
-        runs = [(model, factory) for model in models for factory in factories]
-        right = judge.mean_margin(x, y) >= 0 if judge.draws == 1 else np.ones(len(x), bool)
-        best = Adversarials(x.copy(), np.where(right, np.inf, 0.0))
-        if self.threat.eps == 0 and not self.threat.minimum:
-            return Adversarials(best.x, np.zeros(len(x)))
-        rows = np.flatnonzero(right)
-        for index, (model, factory) in enumerate(runs if len(rows) else ()):
+        judge = self.oracle(models[0], x, y, numbers, OF_JUDGE)
+        attacks = [None] if self.factories is None else list(self.factories.values())
+        runs = [(model, attack) for model in models for attack in attacks]
+        best, smallest = judge.x, np.full(len(x), np.inf)  # norms, or margins within a bound
+        rows = np.arange(len(x))
+        for place, (model, attack) in enumerate(runs):
 
-            def part(done: float, index: int = index) -> None:
-                progress((index + done) / len(runs))
+            def part(done: float, place: int = place) -> None:
+                progress((place + done) / len(runs))
 
-            found = self._one(model, factory, x[rows], y[rows], part)
-            best = self._better(judge, y, best, found, rows, first=index == 0)
+            start = (
+                chosen(np.isfinite(smallest[rows]), take(best, rows), take(judge.x, rows)) if place else None
+            )
+            oracle = self.oracle(model, take(judge.x, rows), y[rows], numbers[rows], OF_WHITE_BOX, place)
+            new = self._one(oracle, attack, start, part)
+            judge.forward[rows] += oracle.forward
+            judge.backward[rows] += oracle.backward
+            sizes = new.norms if self.threat.minimum else judge.mean_margin(new.x, rows)
+            better = np.flatnonzero((sizes < smallest[rows]) | (place == 0))
+            smallest[rows[better]] = sizes[better]
+            best = put(best, rows[better], take(new.x, better))
+            rows = rows[self._open(judge, best, smallest, rows)]
+            if not len(rows):
+                break
         progress(1.0)
-        return _for_most_draws(judge, x, y, best) if self.threat.minimum else best
+        lengths = smallest if self.threat.minimum else norms(best - judge.x, self.threat.norm)
+        if self.threat.minimum and judge.stochastic:
+            lengths = for_most_draws(judge, Adversarials(best, smallest), norm=self.threat.norm).norms
+        return Made(host(best), lengths, judge.forward, judge.backward)
 
     def black_box(
-        self, model: DefendedClassifier, x: Array, y: Array, progress: Progress = lambda done: None
-    ) -> Adversarials:
+        self,
+        model: DefendedModel,
+        x: Array,
+        y: Array,
+        numbers: Array,
+        radii: Array,
+        progress: Progress = lambda done: None,
+    ) -> Made:
         """Attack a defended classifier by queries; each averages a quarter of the draws, the same in all.
 
-        With new ones the search would end at, or never leave, the first point whose draws were lucky.
+        With new ones the search would end at, or never leave, the first point whose draws were lucky. `radii`
+        bound the search for each sample.
         """
-        draws = max(1, model.draws // 4)
+        few = model.with_draws(max(1, model.draws // 4))
+        judge = self.oracle(model, x, y, numbers, OF_BLACK_BOX, 0)
+
+        def margin(points: Array, rows: Array) -> Array:
+            query = self.oracle(few, points, y[rows], numbers[rows], OF_BLACK_BOX, 1)
+            judge.forward[rows] += few.draws
+            return query.mean_margin(query.x, np.arange(len(rows)))
+
         moved = square_attack(
-            x,
-            lambda points, rows: model.with_draws(draws).mean_margin(points, y[rows]),
-            norm=self.threat.norm,
-            eps=self.threat.eps or 0.0,
+            host(judge.x),
+            margin,
+            norm=self.search_norm,
+            eps=radii,
             clip_values=self.threat.clip_values,
             channels_first=model.channels_first,
             queries=QUERIES * self.budget,
             enough=-np.inf if model.stochastic else 0.0,
             seed=self.seed,
+            index=numbers,
             on_query=progress,
         )
-        if self.threat.minimum:
-            found = pull_towards(x, moved, y, model.margin, failed=model.margin(moved, y) >= 0)
-            return _for_most_draws(model, x, y, found)
-        return Adversarials(moved, perturbation_norms(x, moved, self.threat.norm))
+        found = self._measured(judge, model.array(moved))
+        if self.threat.minimum and judge.stochastic:
+            found = for_most_draws(judge, found, norm=self.threat.norm)
+        return Made(
+            moved if not self.threat.minimum else host(found.x), found.norms, judge.forward, judge.backward
+        )
 
-    def noise(self, x: Array, norms: Array, rng: np.random.Generator) -> Array:
+    @property
+    def search_norm(self) -> str:
+        """Norm of the ball in which the black-box attack searches."""
+        return "linf" if self.threat.norm == "linf" else "l2"
+
+    def noise(self, x: Array, lengths: Array, draws: Any) -> Array:
         """Return the samples with random noise of the given norms, clipped to the range."""
+        noise = draws.standard_normal(x.shape, np.float32)
         if self.threat.norm == "linf":
-            noise = rng.integers(0, 2, x.shape).astype(np.float32) * 2 - 1
-        else:
-            noise = rng.standard_normal(x.shape, dtype=np.float32)
-            noise = unit(noise)
-        noisy: Array = np.clip(x + scaled(noise, norms), *self.threat.clip_values)
-        return noisy.astype(np.float32)
+            noise = np.where(noise < 0, np.float32(-1), np.float32(1))
+        noise = scaled(noise, lengths / norms(noise, self.threat.norm))
+        noisy: Array = np.clip(x + noise, *self.threat.clip_values).astype(x.dtype)
+        return noisy
 
-    def single_step(self, model: DefendedClassifier, x: Array, y: Array, norms: Array) -> Array:
-        """Return the samples after one step of the given norms along the gradient."""
-        gradient = np.nan_to_num(model.margin_and_gradient(x, y)[1], posinf=0, neginf=0)
-        step = np.sign(gradient) if self.threat.norm == "linf" else unit(gradient)
-        moved: Array = np.clip(x + scaled(step, norms), *self.threat.clip_values)
-        return moved.astype(x.dtype)
+    def single_step(self, oracle: Oracle, lengths: Array) -> Any:
+        """Return the samples after one step of the given norms up the cross-entropy."""
+        rows = np.arange(len(oracle))
+        gradient = oracle.look(oracle.x, rows, losses.cross_entropy).gradient
+        xp = array_namespace(gradient)
+        gradient = xp.where(xp.isfinite(gradient), gradient, xp.zeros_like(gradient))
+        step = xp.sign(gradient) if self.threat.norm == "linf" else unit(gradient)
+        own = norms(step, self.threat.norm)
+        step = scaled(step, lengths / np.where(own > 0, own, 1))
+        return xp.clip(oracle.x + step, *self.threat.clip_values)
 
     def unbounded(self) -> "Attacker":
         """The same attacker, who may move a sample anywhere."""
         low, high = self.threat.clip_values
         return replace(self, threat=replace(self.threat, kind="linf", eps=high - low))
 
+    def _open(self, judge: Oracle, best: Any, smallest: Array, rows: Array) -> Array:
+        """Which of these rows another attack may still improve."""
+        if self.threat.minimum:
+            return smallest[rows] > 0
+        if not judge.stochastic:
+            return smallest[rows] >= 0
+        right: Array = judge.margin(take(best, rows), rows) >= 0
+        return right
+
     def _one(
-        self, model: DefendedClassifier, factory: Factory | None, x: Array, y: Array, progress: Progress
+        self, oracle: Oracle, attack: Factory | str | None, start: Any, progress: Progress
     ) -> Adversarials:
-        threat = self.threat
-        if factory is None and threat.minimum:
+        threat, eps = self.threat, float(self.threat.eps or 0)
+        if attack == AUTOATTACK:
+            moved = autoattack(oracle, norm=threat.norm, eps=eps, on_step=progress)
+        elif attack is not None:
+            return self._measured(oracle, self._of_art(oracle, attack))
+        elif threat.minimum:
             return minimum_norm_attack(
-                x,
-                y,
-                model.margin,
-                model.margin_and_gradient,
-                clip_values=threat.clip_values,
-                max_steps=self.budget,
-                seed=self.seed,
-                on_step=progress,
+                oracle, norm=threat.norm, budget=self.budget, start=start, on_step=progress
             )
-        if factory is None:
-            moved = projected_gradient_descent(
-                x,
-                y,
-                model.margin_and_gradient,
-                norm=threat.norm,
-                eps=float(threat.eps or 0),
-                clip_values=threat.clip_values,
-                steps=self.budget,
-                seed=self.seed,
-                on_step=progress,
-            )
-            return Adversarials(moved, perturbation_norms(x, moved, threat.norm))
-        moved, labels = np.empty(x.shape, np.float32), np.eye(model.nb_classes, dtype=np.float32)[y]
+        else:
+            moved = bounded_attack(oracle, norm=threat.norm, eps=eps, budget=self.budget, on_step=progress)
+        return Adversarials(moved, norms(moved - oracle.x, threat.norm))
+
+    def _of_art(self, oracle: Oracle, attack: Any) -> Any:
+        """What an attack of ART makes of the samples, within the threat."""
+        from .art_bridge import DefendedClassifier
+
+        x, y = host(oracle.x), oracle.y
+        moved, labels = np.empty_like(x), np.eye(oracle.nb_classes, dtype=np.float32)[y]
         groups = [np.full(len(x), True)]
-        if isinstance(model.classifier, PredictOnly):  # whose rejections must not look like successes
+        if isinstance(oracle.model.classifier, PredictOnly):  # whose rejections must not look like successes
             groups = [y == label for label in np.unique(y)]
         with _numpy_seed(self.seed):
             for rows in groups:
-                model.rejected_as = y[rows][0]
-                moved[rows] = factory(model).generate(x[rows], y=labels[rows])
-        moved = np.clip(np.where(np.isfinite(moved), moved, x), *threat.clip_values)
-        if threat.minimum:
-            return pull_towards(x, moved, y, model.margin, failed=model.margin(moved, y) >= 0)
-        moved = within(x, moved, threat.norm, float(threat.eps or 0))
-        return Adversarials(moved, perturbation_norms(x, moved, self.threat.norm))
+                bridge = DefendedClassifier(oracle.model, numbers=oracle.numbers[rows], seed=self.seed)
+                bridge.rejected_as = y[rows][0]
+                moved[rows] = attack(bridge).generate(x[rows], y=labels[rows])
+        moved = np.clip(np.where(np.isfinite(moved), moved, x), *self.threat.clip_values)
+        return oracle.model.array(moved)
 
-    def _better(
-        self,
-        judge: DefendedClassifier,
-        y: Array,
-        best: Adversarials,
-        new: Adversarials,
-        rows: Array,
-        *,
-        first: bool,
-    ) -> Adversarials:
-        """Keep, of two perturbations of each row, the smaller one, or the one that is wrong more often."""
-        if first:
-            better = np.ones(len(rows), bool)
-        elif self.threat.minimum:
-            better = new.norms < best.norms[rows]
-        else:
-            better = judge.mean_margin(new.x, y[rows]) < judge.mean_margin(best.x[rows], y[rows])
-        x, norms = best.x, best.norms
-        x[rows[better]], norms[rows[better]] = new.x[better], new.norms[better]
-        return Adversarials(x, norms)
-
-
-def _for_most_draws(model: DefendedClassifier, x: Array, y: Array, found: Adversarials) -> Adversarials:
-    """The perturbations, with the norm from which on most draws are wrong, and not all of them.
-
-    The norm that every draw needs grows with the number of draws, whatever the defence does.
-    """
-    if not model.stochastic:
-        return found
-    failed = model.median_margin(found.x, y) >= 0
-    return Adversarials(found.x, pull_towards(x, found.x, y, model.median_margin, failed=failed).norms)
-
-
-def gradient_variants(defence: Preprocessor | None) -> list[Preprocessor | None]:
-    """A defence with each gradient that it offers to an attacker, its own first.
-
-    Parameters
-    ----------
-    defence : Preprocessor or None
-        Left as it is. In variant `k` of a `Chain`, each stage has its own gradient `k`.
-
-    Returns
-    -------
-    list of Preprocessor
-    """
-    if isinstance(defence, Chain):
-        stages = [gradient_variants(stage) for stage in defence._stages]
-        count = max(map(len, stages))
-        return [
-            defence if k == 0 else _copy(defence, defences=[s[min(k, len(s) - 1)] for s in stages])
-            for k in range(count)
-        ]
-    if defence is None or not defence.gradients:
-        return [defence]
-    own: Any = defence
-    others = [kind for kind in defence.gradients if kind != own.gradient]
-    return [defence, *(_copy(defence, gradient=kind) for kind in others)]
-
-
-def _copy(defence: Preprocessor, **changes: Any) -> Preprocessor:
-    """The same defence, with what it has learned, but for some parameters."""
-    return copy.copy(defence).set_params(**changes)
+    def _measured(self, oracle: Oracle, moved: Any) -> Adversarials:
+        """Points from elsewhere: pulled towards the samples while they stay wrong, or kept within the bound."""
+        if self.threat.minimum:
+            return pull_towards(oracle, moved, norm=self.threat.norm)
+        moved = within(oracle.x, moved, self.threat.norm, float(self.threat.eps or 0))
+        return Adversarials(moved, norms(moved - oracle.x, self.threat.norm))
 
 
 @contextmanager

@@ -4,13 +4,13 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._core.checks import check_bool, check_number, check_option
+from .._core.checks import check_number, check_option
 from .._core.errors import ArgumentError
 from .evaluate import evaluate, prepared
 from .report import Curve, RobustnessRow
 
 if TYPE_CHECKING:
-    from .run import Run
+    from .attacks import Made
 
 __all__ = ["curve"]
 
@@ -27,12 +27,12 @@ def curve(
     classifier, x, y, defences
         See `evaluate`.
     parameter : {"eps", "budget", "eot"}
-        What to vary: the bound of the perturbation, the steps of the attack, or the draws that it averages.
+        What to vary: the bound of the perturbation, the gradients of the attack, or the draws that it averages.
     values : sequence of float
         Values of it.
     **options
         Other arguments of `evaluate`. With `parameter="eps"` the threat is "linf" unless `threat` says
-        otherwise; for "l2-minimum" one evaluation gives the accuracy at every bound.
+        otherwise; for a smallest perturbation one evaluation gives the accuracy at every bound.
 
     Returns
     -------
@@ -69,29 +69,27 @@ def curve(
     options.setdefault("columns", ("oblivious", "adaptive"))
     if parameter == "eps":
         options.setdefault("threat", "linf")
-    if parameter == "eps" and options["threat"] == "l2-minimum":
+    if parameter == "eps" and str(options["threat"]).endswith("-minimum"):
         for value in values:
             check_number("eps", value, 0)
         report = evaluate(classifier, x, y, defences, **options)
         accuracy = {row.name: tuple(map(row.accuracy_at, values)) for row in report.rows}
         return Curve(parameter, values, accuracy, "worst case")
     signature = inspect.signature(evaluate)
-    first: Run | None = None
-    found: list[list[RobustnessRow]] = []
+    made: dict[tuple[str, int], Made] | None = {} if parameter == "eot" else None
+    found: list[tuple[RobustnessRow, ...]] = []
     for value in values:
         given = signature.bind(classifier, x, y, defences, **{**options, parameter: value})
         given.apply_defaults()
-        arguments = dict(given.arguments)
-        verbose = arguments.pop("verbose")
-        check_bool(verbose=verbose)
-        run = prepared(**arguments)
-        first = first or run
-        if parameter == "eot":
-            run.take_examples(first)
-        run.execute(verbose=verbose, diagnosed=False)  # nobody would see the diagnostics
-        if not run.complete:
+        run = prepared(**given.arguments)
+        run.plan.diagnosed, run.plan.made = False, made  # nobody would see the diagnostics
+        try:
+            report = run.report(defences, "", verbose=given.arguments["verbose"])
+        except KeyboardInterrupt:
             break
-        found.append(run.rows)
+        if not report.complete:
+            break
+        found.append(report.rows)
     if not found:
         raise KeyboardInterrupt
     accuracy = {rows[0].name: tuple(row.worst_case for row in rows) for rows in zip(*found, strict=True)}

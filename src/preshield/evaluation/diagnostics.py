@@ -17,85 +17,226 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .._core.typing import Array
+from . import losses
 from .attacks import Attacker
 from .classifiers import are_probabilities, has_gradients
-from .estimator import DefendedClassifier
-from .minimum_norm import ENOUGH_STEPS
-from .report import Diagnostic, RobustnessRow
+from .defended import DefendedModel
+from .oracle import Oracle
+from .perturbations import host
+from .report import Diagnostic, RobustnessRow, Threat
 
-__all__ = ["Evidence", "diagnose"]
+__all__ = ["diagnose", "examine", "window"]
 
 ATHALYE = "Athalye et al. 2018, section 3.1, arXiv:1802.00420"
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705"
 CROCE = "Croce et al. 2022, arXiv:2202.13711"
 TRAMER = "Tramèr et al. 2020, arXiv:2002.08347"
 
+EXAMINED = 32  # samples at the beginning of the data set that are looked at more closely within a bound
+OF_MINIMUM = 16  # of them where the smallest perturbation is sought, which costs the whole budget for each
 FEW = 0.05  # share of samples that may behave oddly by chance
 HALF = 0.5
-STRONGER = 0.9  # a second attack counts as stronger below this fraction of the first one's norm
+STRONGER = 0.95  # a second attack counts as stronger below this fraction of the first one's norm
+OF_REPEATS, OF_EFFORT, OF_GRADIENTS = range(100, 103)  # what random numbers are for
 
 
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """What the checks look at.
+def window(threat: Threat) -> int:
+    """How many samples at the beginning of the data set are examined, if they are right."""
+    return OF_MINIMUM if threat.minimum else EXAMINED
 
-    Attributes
+
+def examine(
+    row: RobustnessRow,
+    models: list[DefendedModel],
+    attacker: Attacker,
+    x: Array,
+    y: Array,
+    numbers: Array,
+) -> dict[str, Array]:
+    """Look closely at some samples; what comes out is a number for each, so that shards can be merged.
+
+    Parameters
     ----------
     row : RobustnessRow
-        The figures.
-    models : list of DefendedClassifier
+        The figures of these samples.
+    models : list of DefendedModel
         The classifier behind the defence, once for each gradient.
     attacker : Attacker
         Who attacked it.
-    x, y : ndarray
-        Some samples that are right, shape (n, ...), and their labels.
-    numbers : ndarray of int, shape (n,)
-        Their numbers in the columns of the row.
-    white : bool
-        Whether there was a white-box attack.
-    repeated : bool
-        Whether predictions that should repeat did.
-    """
+    x : ndarray, shape (n, ...)
+        The samples.
+    y, numbers : ndarray of int, shape (n,)
+        Their labels, and their numbers in the data set.
 
-    row: RobustnessRow
-    models: list[DefendedClassifier]
+    Returns
+    -------
+    dict of str to ndarray, shape (n,)
+        By what was looked at; not a number for samples that are wrong without an attack.
+    """
+    model, threat = models[0], attacker.threat
+    found = {"number": numbers.astype(np.int64), "changed": _changed(model, x, numbers, attacker.seed)}
+    right = np.flatnonzero(row.always_right)
+    if not row.white_box or not (threat.minimum or threat.eps) or not len(right):
+        return found
+    examination = _Examination(
+        models, attacker, x[right], y[right], numbers[right], row.columns["adaptive"].norms[right]
+    )
+    kinds: dict[str, Callable[[], Array]] = {}
+    if attacker.factories is None:  # attacks of the user have bounds and steps of their own
+        kinds |= {"unbounded": examination.unbounded, "effort": examination.effort}
+    if has_gradients(model.classifier):
+        kinds |= {
+            "probabilities": examination.probabilities,
+            "single step": examination.single_step,
+            "useless": examination.useless,
+            "rising": examination.rising,
+        }
+    for name, look in kinds.items():
+        found[name] = np.full(len(x), np.nan)
+        found[name][right] = look()
+    return found
+
+
+def _changed(model: DefendedModel, x: Array, numbers: Array, seed: int) -> Array:
+    """Which samples get another label when they are predicted again, though nothing draws."""
+    if model.stochastic:
+        return np.zeros(len(x))
+    points = model.array(x)
+    labels = [model.labels(points, numbers, (seed, OF_REPEATS, k))[0] for k in range(3)]
+    changed: Array = (labels[1] != labels[0]) | (labels[2] != labels[0])
+    return changed.astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Examination:
+    """Some samples that are right, and what was found for them; each method returns one number for each."""
+
+    models: list[DefendedModel]
     attacker: Attacker
     x: Array
     y: Array
     numbers: Array
-    white: bool
-    repeated: bool
+    norms: Array
+
+    def unbounded(self) -> Array:
+        """Whether they keep their label however far they are moved."""
+        if self.attacker.threat.minimum:
+            return np.isinf(self.norms).astype(np.float64)
+        moved = self.attacker.unbounded().white_box(self.models, self.x, self.y, self.numbers).x
+        return (self._oracle(OF_EFFORT).margin(self.models[0].array(moved), self._rows) >= 0).astype(
+            np.float64
+        )
+
+    def effort(self) -> Array:
+        """The norm that twice the gradients find, over twice the draws; or the share that is still right."""
+        models = [model.with_draws(2 * model.draws) for model in self.models]
+        harder = replace(self.attacker, budget=2 * self.attacker.budget, seed=self.attacker.seed + 1)
+        found = harder.white_box(models, self.x, self.y, self.numbers)
+        if self.attacker.threat.minimum:
+            return found.norms
+        points = self.models[0].array(found.x)
+        labels = self.models[0].labels(points, self.numbers, (self.attacker.seed, OF_EFFORT))
+        share: Array = (labels == self.y).mean(axis=0)
+        return share
+
+    def probabilities(self) -> Array:
+        """Whether the outputs of an undefended model are probabilities."""
+        model = self.models[0]
+        if model.defence is not None:
+            return np.zeros(len(self.x))
+        outputs = model.outputs(model.array(self.x), self.numbers, (self.attacker.seed, OF_GRADIENTS))
+        return np.full(len(self.x), float(are_probabilities(outputs)))
+
+    def single_step(self) -> Array:
+        """Whether one step along the gradient succeeds with less than the attack needed, or where it failed."""
+        threat = self.attacker.threat
+        bounds = np.full(len(self.x), threat.eps if threat.eps is not None else np.inf)
+        if threat.minimum:
+            tried = np.where(np.isfinite(self.norms), STRONGER * self.norms, np.minimum(bounds, self._far))
+        else:
+            tried = bounds
+        oracle = self._oracle(OF_GRADIENTS, 0)
+        moved = self.attacker.single_step(oracle, tried)
+        beaten: Array = (oracle.margin(moved, self._rows) < 0) & (tried > 0)
+        return beaten.astype(np.float64)
+
+    def useless(self) -> Array:
+        """Whether every gradient is zero or not finite."""
+        useless = np.ones(len(self.x), bool)
+        for place, model in enumerate(self.models):
+            oracle = self._oracle(OF_GRADIENTS, 1, place, model=model)
+            gradient = host(oracle.look(oracle.x, self._rows, losses.cross_entropy).gradient)
+            rows = gradient.reshape(len(gradient), -1)
+            useless &= ~np.isfinite(rows).all(axis=1) | (rows == 0).all(axis=1)
+        return useless.astype(np.float64)
+
+    def rising(self) -> Array:
+        """Whether the margin does not fall along any gradient, over a part of the way to the boundary."""
+        far = self._far / 2.5
+        lengths = np.minimum(np.where((self.norms > 0) & np.isfinite(self.norms), self.norms / 2, far), far)
+        rising = np.ones(len(self.x), bool)
+        for place, model in enumerate(self.models):
+            oracle = self._oracle(OF_GRADIENTS, 2, place, model=model)
+            moved = self.attacker.single_step(oracle, lengths)
+            rising &= oracle.mean_margin(moved, self._rows) >= oracle.mean_margin(oracle.x, self._rows)
+        return rising.astype(np.float64)
+
+    @property
+    def _far(self) -> Array:
+        """A twentieth of the diagonal of the range."""
+        return np.full(len(self.x), self.attacker.threat.diagonal(self.x[0].size) / 20)
+
+    @property
+    def _rows(self) -> Array:
+        return np.arange(len(self.x))
+
+    def _oracle(self, *purpose: int, model: DefendedModel | None = None) -> Oracle:
+        return self.attacker.oracle(model or self.models[0], self.x, self.y, self.numbers, *purpose)
 
 
-def diagnose(evidence: Evidence) -> list[Diagnostic]:
+def diagnose(row: RobustnessRow, threat: Threat) -> list[Diagnostic]:
     """Run every check that applies.
 
     Parameters
     ----------
-    evidence : Evidence
-        A row and what it was made from.
+    row : RobustnessRow
+        The figures, and what a closer look at some samples found.
+    threat : Threat
+        What the attacker could do.
 
     Returns
     -------
     list of Diagnostic
         The checks that fired.
     """
-    checks: list[Callable[[Evidence], Found]] = [_repeatable, _optimises]
-    if evidence.white and evidence.attacker.threat.eps:
-        checks += [_black_box, _noise]
-        if len(evidence.x):
-            if evidence.attacker.factories is None:  # attacks of the user have bounds and steps of their own
-                checks += [_unbounded, _more_effort, _few_draws]
-            if has_gradients(evidence.models[0].classifier):
-                checks += [_softmax, _single_step, _gradients, _differences]
-    return [Diagnostic(evidence.row.name, *found) for check in checks if (found := check(evidence))]
+    checks: list[Callable[[RobustnessRow, Threat], Found]] = [_repeatable, _optimises]
+    if row.white_box and (threat.minimum or threat.eps):
+        checks += [
+            _black_box,
+            _noise,
+            _unbounded,
+            _more_effort,
+            _few_draws,
+            _softmax,
+            _single_step,
+            _gradients,
+        ]
+        checks += [_differences]
+    return [Diagnostic(row.name, *found) for check in checks if (found := check(row, threat))]
 
 
 Found = tuple[str, str, str] | None  # name of the check, message, source
 
 
-def _repeatable(e: Evidence) -> Found:
-    if e.repeated:
+def _share(row: RobustnessRow, name: str) -> float:
+    """Share of the examined samples of which something is true; 0 if it was not looked at."""
+    values = row.evidence.get(name, np.zeros(0))
+    values = values[~np.isnan(values)]
+    return float((values > 0).mean()) if len(values) else 0.0
+
+
+def _repeatable(row: RobustnessRow, threat: Threat) -> Found:
+    if not _share(row, "changed"):
         return None
     message = (
         "the same samples got other labels when they were predicted again, though nothing declares itself "
@@ -104,8 +245,8 @@ def _repeatable(e: Evidence) -> Found:
     return "results change between runs", message, CARLINI
 
 
-def _optimises(e: Evidence) -> Found:
-    if e.row.defence is None or not e.row.defence.optimises_at_test_time:
+def _optimises(row: RobustnessRow, threat: Threat) -> Found:
+    if row.defence is None or not row.defence.optimises_at_test_time:
         return None
     message = (
         "the defence runs an optimiser for every prediction, and no gradient is computed through it. Attacks "
@@ -114,9 +255,8 @@ def _optimises(e: Evidence) -> Found:
     return "optimises at test time", message, CROCE
 
 
-def _softmax(e: Evidence) -> Found:
-    model = e.models[0]
-    if model.defence is not None or not are_probabilities(model.outputs(e.x)):
+def _softmax(row: RobustnessRow, threat: Threat) -> Found:
+    if _share(row, "probabilities") < 1:
         return None
     message = (
         "the outputs are probabilities. Where the classifier is sure, their gradient vanishes in single "
@@ -125,36 +265,40 @@ def _softmax(e: Evidence) -> Found:
     return "softmax instead of logits", message, CARLINI
 
 
-def _black_box(e: Evidence) -> Found:
+def _black_box(row: RobustnessRow, threat: Threat) -> Found:
     """Whether attacks that know nothing of the defence's gradient do what the adaptive one does not."""
-    adaptive = e.row.columns["adaptive"]
-    shares: dict[str, float] = {}
-    for name in ("oblivious", "transfer", "black-box"):
-        if name in e.row.columns:
-            other = e.row.columns[name]
+    adaptive = row.columns["adaptive"]
+    beaten_by: dict[str, Array] = {}
+    for name in ("oblivious", "transfer", "shared", "black-box"):
+        if name in row.columns:
+            other = row.columns[name]
             beaten = (other.outcomes == 0).all(axis=0)
-            if e.attacker.threat.minimum:
+            if threat.minimum:
                 beaten &= other.norms < STRONGER * adaptive.norms
             else:
                 beaten &= (adaptive.outcomes != 0).any(axis=0)
-            shares[name] = float(beaten.mean())
-    name = max(shares, key=lambda name: shares[name], default="")
-    if not name or shares[name] <= FEW:
+            beaten_by[name] = beaten
+    name = max(beaten_by, key=lambda name: beaten_by[name].sum(), default="")
+    # Within a bound, a single sample shows that the attack was too weak; draws and norms vary by chance.
+    least = FEW if threat.minimum or len(adaptive.outcomes) > 1 else 0.0
+    if not name or beaten_by[name].mean() <= least:
         return None
+    beaten = beaten_by[name]
     message = (
-        f"the {name} attack broke {shares[name]:.0%} of the samples, which the adaptive attack did not break "
-        "or not with as little. Its gradients mislead: look for a better backward pass."
+        f"the {name} attack broke {beaten.sum()} of {len(beaten)} samples, which the adaptive attack did not "
+        "break or not with as little. Its gradients mislead, or its budget is too small: look for a better "
+        "backward pass, or raise budget."
     )
     return "black-box beats white-box", message, f"{ATHALYE}; {CARLINI}"
 
 
-def _noise(e: Evidence) -> Found:
-    right = e.row.always_right
-    if "noise" not in e.row.columns or not right.any():
+def _noise(row: RobustnessRow, threat: Threat) -> Found:
+    right = row.always_right
+    if "noise" not in row.columns or not right.any():
         return None
-    noise = (e.row.columns["noise"].outcomes[:, right] == 0).mean()
-    attack = (e.row.columns["adaptive"].outcomes[:, right] == 0).mean()
-    if noise <= (HALF if e.attacker.threat.minimum else attack + FEW):
+    noise = (row.columns["noise"].outcomes[:, right] == 0).mean()
+    attack = (row.columns["adaptive"].outcomes[:, right] == 0).mean()
+    if noise <= (HALF if threat.minimum else attack + FEW):
         return None
     message = (
         f"random noise of the same norm breaks {noise:.0%} of the samples that are right, the attack "
@@ -163,32 +307,25 @@ def _noise(e: Evidence) -> Found:
     return "noise beats the attack", message, f"{ATHALYE}; {CARLINI}"
 
 
-def _single_step(e: Evidence) -> Found:
-    model, adaptive = e.models[0], e.row.columns["adaptive"]
-    norms = np.full(len(e.x), e.attacker.threat.eps)
-    if e.attacker.threat.minimum:
-        found = adaptive.norms[e.numbers]
-        norms = np.where(np.isfinite(found), STRONGER * found, norms)
-        failed = norms > 0
-    else:
-        failed = (adaptive.outcomes[:, e.numbers] != 0).any(axis=0)
-    moved = e.attacker.single_step(model, e.x, e.y, norms)
-    beaten = float(((model.margin(moved, e.y) < 0) & failed).mean())
-    if beaten <= 2 * FEW:
+def _single_step(row: RobustnessRow, threat: Threat) -> Found:
+    beaten = row.evidence.get("single step", np.zeros(0)) > 0
+    if not threat.minimum and len(beaten):
+        outcomes = row.columns["adaptive"].outcomes[:, row.examined]
+        beaten &= (outcomes != 0).any(axis=0)
+    share = beaten.sum() / max(1, int(row.always_right[row.examined].sum()))
+    if share <= 2 * FEW:
         return None
     message = (
-        f"one step along the gradient breaks {beaten:.0%} of the examined samples, which the iterative "
+        f"one step along the gradient breaks {share:.0%} of the examined samples, which the iterative "
         "attack did not break or not with as little: the loss is rugged, or the steps are too long."
     )
     return "a single step beats the iterative attack", message, f"{ATHALYE}; {CARLINI}"
 
 
-def _unbounded(e: Evidence) -> Found:
-    if e.attacker.threat.minimum:
-        left = float(np.isinf(e.row.columns["adaptive"].norms).mean())
-    else:
-        moved = e.attacker.unbounded().white_box(e.models, e.x, e.y).x
-        left = float((e.models[0].margin(moved, e.y) >= 0).mean())
+def _unbounded(row: RobustnessRow, threat: Threat) -> Found:
+    left = _share(row, "unbounded")
+    if threat.minimum:
+        left = float(np.isinf(row.columns["adaptive"].norms).mean()) if "unbounded" in row.evidence else 0.0
     if left <= FEW:
         return None
     message = (
@@ -198,37 +335,39 @@ def _unbounded(e: Evidence) -> Found:
     return "an unbounded attack does not reach zero", message, f"{ATHALYE}; {CARLINI}"
 
 
-def _more_effort(e: Evidence) -> Found:
-    """Whether twice the steps, over twice the draws of a stochastic defence, find more."""
-    adaptive, (model, *_) = e.row.columns["adaptive"], e.models
-    ended = e.attacker.threat.minimum and e.attacker.budget >= ENOUGH_STEPS
-    if ended and np.isfinite(adaptive.norms[e.numbers]).all():
-        return None  # by itself, with steps to spare
-    models = [model.with_draws(2 * model.draws) for model in e.models]
-    found = replace(e.attacker, budget=2 * e.attacker.budget).white_box(models, e.x, e.y)
-    if e.attacker.threat.minimum:
-        before, after = np.median(adaptive.norms[e.numbers]), np.median(found.norms)
-        helps, what = after < STRONGER * before, "median norm"
+def _more_effort(row: RobustnessRow, threat: Threat) -> Found:
+    """Whether twice the gradients, over twice the draws of a stochastic defence, find more."""
+    adaptive, after = row.columns["adaptive"], row.evidence.get("effort", np.zeros(0))
+    looked = ~np.isnan(after)
+    if not looked.any():
+        return None
+    numbers = row.examined[looked]
+    draws = len(adaptive.outcomes)
+    if threat.minimum:
+        before, now = np.median(adaptive.norms[numbers]), np.median(after[looked])
+        helps, what = now < STRONGER * before, "median norm"
     else:
-        before = (adaptive.outcomes[:, e.numbers] == 1).mean()
-        after = (model.labels(found.x) == e.y).mean()
-        helps, what = after < before - 2 * FEW, "accuracy"
+        shares = (adaptive.outcomes[:, numbers] == 1).mean(axis=0)
+        before, now = shares.mean(), np.minimum(shares, after[looked]).mean()
+        # Of one draw, a single sample is enough; shares of draws vary by chance.
+        helps, what = now < before - (2 * FEW if draws > 1 else 0.0), "accuracy"
+        now = now if draws == 1 else after[looked].mean()
+        helps = helps and now < before
     if not helps:
         return None
-    random = models[0].draws > 1
-    twice, cure = ("steps and draws", "budget and eot") if random else ("steps", "budget")
+    twice, cure = ("gradients and draws", "budget and eot") if draws > 1 else ("gradients", "budget")
     message = (
-        f"twice the {twice} take the {what} of {len(e.x)} samples from {before:.3g} to {after:.3g}. Raise "
+        f"twice the {twice} take the {what} of {len(numbers)} samples from {before:.3g} to {now:.3g}. Raise "
         f"{cure} until it stays."
     )
     return "more iterations still help", message, f"{CARLINI}; {TRAMER}"
 
 
-def _few_draws(e: Evidence) -> Found:
+def _few_draws(row: RobustnessRow, threat: Threat) -> Found:
     """Whether the smallest perturbations, wrong on every draw that the attack made, are right on others."""
-    adaptive = e.row.columns["adaptive"]
-    found = np.isfinite(adaptive.norms) & e.row.always_right
-    if not e.attacker.threat.minimum or not found.any():
+    adaptive = row.columns["adaptive"]
+    found = np.isfinite(adaptive.norms) & row.always_right
+    if not threat.minimum or "effort" not in row.evidence or not found.any():
         return None
     right = (adaptive.outcomes[:, found] == 1).mean()
     if right <= HALF / 2:
@@ -240,34 +379,24 @@ def _few_draws(e: Evidence) -> Found:
     return "too few draws", message, f"{ATHALYE}; {TRAMER}"
 
 
-def _gradients(e: Evidence) -> Found:
-    useless = np.ones(len(e.x), bool)
-    for model in e.models:
-        gradient = model.margin_and_gradient(e.x, e.y)[1].reshape(len(e.x), -1)
-        useless &= ~np.isfinite(gradient).all(axis=1) | (gradient == 0).all(axis=1)
-    if useless.mean() <= FEW:
+def _gradients(row: RobustnessRow, threat: Threat) -> Found:
+    share = _share(row, "useless")
+    if share <= FEW:
         return None
     message = (
-        f"{useless.mean():.0%} of the examined samples have a gradient that is zero or not finite. What "
+        f"{share:.0%} of the examined samples have a gradient that is zero or not finite. What "
         "shatters, saturates or detaches it must be approximated in the backward pass."
     )
     return "zero or non-finite gradients", message, f"{ATHALYE}; {TRAMER}"
 
 
-def _differences(e: Evidence) -> Found:
+def _differences(row: RobustnessRow, threat: Threat) -> Found:
     """Whether the margin falls along the gradient, over a part of the way to the boundary."""
-    low, high = e.attacker.threat.clip_values
-    far = (high - low) * (1.0 if e.attacker.threat.norm == "linf" else e.x[0].size ** 0.5) / 50
-    norms = e.row.columns["adaptive"].norms[e.numbers]
-    length = np.minimum(np.where(norms > 0, norms / 2, far), far)
-    rising = np.ones(len(e.x), bool)
-    for model in e.models:
-        moved = e.attacker.single_step(model, e.x, e.y, length)
-        rising &= model.mean_margin(moved, e.y) >= model.mean_margin(e.x, e.y)
-    if rising.mean() <= HALF:
+    share = _share(row, "rising")
+    if share <= HALF:
         return None
     message = (
-        f"for {rising.mean():.0%} of the examined samples the margin does not fall when they move along the "
+        f"for {share:.0%} of the examined samples the margin does not fall when they move along the "
         "gradient estimate. Look for one that predicts what the defence does."
     )
     return "gradient far from finite differences", message, f"{ATHALYE}; {TRAMER}"

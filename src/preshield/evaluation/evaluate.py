@@ -1,12 +1,10 @@
 """One call that attacks a model through its defences and reports what is left."""
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._core.checks import check_bool, check_integer, check_number, check_option
 from .._core.errors import ArgumentError
-from .._core.optional import require
 from .report import RobustnessReport, Threat
 from .subjects import (
     as_factories,
@@ -16,6 +14,7 @@ from .subjects import (
     check_columns,
     head_of,
     named_classifier,
+    nb_classes,
     range_of,
 )
 
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "prepared"]
 
-THREATS = ("l2-minimum", "linf", "l2")
-BUDGET = 50
+THREATS = ("l2-minimum", "linf-minimum", "l1-minimum", "linf", "l2")
+BUDGET = 100
+MOST_SAMPLES = 2**32  # that have numbers
 MAX_SEED = 2**32 - 1  # of NumPy's global generator, from which the attacks of ART draw
 
 
@@ -46,17 +46,22 @@ def evaluate(
     surrogate: Any = None,
     clip_values: tuple[float, float] | None = None,
     columns: Sequence[str] | None = None,
+    first: int = 0,
+    keep_examples: Any = None,
+    checkpoint: Any = None,
+    client: Any = None,
 ) -> RobustnessReport:
     """Attack a classifier without and through each defence, and report what is left.
 
     Parameters
     ----------
     classifier : object
-        An ART classifier, a Keras model, a torch module; or anything with `predict_proba` or `predict`, or a
-        callable, which gives scores `(N, K)` or labels `(N,)`, -1 for a rejected sample. Without gradients
-        the black-box attack stands in for the adaptive one, and the report says so. A torch module gets
-        samples in its own floating type. Scores may be an entry or attribute `logits`, `scores` or `out` of
-        what a model returns, its only entry, or the first element of a tuple.
+        A torch module, a Keras model, a JAX function, an ART classifier; or anything with `predict_proba` or
+        `predict`, or a callable, which gives scores `(N, K)` or labels `(N,)`, -1 for a rejected sample.
+        Without gradients the black-box attack stands in for the adaptive one, and the report says so. A
+        model is attacked on its own device, in single precision, or in double if it computes in that. Scores
+        may be an entry or attribute `logits`, `scores` or `out` of what a model returns, its only entry, or
+        the first element of a tuple.
     x : array_like, shape (N, ...)
         Samples: images, clips, waveforms or features; a memory-mapped array is read one batch at a time.
     y : array_like, shape (N,) or (N, K)
@@ -65,24 +70,26 @@ def evaluate(
         What to evaluate; `Chain` and `MajorityVote` too. In a dict, names of the rows; a value may be
         `(defence, classifier)` where a defence needs a classifier of its own. The undefended classifier is
         always evaluated.
-    threat : {"l2-minimum", "linf", "l2"}
-        The smallest L2 perturbation that changes the prediction, or any up to `eps`.
+    threat : {"l2-minimum", "linf-minimum", "l1-minimum", "linf", "l2"}
+        The smallest perturbation that changes the prediction, or any up to `eps`, in this norm.
     eps : float, optional
-        Bound of the perturbation. For "l2-minimum", bound of the black-box attack; by default twice the
-        median of the smallest perturbations of the undefended classifier. Where no white-box attack finds
-        them, without gradients or without the columns "oblivious" and "adaptive", it is the range of the
-        values times sqrt(D) / 20, for samples of D values.
-    attacks : sequence or dict of callables, optional
-        White-box attacks instead of the default one. Each makes an ART attack for a classifier: a class such
-        as `DeepFool`, or a function of the classifier. The best of them counts for each sample.
+        Bound of the perturbation. For the smallest one, bound of the black-box attack; by default it may
+        go, from each sample, twice as far as the attack on the undefended classifier went, or, where that
+        found nothing, a twentieth of the diagonal of the range.
+    attacks : "autoattack", or sequence or dict of callables, optional
+        White-box attacks instead of the default one. "autoattack" is the suite of Croce and Hein 2020 with
+        its own budget, for a threat with a bound. A callable makes an ART attack for a classifier: a class
+        such as `DeepFool`, or a function of the classifier. The best of them counts for each sample.
     eot : int, default 16
         Draws of a stochastic defence over which gradients are averaged and predictions repeated.
     seed : int, default 0
         Seed of all that is random; with `attacks` at most 2**32 - 1.
     batch_size : int, default 128
         Samples that are attacked at once.
-    budget : int, default 50
-        Steps of the white-box attack; the black-box attack has four queries for each.
+    budget : int, default 100
+        Gradients that the white-box attack may ask for, for each sample and each gradient that a defence
+        offers, each of them averaged over `eot` draws; the black-box attack has four queries for each. The
+        report states how many passes were spent.
     verbose : bool, default True
         Show a progress bar.
     surrogate : object, optional
@@ -91,8 +98,18 @@ def evaluate(
         Smallest and largest value of a sample. By default those of an ART classifier, or else the first of
         (0, 1), (-1, 1) and (0, 255) that holds all of `x`.
     columns : sequence of str, optional
-        Which columns to evaluate beside "clean", of "noise", "oblivious", "transfer", "black-box" and
-        "adaptive"; all by default.
+        Which columns to evaluate beside "clean", of "noise", "oblivious", "transfer", "shared", "black-box"
+        and "adaptive"; all by default.
+    first : int, default 0
+        Number of the first sample of `x` in the data set. Reports of parts of it, evaluated anywhere and in
+        any order, become one with `RobustnessReport.merge`.
+    keep_examples : path, optional
+        Folder for a memory-mapped ".npy" file of each row and column, or a ".npz" file for all; the attribute
+        `examples` of the report reads the adversarial examples back.
+    checkpoint : path, optional
+        Folder in which each finished batch is kept. The same call goes on from there after a crash.
+    client : dask.distributed.Client or concurrent.futures.Executor, optional
+        Spreads the batches over its workers. The report is the same.
 
     Returns
     -------
@@ -106,7 +123,13 @@ def evaluate(
         If an argument breaks its rule, or a defence hands the classifier a shape that it cannot take; before
         any attack runs. What a model or a defence raises itself comes through as it is, with a note.
     ImportError
-        If ART is missing.
+        If an ART attack is asked for and ART is missing.
+
+    Notes
+    -----
+    Everything random depends on `seed`, on the number of a sample and on the step: not on `batch_size`, on
+    the workers, or on how the samples were split, as far as the model gives a sample the same scores in
+    whatever batch.
 
     Examples
     --------
@@ -120,25 +143,8 @@ def evaluate(
     >>> report["FeatureSqueezing"].columns["clean"].accuracy
     1.0
     """
-    check_bool(verbose=verbose)
-    run = prepared(
-        classifier,
-        x,
-        y,
-        defences,
-        threat=threat,
-        eps=eps,
-        attacks=attacks,
-        eot=eot,
-        seed=seed,
-        batch_size=batch_size,
-        budget=budget,
-        surrogate=surrogate,
-        clip_values=clip_values,
-        columns=columns,
-    )
-    run.execute(verbose=verbose)
-    return run.report(defences, type(classifier).__name__)
+    run = prepared(**locals())
+    return run.report(defences, type(classifier).__name__, verbose=verbose)
 
 
 def prepared(
@@ -154,46 +160,72 @@ def prepared(
     seed: int,
     batch_size: int,
     budget: int | None,
+    verbose: bool,
     surrogate: Any,
     clip_values: tuple[float, float] | None,
     columns: Sequence[str] | None,
+    first: int,
+    keep_examples: Any,
+    checkpoint: Any,
+    client: Any,
 ) -> "Run":
     """Check the arguments of `evaluate`, and return the work that they ask for."""
-    with warnings.catch_warnings():  # ART says what it does not find
-        warnings.filterwarnings("ignore", "PyTorch not found|IProgress not found")
-        require("art", extra="art")
-        from .attacks import Attacker
-        from .run import Run
+    from .attacks import Attacker
+    from .batch import BatchEvaluation
+    from .checkpoint import check_checkpoint
+    from .examples import check_place
+    from .run import Run
+    from .workers import check_client
 
+    check_bool(verbose=verbose)
     check_option("threat", threat, THREATS)
     check_integer("eot", eot, 1)
     check_integer("seed", seed, 0, None if attacks is None else MAX_SEED)
     check_integer("batch_size", batch_size, 1)
+    check_integer("first", first, 0)
     if budget is not None:
         check_integer("budget", budget, 1)
     if eps is not None:
         check_number("eps", eps, 0)
-    elif threat != "l2-minimum":
+    elif not threat.endswith("-minimum"):
         raise ArgumentError(
             f"`eps` must be given with threat={threat!r}: the bound of the perturbation, got None."
         )
     names = check_columns(columns, surrogate)
+    place, folder = check_place(keep_examples), check_checkpoint(checkpoint)
+    check_client(client)
+    factories = as_factories(attacks, threat)
     x, y = as_samples(x), as_labels(y)
     if len(x) != len(y):
         raise ArgumentError(f"`y` must hold one label for each of the {len(x)} samples of `x`, got {len(y)}.")
+    if first + len(x) > MOST_SAMPLES:
+        raise ArgumentError(f"`first` must be at most 2**32 minus the {len(x)} samples of `x`, got {first}.")
     low, high = range_of(clip_values, classifier, x)
+    subjects = as_subjects(classifier, defences, x, y, (low, high))
+    outputs = (nb_classes(subject.classifier) or 0 for subject in subjects)
     return Run(
         x,
         y,
-        as_subjects(classifier, defences, x, y, (low, high)),
-        None if surrogate is None else named_classifier(surrogate, head_of(x), y, (low, high), "surrogate"),
-        attacker=Attacker(
-            threat=Threat(threat, None if eps is None else float(eps), (low, high)),
-            budget=int(budget or BUDGET),
-            factories=as_factories(attacks),
-            seed=int(seed),
+        BatchEvaluation(
+            subjects,
+            None
+            if surrogate is None
+            else named_classifier(surrogate, head_of(x), y, (low, high), "surrogate"),
+            Attacker(
+                threat=Threat(threat, None if eps is None else float(eps), (low, high)),
+                budget=int(budget or BUDGET),
+                factories=factories,
+                seed=int(seed),
+            ),
+            eot=int(eot),
+            columns=names,
+            nb_classes=max([int(y.max()) + 1, 2, *outputs]),
+            input_shape=x.shape[1:],
+            first=int(first),
+            keeps=place is not None,
         ),
-        eot=int(eot),
         batch_size=int(batch_size),
-        columns=names,
+        keep_examples=place,
+        checkpoint=folder,
+        client=client,
     )

@@ -21,12 +21,14 @@ __all__ = [
     "attack_success_rate",
     "coverage",
     "dissimilarity",
+    "interval",
     "perturbation_norms",
     "rejection_rate",
     "spectrum",
     "worst_case",
 ]
 
+Z = 1.959963984540054  # 97.5% quantile of the normal distribution
 REJECTED = -1  # the label of a sample that a classifier refuses to classify
 
 
@@ -268,6 +270,35 @@ def worst_case(correct: Sequence[ArrayLike]) -> float:
     return _mean(np.min(np.asarray(columns, dtype=np.float64), axis=0))
 
 
+def interval(share: float, samples: int) -> tuple[float, float]:
+    """95% confidence interval of a share, after Wilson 1927 (doi:10.1080/01621459.1927.10502953).
+
+    Parameters
+    ----------
+    share : float
+        Between 0 and 1; where draws are averaged it need not be a multiple of 1 / `samples`.
+    samples : int
+        Samples that were counted.
+
+    Returns
+    -------
+    low, high : float
+        Between 0 and 1; nan without samples.
+
+    Examples
+    --------
+    >>> low, high = interval(0.9, 10)
+    >>> round(low, 3), round(high, 3)
+    (0.596, 0.982)
+    """
+    if not samples or np.isnan(share):
+        return float("nan"), float("nan")
+    spread = Z * Z / samples
+    middle = (share + spread / 2) / (1 + spread)
+    half = Z * np.sqrt(share * (1 - share) / samples + spread / (4 * samples)) / (1 + spread)
+    return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
 def dissimilarity(x: Sequence[Array] | Array, x_adv: Sequence[Array] | Array, p: float = 2) -> float:
     """Mean relative size of the perturbations.
 
@@ -310,13 +341,13 @@ def dissimilarity(x: Sequence[Array] | Array, x_adv: Sequence[Array] | Array, p:
 def perturbation_norms(x: Sequence[Array] | Array, x_adv: Sequence[Array] | Array, norm: str) -> Array:
     """Size of each perturbation.
 
-    ``||x_adv_i - x_i||_2`` or ``max |x_adv_i - x_i|``, in float64.
+    ``||x_adv_i - x_i||_2``, ``max |x_adv_i - x_i|`` or ``||x_adv_i - x_i||_1``, in float64.
 
     Parameters
     ----------
     x, x_adv : ndarray, shape (N, ...), or sequence of N arrays
         Samples before and after the attack; each pair has one shape, and pairs may differ (waveforms).
-    norm : {"l2", "linf"}
+    norm : {"l2", "linf", "l1"}
         Which norm.
 
     Returns
@@ -335,8 +366,8 @@ def perturbation_norms(x: Sequence[Array] | Array, x_adv: Sequence[Array] | Arra
     >>> perturbation_norms(np.zeros((2, 2)), np.array([[3.0, 4.0], [0.0, -1.0]]), "l2")
     array([5., 1.])
     """
-    check_option("norm", norm, ("l2", "linf"))
-    p = 2 if norm == "l2" else np.inf
+    check_option("norm", norm, ("l2", "linf", "l1"))
+    p = {"l2": 2, "linf": np.inf, "l1": 1}[norm]
     return np.array(
         [_norm(adversarial - clean, p) for clean, adversarial in _pairs(x, x_adv)], dtype=np.float64
     )

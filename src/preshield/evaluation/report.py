@@ -1,18 +1,19 @@
 """What an evaluation found: plain records, and how they are written down."""
 
-import base64
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from .._core.errors import ArgumentError
 from .._core.typing import Array
 from ..chain import Chain
 from . import metrics
-from .documents import document, saved
+from .comparison import Comparison, Comparisons, PerClass
+from .documents import aligned, document, plain, revived, saved
 
 __all__ = [
     "COLUMNS",
@@ -30,6 +31,7 @@ COLUMNS: Mapping[str, str] = {
     "noise": "the samples under random noise of the norm of the adaptive perturbation, on every draw another",
     "oblivious": "examples made on the undefended model, by an attacker who does not know of the defence",
     "transfer": "examples made on a surrogate model, by an attacker who knows neither model nor defence",
+    "shared": "the worst of the examples made through each other row of the table, for each sample",
     "black-box": "examples made by the Square attack, with queries to the defended model and no gradients",
     "adaptive": (
         "examples made through the defence, with every gradient that it offers (exact, or approximated: "
@@ -38,7 +40,7 @@ COLUMNS: Mapping[str, str] = {
 }
 """What each column shows, in the order of the table."""
 
-FORMAT = 1  # of the JSON document
+FORMAT = 2  # of the JSON document
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,10 @@ class Threat:
 
     Attributes
     ----------
-    kind : {"l2-minimum", "l2", "linf"}
-        The smallest L2 perturbation that changes the prediction, or any perturbation up to `eps`.
+    kind : {"l2-minimum", "linf-minimum", "l1-minimum", "l2", "linf"}
+        The smallest perturbation that changes the prediction, or any perturbation up to `eps`.
     eps : float or None
-        Bound of the perturbation; for "l2-minimum", of the black-box attack alone.
+        Bound of the perturbation; of the smallest one, of the black-box attack alone.
     clip_values : tuple of float
         Smallest and largest value of a perturbed sample.
     """
@@ -66,13 +68,23 @@ class Threat:
 
     @property
     def norm(self) -> str:
-        """Norm of a perturbation: "l2" or "linf"."""
+        """Norm of a perturbation: "l2", "linf" or "l1"."""
         return self.kind.removesuffix("-minimum")
+
+    @property
+    def norm_in_words(self) -> str:
+        """The norm as people write it."""
+        return {"l2": "L2", "linf": "L-infinity", "l1": "L1"}[self.norm]
+
+    def diagonal(self, size: int) -> float:
+        """Norm of the largest perturbation of a sample of so many values."""
+        low, high = self.clip_values
+        return (high - low) * float(size ** {"l2": 0.5, "linf": 0.0, "l1": 1.0}[self.norm])
 
     def __str__(self) -> str:
         """The threat model in words."""
         low, high = (f"{value:g}" for value in self.clip_values)
-        name = {"l2": "L2", "linf": "L-infinity"}[self.norm]
+        name = self.norm_in_words
         goal = (
             f"The attacker looks for the smallest {name} perturbation that changes the prediction"
             if self.minimum
@@ -96,17 +108,36 @@ class Column:
         What was done, in words.
     seconds : float
         What it took.
+    forward, backward : ndarray of int, shape (N,)
+        Passes of the classifier that the attack spent on each sample; -1 where an attack did not count them.
     """
 
     outcomes: Array
     norms: Array
     attack: str
     seconds: float
+    forward: Array
+    backward: Array
+
+    def part(self, samples: slice) -> "Column":
+        """The same of some samples."""
+        return replace(
+            self,
+            outcomes=self.outcomes[:, samples],
+            norms=self.norms[samples],
+            forward=self.forward[samples],
+            backward=self.backward[samples],
+        )
 
     @property
     def accuracy(self) -> float:
         """Share of right predictions; a rejected sample is not right."""
         return metrics.accuracy(self.outcomes, self._right)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% interval of the accuracy (Wilson)."""
+        return metrics.interval(self.accuracy, self.outcomes.shape[1])
 
     @property
     def deviation(self) -> float:
@@ -226,6 +257,13 @@ class RobustnessRow:
     pictures : dict of str to ndarray
         The first samples for which the attack succeeded: "attacked", as the attacker made them through the
         defence, and "defended", the examples made on the undefended model as the model receives them.
+    evidence : dict of str to ndarray
+        What a closer look at the first samples found, for the diagnostics: "number", their numbers in the data
+        set, and one value for each by what was looked at.
+    white_box : bool
+        Whether there were gradients to attack it with.
+    first : int
+        Number of the first sample in the data set.
     """
 
     name: str
@@ -234,11 +272,57 @@ class RobustnessRow:
     seconds_per_sample: float
     remarks: tuple[str, ...] = ()
     pictures: dict[str, Array] = field(default_factory=dict)
+    evidence: dict[str, Array] = field(default_factory=dict)
+    white_box: bool = True
+    first: int = 0
+
+    @property
+    def correct(self) -> Array:
+        """Share of draws on which each sample is right, in the column that is worst for it, shape (N,)."""
+        shares: Array = np.min([(c.outcomes == 1).mean(axis=0) for c in self.columns.values()], axis=0)
+        return shares
 
     @property
     def worst_case(self) -> float:
         """Accuracy if each sample meets the column that is worst for it; never above any column."""
-        return metrics.worst_case([(c.outcomes == 1).mean(axis=0) for c in self.columns.values()])
+        return float(self.correct.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% interval of the worst case (Wilson)."""
+        return metrics.interval(self.worst_case, len(self.correct))
+
+    @property
+    def examined(self) -> Array:
+        """Which samples the evidence is about, as places in the columns."""
+        return self.evidence["number"] - self.first if self.evidence else np.zeros(0, np.int64)
+
+    def compare(self, other: "RobustnessRow") -> Comparison:
+        """The worst cases of two rows over the same samples, sample by sample.
+
+        Parameters
+        ----------
+        other : RobustnessRow
+            Of the same report, or of another one.
+
+        Returns
+        -------
+        Comparison
+            Which prints as a sentence; of a stochastic row, a sample is right if most draws are.
+
+        Raises
+        ------
+        ValueError
+            If the rows are about other samples.
+        """
+        if not isinstance(other, RobustnessRow):
+            raise ArgumentError(f'`other` must be a row, such as report["none"], got {type(other).__name__}.')
+        if (self.first, len(self.correct)) != (other.first, len(other.correct)):
+            raise ArgumentError(
+                f"`other` must be about the same samples, {self.first} to {self.first + len(self.correct) - 1}, "
+                f"got {other.first} to {other.first + len(other.correct) - 1}; evaluate both on the same data."
+            )
+        return Comparison.of(self.name, self.correct > 0.5, other.name, other.correct > 0.5)
 
     @property
     def norms(self) -> Array:
@@ -309,10 +393,15 @@ class RobustnessReport:
         All that the figures depend on: samples, seed, draws, attacks.
     versions : dict of str to str
         Of the packages that took part.
+    labels : ndarray of int, shape (N,)
+        The true classes.
     pictures : dict of str to ndarray
-        The first samples that the undefended model got right: "clean", "attacked" and their "labels".
+        The first samples that the undefended model got right: "clean", "attacked", their "labels" and their
+        "numbers" in the data set.
     complete : bool
-        False if the evaluation was interrupted; `rows` holds what was finished.
+        False if the evaluation was interrupted; the report holds what was finished.
+    kept : tuple of str
+        Where the adversarial examples are.
     """
 
     threat: Threat
@@ -321,8 +410,145 @@ class RobustnessReport:
     curves: tuple[Curve, ...]
     settings: dict[str, Any]
     versions: dict[str, str]
+    labels: Array
     pictures: dict[str, Array] = field(default_factory=dict)
     complete: bool = True
+    kept: tuple[str, ...] = ()
+
+    @staticmethod
+    def merge(reports: "Sequence[RobustnessReport]") -> "RobustnessReport":
+        """Put reports of parts of a data set together.
+
+        Parameters
+        ----------
+        reports : sequence of RobustnessReport
+            Made with the same settings, in any order; `evaluate(..., first=...)` told each where its samples
+            begin. Together they must cover a range of samples once.
+
+        Returns
+        -------
+        RobustnessReport
+            That of one run over all samples: the same figures, diagnostics and pictures. Times are added.
+
+        Raises
+        ------
+        ValueError
+            If parts overlap or leave a gap, or were made with other settings.
+
+        Notes
+        -----
+        Everything random depends on the seed, on the number of a sample and on the step. So the merged report
+        equals that of one run bit for bit, as far as the model gives a sample the same scores in whatever
+        batch. Some matrix products do not: their last bits depend on the number of rows. Shards that begin at
+        multiples of `batch_size` meet the same batches.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from preshield import FeatureSqueezing, RobustnessReport, evaluate
+        >>> x, y = np.random.default_rng(0).random((20, 4), dtype=np.float32), np.arange(20) % 2
+        >>> def classifier(x):
+        ...     return np.stack([0.5 - x[:, 0], x[:, 0] - 0.5], axis=1)
+        >>> shards = [
+        ...     evaluate(
+        ...         classifier,
+        ...         x[i : i + 10],
+        ...         y[i : i + 10],
+        ...         FeatureSqueezing((0, 1), 2),
+        ...         first=i,
+        ...         verbose=False,
+        ...     )
+        ...     for i in (0, 10)
+        ... ]
+        >>> len(RobustnessReport.merge(shards).labels)
+        20
+        """
+        from .merging import merged
+
+        return merged(reports)
+
+    @property
+    def first(self) -> int:
+        """Number of the first sample in the data set."""
+        return int(self.settings.get("first", 0))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether two reports say the same; times, versions and places of files do not count."""
+        if not isinstance(other, RobustnessReport):
+            return NotImplemented
+        return self._timeless() == other._timeless()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _timeless(self) -> Any:
+        def strip(value: Any) -> Any:
+            if isinstance(value, dict):
+                left = {key: strip(item) for key, item in value.items()}
+                return {
+                    key: item for key, item in left.items() if key not in ("seconds", "seconds_per_sample")
+                }
+            return [strip(item) for item in value] if isinstance(value, list) else value
+
+        return strip(plain(replace(self, versions={}, kept=())))
+
+    def compare(self, other: "RobustnessReport") -> Comparisons:
+        """Compare the worst cases of the rows that two reports over the same samples have in common.
+
+        Parameters
+        ----------
+        other : RobustnessReport
+            Of another model, threat, budget or version.
+
+        Returns
+        -------
+        Comparisons
+            A dict of `Comparison` by the name of the row, which prints as a table. For two rows of one report,
+            see `RobustnessRow.compare`.
+
+        Raises
+        ------
+        ValueError
+            If the reports are about other samples, or have no row in common.
+        """
+        if not isinstance(other, RobustnessReport):
+            raise ArgumentError(f"`other` must be a RobustnessReport, got {type(other).__name__}.")
+        if self.first != other.first or not np.array_equal(self.labels, other.labels):
+            raise ArgumentError(
+                f"`other` must be about the same {len(self.labels)} samples from number {self.first}, got "
+                f"{len(other.labels)} from number {other.first} or other labels; evaluate both on the same data."
+            )
+        names = {row.name for row in other.rows}
+        common = [row for row in self.rows if row.name in names]
+        if not common:
+            raise ArgumentError(
+                f"`other` must have a row in common with {', '.join(row.name for row in self.rows)}, got "
+                f"{', '.join(sorted(names))}; compare two rows with report[name].compare(other[name])."
+            )
+        return Comparisons({row.name: row.compare(other[row.name]) for row in common})
+
+    def per_class(self, row: RobustnessRow | str = "none") -> PerClass:
+        """The figures of a row for each class.
+
+        Parameters
+        ----------
+        row : RobustnessRow or str
+            Row, or its name; the undefended model by default.
+
+        Returns
+        -------
+        PerClass
+            Which prints as a table.
+        """
+        row = self[row] if isinstance(row, str) else row
+        shares = {name: (column.outcomes == 1).mean(axis=0) for name, column in row.columns.items()}
+        return PerClass.of(self.labels, {**shares, "worst case": row.correct})
+
+    @property
+    def examples(self) -> "Mapping[str, Mapping[str, Array]]":
+        """Adversarial examples by row and column, shape (N, ...), which `keep_examples` of `evaluate` kept."""
+        from .examples import read_examples
+
+        return read_examples(self.kept, [row.name for row in self.rows])
 
     def __getitem__(self, name: str) -> RobustnessRow:
         """The row of that name."""
@@ -391,7 +617,8 @@ class RobustnessReport:
         for name in shown:
             column = row.columns.get(name)
             cells.append("-" if column is None else _mean(column.accuracy, column.deviation))
-        cells.append(bold.format(f"{row.worst_case:.2f}"))
+        low, high = row.interval
+        cells.append(f"{bold.format(f'{row.worst_case:.2f}')} [{low:.2f}, {high:.2f}]")
         if rejects:
             clean, last = row.columns["clean"], row.columns.get("adaptive", row.columns["clean"])
             cells += [
@@ -406,15 +633,7 @@ class RobustnessReport:
 
     def table(self) -> str:
         """The table with aligned columns."""
-        cells = self.cells()
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if place == 0 else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in cells
-        )
+        return aligned(self.cells())
 
     def to_markdown(self) -> str:
         """The table, what its columns mean, and what the diagnostics say, in GitHub's Markdown."""
@@ -435,6 +654,10 @@ class RobustnessReport:
         lines += [f"{name.capitalize()}: accuracy on {note}." for name, note in shown.items()]
         worst = "**Worst case**: each sample under the column that is worst for it."
         lines.append(f"{worst} This is the figure to quote." if self.adaptive else worst)
+        lines.append(
+            f"Brackets: 95% interval (Wilson) of the worst case over {len(self.labels)} samples; the attribute "
+            "`interval` of a column has that of any other figure."
+        )
         if self._rejects:
             lines += [
                 "Coverage: share of the clean samples that the classifier does not reject.",
@@ -443,12 +666,25 @@ class RobustnessReport:
             ]
         if self.threat.minimum:
             lines.append(
-                "Norm: median L2 norm of the smallest perturbation that any of the attacks found. Ratio: "
+                f"Norm: median {self.threat.norm_in_words} norm of the smallest perturbation that any of the attacks found. Ratio: "
                 "that norm over the undefended model's, on the same samples"
                 + (": what the defence costs an attacker who knows it." if self.adaptive else ".")
             )
         lines.append("Cost: time of a prediction over that of the undefended model.")
+        spent = self.spent
+        if spent:
+            lines.append(f"Passes of the adaptive attack for each sample, forward and backward: {spent}.")
         return lines
+
+    @property
+    def spent(self) -> str:
+        """Mean passes that the adaptive attacks spent on a sample, as text; empty if that was not counted."""
+        found = []
+        for row in self.rows:
+            column = row.columns.get("adaptive")
+            if column is not None and (column.forward >= 0).all():
+                found.append(f"{row.name} {column.forward.mean():.0f} and {column.backward.mean():.0f}")
+        return ", ".join(found)
 
     @property
     def adaptive(self) -> bool:
@@ -524,7 +760,7 @@ class RobustnessReport:
         -------
         str
         """
-        text = json.dumps({"format": FORMAT, "report": _plain(self)}, indent=1, allow_nan=False)
+        text = json.dumps({"format": FORMAT, "report": plain(self)}, indent=1, allow_nan=False)
         return saved(text, path)
 
     @classmethod
@@ -547,7 +783,7 @@ class RobustnessReport:
         """
         record = document(source, "RobustnessReport", FORMAT)
         try:
-            report = _revived(record["report"])
+            report = revived(record["report"], _RECORDS)
         except (KeyError, TypeError) as error:
             raise ValueError(f"`source` holds a damaged record: {error!r}.") from error
         if not isinstance(report, cls):
@@ -563,44 +799,4 @@ def _number(value: float, form: str, unit: str = "") -> str:
     return "-" if np.isnan(value) else "∞" if np.isinf(value) else f"{value:{form}}{unit}"
 
 
-# JSON: a record is an object with its class, an array one with its bytes; numbers that JSON lacks are strings
-
 _RECORDS = (Threat, Column, DefenceNote, Diagnostic, RobustnessRow, Curve, RobustnessReport)
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        own = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-        return {"record": type(value).__name__, **own}
-    if isinstance(value, np.ndarray):
-        data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
-        return {"array": value.dtype.str, "shape": list(value.shape), "base64": data}
-    if isinstance(value, Mapping):
-        return {"mapping": {str(key): _plain(item) for key, item in value.items()}}
-    if isinstance(value, list | tuple):
-        return {"tuple": [_plain(item) for item in value]}
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return {"float": repr(value)}
-    # What was swept may be any object; a report of hours must not fail to be written for it.
-    return value if value is None or isinstance(value, str | int | float) else repr(value)
-
-
-def _revived(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    if "record" in value:
-        known = {record.__name__: record for record in _RECORDS}
-        name = value["record"]
-        if name not in known:
-            raise ValueError(f"`source` holds the unknown record {name!r}; records: {', '.join(known)}.")
-        return known[name](**{key: _revived(item) for key, item in value.items() if key != "record"})
-    if "array" in value:
-        data = np.frombuffer(base64.b64decode(value["base64"]), dtype=np.dtype(value["array"]))
-        return data.reshape(value["shape"])
-    if "tuple" in value:
-        return tuple(_revived(item) for item in value["tuple"])
-    if "float" in value:
-        return float(value["float"])
-    return {key: _revived(item) for key, item in value["mapping"].items()}

@@ -9,7 +9,14 @@ from math import prod
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .._core.checks import check_bool, check_clip_values, check_integer, check_option, check_values
+from .._core.checks import (
+    check_bool,
+    check_clip_values,
+    check_index,
+    check_integer,
+    check_option,
+    check_values,
+)
 from .._core.errors import ArgumentError
 from .._core.typing import Array, ClipValues, Shape
 
@@ -33,6 +40,7 @@ def square_attack(
     queries: int = 200,
     enough: float = 0.0,
     seed: int = 0,
+    index: ArrayLike | None = None,
     on_query: Callable[[float], None] = lambda done: None,
 ) -> Array:
     """Random search for a misclassified sample within a ball, without gradients [1]_.
@@ -64,7 +72,9 @@ def square_attack(
     enough : float, default 0.0
         The search for a sample ends below this margin; -inf spends all queries.
     seed : int, default 0
-        What a sample is perturbed by depends on it, on the row and on the margins of that row alone.
+        What a sample is perturbed by depends on it, on the number of the sample and on its margins alone.
+    index : array_like of int, shape (N,), optional
+        Numbers of the samples in the data set; by default 0, ..., N - 1.
     on_query : callable
         Called with the fraction of the budget that is spent.
 
@@ -109,7 +119,9 @@ def square_attack(
     """
     radius, low, high = _checked(x, norm, eps, clip_values, channels_first, queries, seed)
     start, move = (_stripes, _square) if norm == "linf" else (_bump_grid, _moved_mass)
-    origins, generators = _channels_last(x, channels_first), np.random.default_rng(int(seed)).spawn(len(x))
+    numbers = np.arange(len(x)) if index is None else check_index(np.asarray(index), len(x))
+    origins = _channels_last(x, channels_first)
+    generators = [np.random.default_rng((int(seed), int(number))) for number in numbers]
     best, smallest, active = np.array(x), np.full(len(x), np.inf), np.flatnonzero(radius)
     for query in range(int(queries)):
         if not len(active):

@@ -1,6 +1,6 @@
 """Arguments of an evaluation: checked, and in the form in which the work is done."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from .._core.checks import check_clip_values, check_option, check_values
 from .._core.errors import ArgumentError, noted
 from .._core.layout import as_numbers
+from .._core.optional import require
 from .._core.tensors import to_numpy
 from .._core.typing import Array
 from ..interop.foreign import as_defence
@@ -16,7 +17,10 @@ from ..preprocessor import Preprocessor
 from .classifiers import PredictOnly, as_classifier, distributions, fits
 from .report import COLUMNS
 
+AUTOATTACK = "autoattack"
+
 __all__ = [
+    "AUTOATTACK",
     "Subject",
     "as_factories",
     "as_labels",
@@ -53,6 +57,11 @@ def check_columns(columns: Sequence[str] | None, surrogate: Any) -> tuple[str, .
         check_option("columns", name, tuple(COLUMNS))
     if "transfer" in columns and surrogate is None:
         raise ArgumentError('`surrogate` must be given for the column "transfer": a classifier, got None.')
+    if "shared" in columns and "adaptive" not in columns:
+        raise ArgumentError(
+            '`columns` must hold "adaptive" with "shared", which tries its examples on all rows, got '
+            f"{list(columns)!r}."
+        )
     return tuple(name for name in COLUMNS if name == "clean" or name in columns)
 
 
@@ -129,10 +138,19 @@ def range_of(clip_values: Any, classifier: Any, x: Array) -> tuple[float, float]
     return given
 
 
-def as_factories(attacks: Any) -> dict[str, Callable[[Any], Any]] | None:
+def as_factories(attacks: Any, threat: str) -> dict[str, Any] | None:
     """Attacks by name; None for the default one."""
     if attacks is None:
         return None
+    if isinstance(attacks, str):
+        check_option("attacks", attacks, (AUTOATTACK,))
+        if threat.endswith("-minimum"):
+            raise ArgumentError(
+                f'`attacks="{AUTOATTACK}"` looks for perturbations within a bound; pass threat="linf" or '
+                f'threat="l2" and eps, got threat={threat!r}.'
+            )
+        return {"AutoAttack": AUTOATTACK}
+    require("art", extra="art")
     if not isinstance(attacks, Mapping):
         attacks = attacks if isinstance(attacks, list | tuple) else [attacks]
         attacks = _numbered([(getattr(attack, "__name__", repr(attack)), attack) for attack in attacks])

@@ -1,0 +1,91 @@
+"""Batches on the workers of an engine that exists: Dask's, or an executor of the standard library."""
+
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from typing import Any
+
+from .._core.errors import ArgumentError
+from .._core.typing import Array
+
+__all__ = ["check_client", "spread"]
+
+
+def check_client(client: Any) -> None:
+    """Refuse what is neither a Client of Dask with workers nor an executor."""
+    if client is None or isinstance(client, Executor):
+        return
+    if not _is_dask(client):
+        raise ArgumentError(
+            "`client` must be a dask.distributed Client or an executor of concurrent.futures, got "
+            f"{type(client).__module__}.{type(client).__name__}."
+        )
+    if client.status != "running":
+        raise ArgumentError(f"`client` must be connected to a scheduler, got the status {client.status!r}.")
+    if not client.scheduler_info()["workers"]:
+        raise ArgumentError(
+            "`client` must have at least one worker, got none; start one, or use "
+            "dask.distributed.Client(n_workers=2, threads_per_worker=1)."
+        )
+
+
+def spread(
+    client: Any, work: Callable[[Array, Array, int], Any], batches: Iterator[tuple[Any, ...]]
+) -> Iterator[Any]:
+    """Results of `work(*batch)`, in the order in which they are finished.
+
+    Parameters
+    ----------
+    client : dask.distributed.Client or concurrent.futures.Executor
+        Dask sends the batches of a lost worker to another one.
+    work : callable
+        Is sent to each worker once.
+    batches : iterator of tuple
+        Arguments.
+
+    Yields
+    ------
+    object
+
+    Raises
+    ------
+    ArgumentError
+        If the work cannot be sent to another process.
+    """
+    if _is_dask(client):
+        from distributed import as_completed as completed
+
+        everywhere = client.scatter(work, broadcast=True, hash=False)
+        futures = [client.submit(_done, everywhere, batch, pure=False) for batch in batches]
+        try:
+            for future in completed(futures):
+                yield future.result()
+        finally:
+            client.cancel(futures)
+        return
+    if isinstance(client, ProcessPoolExecutor):
+        try:
+            pickle.dumps(work)
+        except Exception as error:
+            raise ArgumentError(
+                f"`client` is a pool of processes, and the classifier or a defence cannot be sent there: {error}. "
+                "Define it in a module, use a dask.distributed Client, which sends functions too, or a "
+                "ThreadPoolExecutor."
+            ) from error
+    pending = [client.submit(_done, work, batch) for batch in batches]
+    try:
+        for future in as_completed(pending):
+            yield future.result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _done(work: Callable[..., Any], batch: tuple[Any, ...]) -> Any:
+    return work(*batch)
+
+
+def _is_dask(client: Any) -> bool:
+    cls = getattr(sys.modules.get("distributed"), "Client", None)
+    return cls is not None and isinstance(client, cls)
