@@ -203,7 +203,14 @@ example:
         "--samples",
         type=_whole_number(1),
         metavar="N",
-        help="use the first N samples (default: all)",
+        help="use N samples (default: all)",
+    )
+    files.add_argument(
+        "--first",
+        type=_whole_number(0),
+        default=0,
+        metavar="N",
+        help="begin at sample N; reports of parts become one with `preshield merge` (default: %(default)s)",
     )
     files.add_argument(
         "--clip-values",
@@ -234,9 +241,14 @@ example:
     )
     attack.add_argument(
         "--threat",
-        choices=("l2-minimum", "l2", "linf"),
-        help="the smallest L2 perturbation that succeeds, or any perturbation up to EPS (default: linf if "
+        choices=("l2-minimum", "linf-minimum", "l1-minimum", "linf", "l2"),
+        help="the smallest perturbation that succeeds, or any perturbation up to EPS (default: linf if "
         "--eps is given, else l2-minimum)",
+    )
+    attack.add_argument(
+        "--attacks",
+        choices=("autoattack",),
+        help="the published suite with its own budget, instead of the default attack; needs --eps",
     )
     attack.add_argument("--eps", type=_fraction, help="bound of the perturbation: 0.03 or 8/255")
     attack.add_argument(
@@ -250,7 +262,8 @@ example:
         "--budget",
         type=_whole_number(1),
         metavar="N",
-        help="steps of the white-box attack; the black-box attack has four queries for each (default: 50)",
+        help="gradients of the white-box attack for each sample; the black-box attack has four queries for "
+        "each (default: 100)",
     )
     attack.add_argument(
         "--batch-size",
@@ -273,7 +286,34 @@ example:
         metavar="DIR",
         help="folder of the report (default: %(default)s)",
     )
+    evaluate.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="keep each finished batch there; the same command goes on from it",
+    )
+    evaluate.add_argument(
+        "--keep-examples",
+        type=Path,
+        metavar="PATH",
+        help="write the adversarial examples to a folder of .npy files, or to a .npz file",
+    )
     evaluate.set_defaults(run=_evaluate)
+
+    merge = commands.add_parser(
+        "merge",
+        help="make one report of reports about parts of a data set",
+        description="Make one report of reports about parts of a data set, evaluated with --first.",
+    )
+    merge.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="report.json of a part")
+    merge.add_argument(
+        "--out",
+        type=Path,
+        default=Path("preshield-report"),
+        metavar="DIR",
+        help="folder of the report (default: %(default)s)",
+    )
+    merge.set_defaults(run=_merge)
     return parser
 
 
@@ -426,14 +466,19 @@ def _range_of(defence: Any) -> tuple[float, float] | None:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     threat = arguments.threat or ("l2-minimum" if arguments.eps is None else "linf")
-    if threat != "l2-minimum" and arguments.eps is None:
+    if not threat.endswith("-minimum") and arguments.eps is None:
         raise ValueError(f"--threat {threat} needs --eps")
     if arguments.clip_values and not arguments.clip_values[0] < arguments.clip_values[1]:
         raise ValueError(f"--clip-values must be LOW HIGH with LOW < HIGH, got {arguments.clip_values}")
     _check_folder(arguments.out)
     files = [arguments.model] + [arguments.surrogate] * (arguments.surrogate is not None)
     kinds = [model_format(path) for path in files]
-    x, y = (array[: arguments.samples] for array in read_samples(arguments.data))
+    end = None if arguments.samples is None else arguments.first + arguments.samples
+    x, y = (array[arguments.first : end] for array in read_samples(arguments.data))
+    if not len(x):
+        raise ValueError(
+            f"--first must be below the number of samples in {arguments.data}, got {arguments.first}"
+        )
     clip_values = tuple(arguments.clip_values) if arguments.clip_values else range_of(x)
     channels_first = arguments.channels_first
     if channels_first is None:
@@ -459,7 +504,20 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         verbose=sys.stderr.isatty(),
         surrogate=surrogate[0] if surrogate else None,
         clip_values=clip_values,
+        attacks=arguments.attacks,
+        first=arguments.first,
+        checkpoint=arguments.checkpoint,
+        keep_examples=arguments.keep_examples,
     )
+    return _write_report(report, arguments.out)
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    _check_folder(arguments.out)
+    require("matplotlib", extra="plots")
+    reports = [preshield.RobustnessReport.from_json(path) for path in arguments.reports]
+    report = preshield.RobustnessReport.merge(reports)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     return _write_report(report, arguments.out)
 
 

@@ -269,7 +269,7 @@ class Attacker:
         return oracle.model.array(moved)
 
     def _measured(self, oracle: Oracle, moved: Any) -> Adversarials:
-        """Points from elsewhere: pulled towards the samples while they stay wrong, or kept within the bound."""
+        """Points from elsewhere: pulled towards the samples while wrong, or kept within the bound."""
         if self.threat.minimum:
             return pull_towards(oracle, moved, norm=self.threat.norm)
         moved = within(oracle.x, moved, self.threat.norm, float(self.threat.eps or 0))

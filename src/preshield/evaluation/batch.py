@@ -255,7 +255,7 @@ class Batch:
         return replace(threat, kind=self.attacker.search_norm).diagonal(self.x[0].size) / 20
 
     def _noise_norms(self, columns: Mapping[str, Column]) -> Array:
-        """Norm of the adaptive perturbation of each sample; where that failed, the bound or a usual length."""
+        """Norm of the adaptive perturbation of each sample; where that failed, the bound, or a usual one."""
         threat = self.attacker.threat
         usual = threat.eps if threat.eps is not None else threat.diagonal(self.x[0].size) / 20
         if "adaptive" not in columns or not threat.minimum:

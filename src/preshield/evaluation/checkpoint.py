@@ -75,7 +75,7 @@ class Checkpoint:
                 f"`checkpoint` holds a damaged file, {str(path)!r}: {error!r}; delete it, and its batch is "
                 "evaluated again."
             ) from error
-        return Part(start, rows, pictures, examples)  # type: ignore[arg-type]
+        return Part(start, rows, pictures, examples)
 
     def write(self, part: Part) -> None:
         """Keep a finished batch."""
@@ -106,8 +106,8 @@ class Checkpoint:
             others = [p.name for p in self.folder.iterdir()] if self.folder.exists() else []
             if others:
                 raise ArgumentError(
-                    f"`checkpoint` must be a folder of this evaluation or a new one, got {str(self.folder)!r}, "
-                    f"which holds {others[0]!r}."
+                    "`checkpoint` must be a folder of this evaluation or a new one, got "
+                    f"{str(self.folder)!r}, which holds {others[0]!r}."
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(f".{os.getpid()}.part")
@@ -124,8 +124,8 @@ class Checkpoint:
         for name in names:
             if before.get(name) != text.get(name):
                 raise ArgumentError(
-                    f"`checkpoint` belongs to an evaluation with another {name!r}: {before.get(name)!r} and now "
-                    f"{text.get(name)!r}; use a new folder, or the old settings."
+                    f"`checkpoint` belongs to an evaluation with another {name!r}: {before.get(name)!r} and "
+                    f"now {text.get(name)!r}; use a new folder, or the old settings."
                 )
 
 

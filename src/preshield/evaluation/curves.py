@@ -27,7 +27,8 @@ def curve(
     classifier, x, y, defences
         See `evaluate`.
     parameter : {"eps", "budget", "eot"}
-        What to vary: the bound of the perturbation, the gradients of the attack, or the draws that it averages.
+        What to vary: the bound of the perturbation, the gradients of the attack, or the draws that it
+        averages.
     values : sequence of float
         Values of it.
     **options

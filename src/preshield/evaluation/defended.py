@@ -10,7 +10,7 @@ from .._core.errors import ArgumentError
 from .._core.layout import channel_axis
 from .._core.random import FROZEN
 from .._core.samples import leaves
-from .._core.typing import Array, Seed, Shape
+from .._core.typing import Array, Shape
 from ..preprocessor import Preprocessor
 from .classifiers import defences_in
 from .losses import Loss

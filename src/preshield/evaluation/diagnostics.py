@@ -148,7 +148,7 @@ class _Examination:
         return np.full(len(self.x), float(are_probabilities(outputs)))
 
     def single_step(self) -> Array:
-        """Whether one step along the gradient succeeds with less than the attack needed, or where it failed."""
+        """Whether one step along the gradient succeeds with less than the attack, or where that failed."""
         threat = self.attacker.threat
         bounds = np.full(len(self.x), threat.eps if threat.eps is not None else np.inf)
         if threat.minimum:

@@ -46,7 +46,7 @@ def document(source: str | Path, record: str, version: int) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: a record as an object with its class, an array as its bytes, other numbers as strings."""
+    """What JSON can hold: a record as an object with its class, an array as its bytes."""
     if is_dataclass(value):
         own = {f.name: plain(getattr(value, f.name)) for f in fields(value)}
         return {"record": type(value).__name__, **own}

@@ -1,8 +1,9 @@
 """What an attack climbs: losses of scores, each with its derivative.
 
-A loss maps scores `(n, K)`, logits or log-probabilities, labels `(n,)` and targets `(n,)`, which those without
-aim ignore, to one value for each sample `(n,)`, and to its derivative with respect to the scores `(n, K)`. All
-are NumPy arrays of float64: a model, in whatever framework, gives scores and takes their derivative back.
+A loss maps scores `(n, K)`, logits or log-probabilities, labels `(n,)` and targets `(n,)`, which those
+without aim ignore, to one value for each sample `(n,)`, and to its derivative with respect to the scores
+`(n, K)`. All are NumPy arrays of float64: a model, in whatever framework, gives scores and takes their
+derivative back.
 """
 
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def merged(reports: Sequence[RobustnessReport]) -> RobustnessReport:
         raise ArgumentError(f"`reports` must hold RobustnessReports, at least one, got {kinds}.")
     given.sort(key=lambda report: report.first)
     start = given[0]
-    for before, after in zip(given, given[1:], strict=False):
+    for before, after in pairwise(given):
         _check_same(start, after)
         end = before.first + len(before.labels)
         if after.first != end:
@@ -107,7 +108,7 @@ def merged(reports: Sequence[RobustnessReport]) -> RobustnessReport:
 
 def _check_same(start: RobustnessReport, other: RobustnessReport) -> None:
     """Refuse a report that was made otherwise, and say in what."""
-    pairs = {
+    pairs: dict[str, tuple[Any, Any]] = {
         "threat": (str(start.threat), str(other.threat)),
         "rows": ([row.name for row in start.rows], [row.name for row in other.rows]),
         "defences": ([row.defence for row in start.rows], [row.defence for row in other.rows]),
@@ -118,8 +119,8 @@ def _check_same(start: RobustnessReport, other: RobustnessReport) -> None:
     for name, (ours, theirs) in pairs.items():
         if ours != theirs:
             raise ArgumentError(
-                f"`reports` must be made with the same settings; those that begin at samples {start.first} and "
-                f"{other.first} differ in {name!r}: {ours!r} and {theirs!r}."
+                "`reports` must be made with the same settings; those that begin at samples "
+                f"{start.first} and {other.first} differ in {name!r}: {ours!r} and {theirs!r}."
             )
 
 

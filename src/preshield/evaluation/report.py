@@ -258,8 +258,8 @@ class RobustnessRow:
         The first samples for which the attack succeeded: "attacked", as the attacker made them through the
         defence, and "defended", the examples made on the undefended model as the model receives them.
     evidence : dict of str to ndarray
-        What a closer look at the first samples found, for the diagnostics: "number", their numbers in the data
-        set, and one value for each by what was looked at.
+        What a closer look at the first samples found, for the diagnostics: "number", their numbers in the
+        data set, and one value for each by what was looked at.
     white_box : bool
         Whether there were gradients to attack it with.
     first : int
@@ -319,8 +319,8 @@ class RobustnessRow:
             raise ArgumentError(f'`other` must be a row, such as report["none"], got {type(other).__name__}.')
         if (self.first, len(self.correct)) != (other.first, len(other.correct)):
             raise ArgumentError(
-                f"`other` must be about the same samples, {self.first} to {self.first + len(self.correct) - 1}, "
-                f"got {other.first} to {other.first + len(other.correct) - 1}; evaluate both on the same data."
+                f"`other` must be about the same {len(self.correct)} samples from number {self.first}, got "
+                f"{len(other.correct)} from number {other.first}; evaluate both on the same data."
             )
         return Comparison.of(self.name, self.correct > 0.5, other.name, other.correct > 0.5)
 
@@ -476,7 +476,7 @@ class RobustnessReport:
         """Whether two reports say the same; times, versions and places of files do not count."""
         if not isinstance(other, RobustnessReport):
             return NotImplemented
-        return self._timeless() == other._timeless()
+        return bool(self._timeless() == other._timeless())
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -502,8 +502,8 @@ class RobustnessReport:
         Returns
         -------
         Comparisons
-            A dict of `Comparison` by the name of the row, which prints as a table. For two rows of one report,
-            see `RobustnessRow.compare`.
+            A dict of `Comparison` by the name of the row, which prints as a table. For two rows of one
+            report, see `RobustnessRow.compare`.
 
         Raises
         ------
@@ -515,7 +515,8 @@ class RobustnessReport:
         if self.first != other.first or not np.array_equal(self.labels, other.labels):
             raise ArgumentError(
                 f"`other` must be about the same {len(self.labels)} samples from number {self.first}, got "
-                f"{len(other.labels)} from number {other.first} or other labels; evaluate both on the same data."
+                f"{len(other.labels)} from number {other.first}, or other labels; evaluate both on the same "
+                "data."
             )
         names = {row.name for row in other.rows}
         common = [row for row in self.rows if row.name in names]
@@ -545,7 +546,7 @@ class RobustnessReport:
 
     @property
     def examples(self) -> "Mapping[str, Mapping[str, Array]]":
-        """Adversarial examples by row and column, shape (N, ...), which `keep_examples` of `evaluate` kept."""
+        """Adversarial examples (N, ...) by row and column, which `keep_examples` of `evaluate` kept."""
         from .examples import read_examples
 
         return read_examples(self.kept, [row.name for row in self.rows])
@@ -655,8 +656,8 @@ class RobustnessReport:
         worst = "**Worst case**: each sample under the column that is worst for it."
         lines.append(f"{worst} This is the figure to quote." if self.adaptive else worst)
         lines.append(
-            f"Brackets: 95% interval (Wilson) of the worst case over {len(self.labels)} samples; the attribute "
-            "`interval` of a column has that of any other figure."
+            f"Brackets: 95% interval (Wilson) of the worst case over {len(self.labels)} samples; the "
+            "attribute `interval` of a column has that of any other figure."
         )
         if self._rejects:
             lines += [
@@ -666,8 +667,8 @@ class RobustnessReport:
             ]
         if self.threat.minimum:
             lines.append(
-                f"Norm: median {self.threat.norm_in_words} norm of the smallest perturbation that any of the attacks found. Ratio: "
-                "that norm over the undefended model's, on the same samples"
+                f"Norm: median {self.threat.norm_in_words} norm of the smallest perturbation that any of the "
+                "attacks found. Ratio: that norm over the undefended model's, on the same samples"
                 + (": what the defence costs an attacker who knows it." if self.adaptive else ".")
             )
         lines.append("Cost: time of a prediction over that of the undefended model.")

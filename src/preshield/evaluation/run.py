@@ -1,7 +1,7 @@
 """The work of one evaluation: batch after batch, here or on workers, from where it stopped."""
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata

@@ -18,7 +18,7 @@ class TorchClassifier:
     """A torch module, or a Keras model on torch, attacked through its own derivatives, where it lies.
 
     Samples are tensors on the device of the module, in `float32`, or in `float64` if that is what the module
-    computes in. Half precision is left to the module: a sample under attack is moved by less than it resolves.
+    computes in. Half precision is left to the module: a sample under attack moves by less than it resolves.
 
     Parameters
     ----------

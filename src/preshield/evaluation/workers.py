@@ -59,7 +59,7 @@ def spread(
         everywhere = client.scatter(work, broadcast=True, hash=False)
         futures = [client.submit(_done, everywhere, batch, pure=False) for batch in batches]
         try:
-            for future in completed(futures):
+            for future in completed(futures):  # type: ignore[no-untyped-call]
                 yield future.result()
         finally:
             client.cancel(futures)
@@ -69,8 +69,8 @@ def spread(
             pickle.dumps(work)
         except Exception as error:
             raise ArgumentError(
-                f"`client` is a pool of processes, and the classifier or a defence cannot be sent there: {error}. "
-                "Define it in a module, use a dask.distributed Client, which sends functions too, or a "
+                "`client` is a pool of processes, and the classifier or a defence cannot be sent there: "
+                f"{error}. Define it in a module, use a dask.distributed Client, which sends functions too, or a "
                 "ThreadPoolExecutor."
             ) from error
     pending = [client.submit(_done, work, batch) for batch in batches]
