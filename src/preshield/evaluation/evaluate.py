@@ -185,8 +185,8 @@ def prepared(
     return Run(
         x,
         y,
-        as_subjects(classifier, defences, x, y, (low, high)),
-        None if surrogate is None else named_classifier(surrogate, head_of(x), y, (low, high), "surrogate"),
+        as_subjects(classifier, defences, x, y),
+        None if surrogate is None else named_classifier(surrogate, head_of(x), y, "surrogate"),
         attacker=Attacker(
             threat=Threat(threat, None if eps is None else float(eps), (low, high)),
             budget=int(budget or BUDGET),
