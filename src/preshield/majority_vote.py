@@ -234,7 +234,7 @@ class MajorityVote:
         """
         x = to_numpy(x).astype(np.float32, copy=False)
         seen = next(self._seen(x)).astype(np.float32, copy=False)
-        classifier = as_classifier(self.classifier, seen, clip_values, "predict")
+        classifier = as_classifier(self.classifier, seen, "predict")
         if not has_gradients(classifier):
             return PredictOnly(self.predict, x.shape[1:], self.views)
         from .evaluation.voting import VotingClassifier

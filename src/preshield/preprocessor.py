@@ -576,6 +576,8 @@ class Preprocessor:
         overrides.check_assignment(self)
         if not self._uses_draw:
             return None
+        if len(seed) == random.SEED_WORDS and self._takes_index:
+            seed = np.concatenate([seed, random.FROZEN.numbers(self, len(x))])
         rng = draws.Draws(*draws.numbered(seed, len(x)))
         draw = self._draw(x, rng)
         rng.close()

@@ -5,10 +5,10 @@ process mixes in what tells that process, or that copy, from its siblings; else 
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import get_ident
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -155,6 +155,13 @@ def _words(entropy: list[int], key: Shape, words: int = SEED_WORDS) -> Seed:
     return mixed.generate_state(words).astype(np.uint32, copy=False)
 
 
+class _Hold(NamedTuple):
+    """With what a defence is frozen."""
+
+    seed: int
+    numbers: tuple[int, ...] | None
+
+
 class _Frozen:
     """Which defences repeat one draw, and in which threads.
 
@@ -162,36 +169,47 @@ class _Frozen:
     """
 
     def __init__(self) -> None:
-        self._seeds: dict[tuple[int, int], int] = {}  # by defence and thread
+        self._held: dict[tuple[int, int], _Hold] = {}  # by defence and thread
         self._borrowers: set[int] = set()
 
     def seed(self, defence: Any) -> int | None:
         """The seed whose draw `defence` repeats in this thread, if it does."""
+        found = self._found(defence)
+        return None if found is None else found.seed
+
+    def numbers(self, defence: Any, count: int) -> Seed:
+        """The numbers of `count` samples that `defence` is frozen with; none if it knows no such batch."""
+        found = self._found(defence)
+        numbers = () if found is None or found.numbers is None else found.numbers
+        return np.array(numbers if len(numbers) == count else (), dtype=np.uint32)
+
+    def _found(self, defence: Any) -> "_Hold | None":
         thread = get_ident()
-        own = self._seeds.get((id(defence), thread))
+        own = self._held.get((id(defence), thread))
         if own is not None or thread not in self._borrowers:
             return own
-        seeds = {seed for (number, _), seed in list(self._seeds.items()) if number == id(defence)}
-        if len(seeds) > 1:
+        holds = {hold for (number, _), hold in list(self._held.items()) if number == id(defence)}
+        if len(holds) > 1:
             raise RuntimeError(
-                f"{defence} is frozen with the seeds {sorted(seeds)} by several threads, and a compiled "
-                "graph does not know which of them runs it; give each thread a copy of the defence."
+                f"{defence} is frozen with the seeds {sorted(hold.seed for hold in holds)} by several "
+                "threads, and a compiled graph does not know which of them runs it; give each thread a copy "
+                "of the defence."
             )
-        return next(iter(seeds), None)
+        return next(iter(holds), None)
 
     @contextmanager
-    def held(self, defence: Any, seed: int) -> Iterator[None]:
-        """Freeze `defence` in this thread."""
+    def held(self, defence: Any, seed: int, numbers: Sequence[int] | None = None) -> Iterator[None]:
+        """Freeze `defence` in this thread; with `numbers`, the draw of a sample depends on its number."""
         place = id(defence), get_ident()
-        before = self._seeds.get(place)
-        self._seeds[place] = seed
+        before = self._held.get(place)
+        self._held[place] = _Hold(seed, None if numbers is None else tuple(numbers))
         try:
             yield
         finally:
             if before is None:
-                del self._seeds[place]
+                del self._held[place]
             else:
-                self._seeds[place] = before
+                self._held[place] = before
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:

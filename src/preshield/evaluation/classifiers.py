@@ -1,4 +1,15 @@
-"""Classifiers of every kind as ART's, which is what attacks and defended classifiers ask for."""
+"""Classifiers of every kind in one form, which is what attacks and defended models ask for.
+
+An adapter has the attributes `model`, `nb_classes`, `input_shape`, `of_probabilities` and `channels_first`, and
+the methods
+
+- `array(x)`: samples in the framework, in the floating type and on the device in which they are attacked;
+- `predict(x)`: scores `(N, K)`, or labels `(N,)` of a classifier without gradients;
+- `forward(x)`: scores `(N, K)`, and a function that takes a derivative with respect to them back to the samples,
+  once. A classifier without gradients lacks this method.
+
+What is returned to the attack is NumPy's, but for gradients, which are like what `array` returns.
+"""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -8,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from .._core.errors import ArgumentError, noted
-from .._core.optional import require
+from .._core.tensors import framework
 from .._core.typing import Array, Shape
 from ..neural.outputs import numbers_of, scores_of
-from ..neural.torch_module import TorchModule, own_type
+from ..neural.torch_module import TorchModule
 from ..preprocessor import Preprocessor
 from .metrics import REJECTED
+from .perturbations import host
 
 __all__ = [
     "PredictOnly",
@@ -24,13 +36,12 @@ __all__ = [
     "distributions",
     "fits",
     "has_gradients",
+    "is_a",
     "predictor",
     "unchanged",
 ]
 
 BATCH = 128  # samples that a network predicts at once, as in ART
-TINY = 1e-30  # in place of a probability of 0
-SLOPE = 1e-13  # of the cross-entropy where its own is less; too little to be seen elsewhere
 
 
 class PredictOnly:
@@ -48,8 +59,8 @@ class PredictOnly:
         What messages call the classifier.
     """
 
-    clip_values = None
     channels_first = False
+    of_probabilities = False
 
     def __init__(
         self,
@@ -58,39 +69,42 @@ class PredictOnly:
         views: Sequence[Any] = (),
         name: str = "classifier",
     ) -> None:
-        self._predict = predict
+        self.model = self._predict = predict
         self.input_shape = input_shape
         self.views = views
         self._name = name
 
-    def predict(self, x: Array, batch_size: int = 128) -> Array:
+    def array(self, x: Any) -> Array:
+        """Samples as an array of NumPy, in `float32`."""
+        return np.asarray(host(x), np.float32)
+
+    def predict(self, x: Any, batch_size: int = BATCH) -> Array:
         """Return scores or labels, in batches."""
 
         def checked(batch: Array) -> Array:
             return check_outputs(np.asarray(self._predict(batch)), len(batch), self._name)
 
-        return _in_batches(checked, x, batch_size)
+        return _in_batches(checked, host(x), batch_size)
 
 
-def as_classifier(model: Any, x: Array, clip_values: tuple[float, float], name: str = "classifier") -> Any:
-    """Return `model` as a classifier with the methods of ART's.
+def as_classifier(model: Any, x: Array, name: str = "classifier") -> Any:
+    """Return `model` as a classifier that attacks can use.
 
     Parameters
     ----------
     model : object
-        An ART classifier, which is returned as it is; a Keras model; a torch module; a `MajorityVote`;
-        anything else with `predict_proba` or `predict`, or a callable, of which predictions alone are used.
-        Models may return their scores in an object, as `scores_of` has it.
+        A torch module; a Keras model; a function of JAX; an ART classifier; a `MajorityVote`; anything else
+        with `predict_proba` or `predict`, or a callable, of which predictions alone are used. Models may
+        return their scores in an object, as `scores_of` has it.
     x : ndarray of float32, shape (N, ...)
         A few samples, as the model receives them. A torch module gets them in its own floating type.
-    clip_values : tuple of float
-        Smallest and largest value of a sample.
     name : str
         What messages call the model.
 
     Returns
     -------
     object
+        Adapter, as the description of this file has it.
 
     Raises
     ------
@@ -98,26 +112,25 @@ def as_classifier(model: Any, x: Array, clip_values: tuple[float, float], name: 
         If it is no classifier, has one output, or does not take samples of this shape. Errors of the model
         itself pass as they are, with a note.
     """
-    if _is_a(model, "art.estimators.estimator", "BaseEstimator"):
-        _check_precision_of_art(model, x, name)
-        return model
+    if is_a(model, "art.estimators.estimator", "BaseEstimator"):
+        from .art_classifier import from_art
+
+        return from_art(model, x, name)
     with ExitStack() as stack:
         for part in defences_in(model):  # whose own streams stay where they are
             stack.enter_context(part.frozen())
-        if _is_a(model, "keras", "Model") and sys.modules["keras"].config.backend() != "torch":
-            return _from_keras(model, x, clip_values, name)
-        if _is_a(model, "torch.nn", "Module"):
-            return _from_torch(model, x, clip_values, name)
+        if is_a(model, "keras", "Model") and sys.modules["keras"].config.backend() != "torch":
+            return _from_keras(model, x, name)
+        if is_a(model, "torch.nn", "Module"):
+            return _from_torch(model, x, name)
     if hasattr(model, "for_attacks"):  # a vote, which knows better than its predictions tell
         _tried(model.predict, x, name, labels=True)
-        return model.for_attacks(x, clip_values)
-    classifier = PredictOnly(predictor(model, name), x.shape[1:], name=name)
-    _tried(classifier.predict, x, name, labels=True)
-    return classifier
+        return model.for_attacks(x)
+    return _from_function(model, x, name)
 
 
 def predictor(model: Any, name: str = "classifier") -> Callable[[Array], Array]:
-    """Return the predictions of a classifier of any kind as a function of arrays; ART is not needed for it.
+    """Return the predictions of a classifier of any kind as a function of arrays.
 
     Parameters
     ----------
@@ -136,20 +149,16 @@ def predictor(model: Any, name: str = "classifier") -> Callable[[Array], Array]:
     ArgumentError
         If it is no classifier, or an estimator of scikit-learn whose classes are not 0, ..., K - 1.
     """
-    if _is_a(model, "art.estimators.estimator", "BaseEstimator"):
-        return lambda x: np.asarray(model.predict(_as_art_takes(model, x)))
-    if _is_a(model, "keras", "Model"):
+    if is_a(model, "art.estimators.estimator", "BaseEstimator"):
+        from .art_classifier import predictions
+
+        return lambda x: predictions(model, x)
+    if is_a(model, "keras", "Model"):
         return lambda x: _in_batches(lambda batch: numbers_of(model.predict_on_batch(batch), name), x)
-    if _is_a(model, "torch.nn", "Module"):
+    if is_a(model, "torch.nn", "Module"):
         network = TorchModule(model)
         return lambda x: _in_batches(lambda batch: numbers_of(network.returned(batch), name), x)
-    predict = next((getattr(model, n) for n in ("predict_proba", "predict") if hasattr(model, n)), model)
-    if not callable(predict):
-        raise ArgumentError(
-            f"`{name}` must be an ART classifier, a Keras model, a torch module, or something with "
-            f"`predict`, got {type(model).__module__}.{type(model).__name__}."
-        )
-    _check_classes(model, name)
+    predict = _called(model, name)
     return lambda x: numbers_of(predict(x), name)
 
 
@@ -203,8 +212,8 @@ def check_outputs(outputs: Array, count: int, name: str, *, labels: bool = True)
 
 
 def has_gradients(classifier: Any) -> bool:
-    """Whether the gradient of its loss can be had."""
-    return _is_a(classifier, "art.estimators.estimator", "LossGradientsMixin")
+    """Whether the gradients of an adapter can be had."""
+    return hasattr(classifier, "forward")
 
 
 def are_probabilities(outputs: Array) -> bool:
@@ -226,7 +235,7 @@ def distributions(rows: Array) -> Array:
 def unchanged(*models: Any) -> Iterator[None]:
     """Give torch modules their training flags back, which ART changes to predict."""
     inner = [getattr(model, "model", None) for model in models]  # of a classifier of ART
-    torch_modules = [model for model in (*models, *inner) if _is_a(model, "torch.nn", "Module")]
+    torch_modules = [model for model in (*models, *inner) if is_a(model, "torch.nn", "Module")]
     modules = [module for model in torch_modules for module in model.modules()]
     flags = [getattr(module, "training", None) for module in modules]  # a frozen ScriptModule has none
     try:
@@ -244,107 +253,80 @@ def defences_in(model: Any) -> list[Preprocessor]:
     return [part for part in parts if isinstance(part, Preprocessor)]
 
 
-def _is_a(value: Any, module: str, name: str) -> bool:
+def is_a(value: Any, module: str, name: str) -> bool:
     """Whether `value` is an instance of a class, without importing its module to find out."""
     cls = getattr(sys.modules.get(module), name, None)
     return cls is not None and isinstance(value, cls)
 
 
-def _from_keras(model: Any, x: Array, clip_values: tuple[float, float], name: str) -> Any:
-    backend = sys.modules["keras"].config.backend()
-    if backend != "tensorflow":
-        raise ArgumentError(
-            f"`{name}` is a Keras model on the {backend!r} backend; attacks need TensorFlow or torch: "
-            "set the environment variable KERAS_BACKEND=tensorflow before Keras is imported."
-        )
-    require("art", extra="art")
-    from .keras_classifier import CrossEntropy, KerasClassifier
-
-    takes = getattr(model, "input_shape", None)  # None, too, where layers are not connected yet
-    returned: list[Any] = []
-
-    def predict(x: Array) -> Array:
-        returned.append(model(x, training=False))
-        return numbers_of(returned[0], name)
-
-    outputs = _tried(predict, x, name, takes=takes if isinstance(takes, tuple) else None)
-    if not _passes_gradients_of_keras(model, x, name):
-        return PredictOnly(predictor(model, name), x.shape[1:], name=name)
-    return KerasClassifier(
-        model=model,
-        nb_classes=outputs.shape[1],
-        input_shape=x.shape[1:],
-        loss_object=CrossEntropy(of_probabilities=are_probabilities(outputs)),
-        clip_values=clip_values,
-        plain=getattr(returned[0], "dtype", None) == "float32",
-    )
-
-
-def _from_torch(model: Any, x: Array, clip_values: tuple[float, float], name: str) -> Any:
-    require("art", extra="art")
-    from .torch_classifier import CrossEntropy, TorchClassifier
+def _from_torch(model: Any, x: Array, name: str) -> Any:
+    from .torch_classifier import TorchClassifier, passes_gradients
 
     network = TorchModule(model)
     given = f"a tensor of shape {x.shape}, {network.dtype}, on {network.device}"
     outputs = _tried(lambda x: numbers_of(network.returned(x), name), x, name, given=given)
-    if not _passes_gradients(network, x, name):
+    if not passes_gradients(network, x, name):
         return PredictOnly(predictor(model, name), x.shape[1:], name=name)
-    return TorchClassifier(
-        model=model,
-        nb_classes=outputs.shape[1],
-        input_shape=x.shape[1:],
-        loss=CrossEntropy(of_probabilities=are_probabilities(outputs)),
-        clip_values=clip_values,
-    )
+    return TorchClassifier(model, **_facts(outputs, x))
 
 
-def _passes_gradients(network: TorchModule, x: Array, name: str) -> bool:
-    """Whether the scores of a module are connected to its input: not if it leaves torch, or detaches."""
-    torch = sys.modules["torch"]
-    with torch.enable_grad():
-        samples = network.tensor(x).requires_grad_()
-        scores = scores_of(network(samples), name)
-        if not getattr(scores, "requires_grad", False):
-            return False
-        (grad,) = torch.autograd.grad(scores.sum(), samples, allow_unused=True)
-    return grad is not None
+def _from_keras(model: Any, x: Array, name: str) -> Any:
+    takes = getattr(model, "input_shape", None)  # None, too, where layers are not connected yet
+    takes = takes if isinstance(takes, tuple) else None
+    outputs = _tried(lambda x: numbers_of(model(x, training=False), name), x, name, takes=takes)
+    double = outputs.dtype == np.float64
+    if sys.modules["keras"].config.backend() == "tensorflow":
+        from .tensorflow_classifier import TensorFlowClassifier, passes_gradients
+
+        if passes_gradients(model, x, name):
+            return TensorFlowClassifier(model, **_facts(outputs, x), double=double)
+    if sys.modules["keras"].config.backend() == "jax":
+        from . import jax_classifier
+
+        function = jax_classifier.keras_function(model)
+        if jax_classifier.passes_gradients(function, x, name):
+            return jax_classifier.JaxClassifier(model, function, **_facts(outputs, x), double=double)
+    return PredictOnly(predictor(model, name), x.shape[1:], name=name)
 
 
-def _passes_gradients_of_keras(model: Any, x: Array, name: str) -> bool:
-    """The same of a Keras model on TensorFlow."""
-    tf = sys.modules["tensorflow"]
-    samples = tf.constant(x)
-    with tf.GradientTape() as tape:
-        tape.watch(samples)
-        scores = scores_of(model(samples, training=False), name)
-    return tf.is_tensor(scores) and tape.gradient(scores, samples) is not None
+def _from_function(model: Any, x: Array, name: str) -> Any:
+    """A function of JAX, with its derivatives; of anything else the predictions."""
+    function = _called(model, name)
+    returned: list[Any] = []
+
+    def predict(x: Array) -> Array:
+        returned.append(function(x))
+        return numbers_of(returned[0], name)
+
+    outputs = _tried(PredictOnly(predict, x.shape[1:], name=name).predict, x, name, labels=True)
+    if outputs.ndim == 2 and framework(scores_of(returned[0], name)) == "jax":
+        from . import jax_classifier
+
+        if jax_classifier.passes_gradients(function, x, name):
+            double = outputs.dtype == np.float64
+            return jax_classifier.JaxClassifier(model, function, **_facts(outputs, x), double=double)
+    return PredictOnly(predictor(model, name), x.shape[1:], name=name)
 
 
-def _as_art_takes(classifier: Any, x: Array) -> Array:
-    """Samples in the floating type of the torch module of a classifier of ART, which passes them on."""
-    module = getattr(classifier, "model", None)
-    if x.dtype == object or not _is_a(module, "torch.nn", "Module"):
-        return x
-    kind = str(own_type(module)[0]).removeprefix("torch.")
-    return x.astype("float32" if kind == "bfloat16" else kind, copy=False)  # which NumPy lacks
-
-
-def _check_precision_of_art(classifier: Any, x: Array, name: str) -> None:
-    """Refuse a classifier of ART whose torch module takes another floating type than ART gives it."""
-    module = getattr(classifier, "model", None)
-    if not _is_a(module, "torch.nn", "Module"):
-        return
-    dtype, _ = own_type(module)
-    if dtype == sys.modules["torch"].float32:
-        return
-    try:
-        with unchanged(module):
-            classifier.predict(x)
-    except Exception as error:
+def _called(model: Any, name: str) -> Callable[[Any], Any]:
+    """What predicts: a method, or the model itself."""
+    function = next((getattr(model, n) for n in ("predict_proba", "predict") if hasattr(model, n)), model)
+    if not callable(function):
         raise ArgumentError(
-            f"`{name}` is a {type(classifier).__name__} of ART around a model in {dtype}, and got float32: "
-            f"{error}; pass the torch module itself, or module.float() to ART."
-        ) from error
+            f"`{name}` must be a torch module, a Keras model, a function of JAX, an ART classifier, or "
+            f"something with `predict`, got {type(model).__module__}.{type(model).__name__}."
+        )
+    _check_classes(model, name)
+    return function
+
+
+def _facts(outputs: Array, x: Array) -> dict[str, Any]:
+    """What every adapter is told, from a few samples and the scores for them."""
+    return {
+        "nb_classes": outputs.shape[1],
+        "input_shape": x.shape[1:],
+        "of_probabilities": are_probabilities(outputs),
+    }
 
 
 def _check_classes(model: Any, name: str) -> None:

@@ -208,7 +208,7 @@ class DefendedModel:
         """Let the defences that the classifier holds draw from these addresses."""
         stack = ExitStack()
         for place, defence in enumerate(self._held):
-            stack.enter_context(FROZEN.held(defence, int(key((*seed, place + 1), 1)[0])))
+            stack.enter_context(FROZEN.held(defence, int(key((*seed, place + 1), 1)[0]), numbers.tolist()))
         return stack
 
 

@@ -201,7 +201,7 @@ def prepared(
     if first + len(x) > MOST_SAMPLES:
         raise ArgumentError(f"`first` must be at most 2**32 minus the {len(x)} samples of `x`, got {first}.")
     low, high = range_of(clip_values, classifier, x)
-    subjects = as_subjects(classifier, defences, x, y, (low, high))
+    subjects = as_subjects(classifier, defences, x, y)
     outputs = (nb_classes(subject.classifier) or 0 for subject in subjects)
     return Run(
         x,
@@ -210,7 +210,7 @@ def prepared(
             subjects,
             None
             if surrogate is None
-            else named_classifier(surrogate, head_of(x), y, (low, high), "surrogate"),
+            else named_classifier(surrogate, head_of(x), y, "surrogate"),
             Attacker(
                 threat=Threat(threat, None if eps is None else float(eps), (low, high)),
                 budget=int(budget or BUDGET),

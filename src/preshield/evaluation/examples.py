@@ -22,7 +22,8 @@ def check_place(keep_examples: Any) -> Path | None:
         return None
     if not isinstance(keep_examples, str | Path):
         raise ArgumentError(
-            f'`keep_examples` must be a path: a folder, or a file such as "examples.npz", got {keep_examples!r}.'
+            '`keep_examples` must be a path: a folder, or a file such as "examples.npz", got '
+            f"{keep_examples!r}."
         )
     place = Path(keep_examples)
     if place.suffix == ".npz":

@@ -172,9 +172,9 @@ def head_of(x: Array) -> Array:
     return np.array(x[:2], dtype=np.float32)
 
 
-def named_classifier(model: Any, x: Array, y: Array, clip_values: tuple[float, float], name: str) -> Any:
+def named_classifier(model: Any, x: Array, y: Array, name: str) -> Any:
     """A classifier for attacks that takes `x` and knows the classes of `y`; messages call it `name`."""
-    classifier = as_classifier(model, x, clip_values, name)
+    classifier = as_classifier(model, x, name)
     takes = _input_shape(classifier, x)
     if not fits(x.shape[1:], takes):
         raise ArgumentError(f"`{name}` takes samples of shape {takes}, got {x.shape[1:]}.")
@@ -188,12 +188,10 @@ def _input_shape(classifier: Any, x: Array) -> tuple[int | None, ...]:
     return tuple(getattr(classifier, "input_shape", None) or x.shape[1:])
 
 
-def as_subjects(
-    model: Any, defences: Any, x: Array, y: Array, clip_values: tuple[float, float]
-) -> list[Subject]:
+def as_subjects(model: Any, defences: Any, x: Array, y: Array) -> list[Subject]:
     """Rows to evaluate, once each defence has shown on two samples that its classifier takes its results."""
     head = head_of(x)
-    classifier = named_classifier(model, head, y, clip_values, "classifier")
+    classifier = named_classifier(model, head, y, "classifier")
     subjects = [Subject("none", None, classifier)]
     for name, value in _named(defences).items():
         defence, own = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
@@ -202,7 +200,7 @@ def as_subjects(
                 '`defences` must not use the name "none": it is the undefended classifier\'s.'
             )
         if own is None and hasattr(defence, "for_attacks"):
-            behind = named_classifier(defence, head, y, clip_values, f"defences[{name!r}]")
+            behind = named_classifier(defence, head, y, f"defences[{name!r}]")
             subjects.append(Subject(name, None, behind, defence))
             continue
         defence = as_defence(defence)
@@ -239,7 +237,7 @@ def as_subjects(
             )
         behind = classifier
         if own is not None:
-            behind = named_classifier(own, seen, y, clip_values, f"defences[{name!r}][1]")
+            behind = named_classifier(own, seen, y, f"defences[{name!r}][1]")
         subjects.append(Subject(name, defence, behind))
     return subjects
 

@@ -11,7 +11,7 @@ from ..neural.outputs import scores_of
 from ..neural.torch_module import TorchModule
 from .perturbations import host
 
-__all__ = ["TorchClassifier"]
+__all__ = ["TorchClassifier", "passes_gradients"]
 
 
 class TorchClassifier:
@@ -68,3 +68,14 @@ class TorchClassifier:
 
     def _scores(self, x: Any) -> Any:
         return scores_of(self._module(x.to(self._module.dtype)), "classifier")
+
+
+def passes_gradients(network: TorchModule, x: Array, name: str) -> bool:
+    """Whether the scores of a module are connected to its input: not if it leaves torch, or detaches."""
+    with torch.enable_grad():
+        samples = network.tensor(x).requires_grad_()
+        scores = scores_of(network(samples), name)
+        if not getattr(scores, "requires_grad", False):
+            return False
+        (grad,) = torch.autograd.grad(scores.sum(), samples, allow_unused=True)
+    return grad is not None
