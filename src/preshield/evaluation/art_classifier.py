@@ -59,6 +59,11 @@ class ArtClassifier:
         """Scores `(N, K)`."""
         return np.asarray(self.classifier.predict(self.array(x), batch_size=max(1, len(x))))
 
+    def activations(self, x: Any, layer: Any) -> Array:
+        """Output of a layer, by its name or number as ART has it."""
+        x = self.array(x)
+        return np.asarray(self.classifier.get_activations(x, layer, batch_size=max(1, len(x))))
+
 
 class _Direct(ArtClassifier):
     """One whose network is differentiated here, and whose preprocessing by ART.

@@ -57,6 +57,8 @@ class PredictOnly:
         Defences that `predict` applies.
     name : str
         What messages call the classifier.
+    model : object
+        What `predict` belongs to, if that may hold defences.
     """
 
     channels_first = False
@@ -68,8 +70,10 @@ class PredictOnly:
         input_shape: Shape,
         views: Sequence[Any] = (),
         name: str = "classifier",
+        model: Any = None,
     ) -> None:
-        self.model = self._predict = predict
+        self.model = model
+        self._predict = predict
         self.input_shape = input_shape
         self.views = views
         self._name = name
@@ -266,7 +270,7 @@ def _from_torch(model: Any, x: Array, name: str) -> Any:
     given = f"a tensor of shape {x.shape}, {network.dtype}, on {network.device}"
     outputs = _tried(lambda x: numbers_of(network.returned(x), name), x, name, given=given)
     if not passes_gradients(network, x, name):
-        return PredictOnly(predictor(model, name), x.shape[1:], name=name)
+        return PredictOnly(predictor(model, name), x.shape[1:], name=name, model=model)
     return TorchClassifier(model, **_facts(outputs, x))
 
 
@@ -286,7 +290,7 @@ def _from_keras(model: Any, x: Array, name: str) -> Any:
         function = jax_classifier.keras_function(model)
         if jax_classifier.passes_gradients(function, x, name):
             return jax_classifier.JaxClassifier(model, function, **_facts(outputs, x), double=double)
-    return PredictOnly(predictor(model, name), x.shape[1:], name=name)
+    return PredictOnly(predictor(model, name), x.shape[1:], name=name, model=model)
 
 
 def _from_function(model: Any, x: Array, name: str) -> Any:
@@ -305,7 +309,7 @@ def _from_function(model: Any, x: Array, name: str) -> Any:
         if jax_classifier.passes_gradients(function, x, name):
             double = outputs.dtype == np.float64
             return jax_classifier.JaxClassifier(model, function, **_facts(outputs, x), double=double)
-    return PredictOnly(predictor(model, name), x.shape[1:], name=name)
+    return PredictOnly(predictor(model, name), x.shape[1:], name=name, model=model)
 
 
 def _called(model: Any, name: str) -> Callable[[Any], Any]:
