@@ -73,7 +73,8 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         """Gradient of a loss under the draws of an address, like `x`."""
         if not has_gradients(self.defended.classifier):
             raise ArgumentError(
-                f"{type(self.defended.classifier).__name__} has no gradients; choose `attacks` that need none."
+                f"{type(self.defended.classifier).__name__} has no gradients; choose `attacks` that need "
+                "none."
             )
         found = self.defended.look(self.defended.array(x), y, loss, None, numbers, seed)
         return host(scaled(found.gradient, found.factors)).astype(np.float32, copy=False)
@@ -89,7 +90,7 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         return self.gradient_at(x, _indices(y), cross_entropy, *self.address(len(x)))
 
     def class_gradient(self, x: Array, label: Any = None, **kwargs: Any) -> Array:
-        """Gradients `(N, K, ...)` of the scores with respect to `x`, or `(N, 1, ...)` of one for each sample."""
+        """Gradients `(N, K, ...)` of the scores with respect to `x`, or `(N, 1, ...)` of a label's."""
         labels = range(self.nb_classes) if label is None else [label]
         address = self.address(len(x))
         gradients = [self.gradient_at(x, np.broadcast_to(k, len(x)), _score, *address) for k in labels]
@@ -106,8 +107,8 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         classifier = self.defended.classifier
         if not hasattr(classifier, "activations"):
             raise ArgumentError(
-                f"Activations are known of torch modules and of ART classifiers, got {type(classifier).__name__}; "
-                "choose `attacks` that need none."
+                "Activations are known of torch modules and of ART classifiers, got "
+                f"{type(classifier).__name__}; choose `attacks` that need none."
             )
         seen, _ = self.defended.defended(self.defended.array(x), numbers, seed)
         return classifier.activations(seen, layer)
@@ -124,7 +125,7 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
 def bridge(
     model: DefendedModel, *, numbers: Array | None = None, seed: int = 0, rejected_as: int = REJECTED
 ) -> Any:
-    """A defended model as a classifier of ART, as many of its attacks as possible can use it.
+    """A defended model as a classifier of ART that as many of its attacks as possible can use.
 
     Some, such as `AutoAttack`, take the network out of a `PyTorchClassifier` and put it into another one. With
     torch installed there is one, whatever framework the model has.

@@ -16,7 +16,7 @@ from .classifiers import defences_in
 from .losses import Loss
 from .metrics import REJECTED
 from .oracle import Look, key
-from .perturbations import host, scaled
+from .perturbations import host, scaled, take
 
 __all__ = ["DefendedModel", "drawing", "held", "logits_of", "pulled", "through"]
 
@@ -124,15 +124,19 @@ class DefendedModel:
             else:
                 larger = np.maximum(units, factors)
                 total, units = scaled(total, units / larger) + scaled(gradient, factors / larger), larger
-        mean_of = [np.mean(part, axis=0) for part in (margins, scores, values)]
-        return Look(np.max(margins, axis=0), *mean_of, units / self.draws, total)
+        return Look(
+            margin=np.max(margins, axis=0),
+            mean=np.mean(margins, axis=0),
+            scores=np.mean(scores, axis=0),
+            values=np.mean(values, axis=0),
+            factors=units / self.draws,
+            gradient=total,
+        )
 
     def margin(self, x: Any, y: Array, numbers: Array, seed: tuple[int, ...]) -> tuple[Array, Array]:
         """Largest margin over twice the draws, and the passes that it took; a draw that is right decides."""
         largest, undecided = np.full(len(x), -np.inf), np.arange(len(x))
         passes = np.zeros(len(x), np.int64)
-        from .perturbations import take
-
         for draw in range(2 * self.draws if self.draws > 1 else 1):
             margin = self._margin_of_draw(take(x, undecided), y[undecided], numbers[undecided], (*seed, draw))
             passes[undecided] += 1

@@ -32,8 +32,8 @@ class VotingClassifier:
     distance of each class from being elected. In one view, class k lacks the difference between the largest
     log-probability and its own; the score of k is minus the mean of this over the views in which it lacks
     least, as many as elect it: 0 where they all vote for it. The gradient of the score of a wrong class pulls
-    the views that are needed, and have not changed yet, towards that class. Whether an attack has succeeded is
-    decided by the vote.
+    the views that are needed, and have not changed yet, towards that class. Whether an attack has succeeded
+    is decided by the vote.
 
     Parameters
     ----------
