@@ -118,7 +118,7 @@ def as_classifier(model: Any, x: Array, name: str = "classifier") -> Any:
         If it is no classifier, has one output, or does not take samples of this shape. Errors of the model
         itself pass as they are, with a note.
     """
-    if all(hasattr(model, name) for name in ADAPTER):
+    if has_gradients(model):
         return model
     if is_a(model, "art.estimators.estimator", "BaseEstimator"):
         from .art_classifier import from_art
@@ -220,8 +220,8 @@ def check_outputs(outputs: Array, count: int, name: str, *, labels: bool = True)
 
 
 def has_gradients(classifier: Any) -> bool:
-    """Whether the gradients of an adapter can be had."""
-    return hasattr(classifier, "forward")
+    """Whether something is an adapter whose gradients can be had."""
+    return all(hasattr(classifier, name) for name in ADAPTER)
 
 
 def are_probabilities(outputs: Array) -> bool:
