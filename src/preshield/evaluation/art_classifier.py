@@ -195,7 +195,9 @@ def from_art(classifier: Any, x: Array, name: str) -> Any:
             return _Asked(classifier, x, of_probabilities=of_probabilities)
         if network is None:
             return ArtClassifier(classifier, of_probabilities=of_probabilities)
-    return _Direct(classifier, network) if classifier.preprocessing_operations else network
+        seen, _ = classifier._apply_preprocessing(x, y=None, fit=False)
+    alone = not classifier.preprocessing_defences and np.array_equal(seen, x)
+    return network if alone else _Direct(classifier, network)
 
 
 def _network(classifier: Any, x: Array, outputs: Array, name: str) -> Any:
