@@ -1,5 +1,6 @@
 """A classifier that asks for several opinions, and may refuse to answer."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from ._core.checks import check_bool, check_integer, check_values
 from ._core.errors import ArgumentError
+from ._core.optional import require
 from ._core.tensors import to_numpy
 from ._core.typing import Array
 from .chain import Chain
@@ -209,15 +211,13 @@ class MajorityVote:
             )
         return VoteReport(tuple(self._names()), self.votes(x), y, self.min_votes)
 
-    def for_attacks(self, x: Any, clip_values: tuple[float, float]) -> Any:
-        """The vote as a classifier of ART, which has gradients if `predict` has them; `evaluate` attacks it.
+    def for_attacks(self, x: Any) -> Any:
+        """The vote as a classifier that `evaluate` attacks, with gradients if `predict` has them.
 
         Parameters
         ----------
         x : array_like, shape (N, ...)
             A few samples.
-        clip_values : tuple of float
-            Smallest and largest value of a sample.
 
         Returns
         -------
@@ -229,23 +229,53 @@ class MajorityVote:
         ------
         ValueError
             If the samples do not fit the classifier.
-        ImportError
-            If ART is missing, which a network needs for its gradients.
         """
         x = to_numpy(x).astype(np.float32, copy=False)
         seen = next(self._seen(x)).astype(np.float32, copy=False)
         classifier = as_classifier(self.classifier, seen, "predict")
         if not has_gradients(classifier):
-            return PredictOnly(self.predict, x.shape[1:], self.views)
+            # An evaluation tells stochastic views apart by what they are.
+            vote = MajorityVote(self.classifier, list(map(_apart, self.views)), min_votes=self.min_votes)
+            return PredictOnly(vote.predict, x.shape[1:], vote.views)
         from .evaluation.voting import VotingClassifier
 
-        return VotingClassifier(
-            classifier,
-            self.views,
-            self.min_votes,
-            clip_values=clip_values,
-            input_shape=x.shape[1:],
+        return VotingClassifier(classifier, self.views, self.min_votes, input_shape=x.shape[1:])
+
+    def for_art(self, x: Any, clip_values: tuple[float, float]) -> Any:
+        """The vote as a classifier of ART, for its attacks.
+
+        Parameters
+        ----------
+        x : array_like, shape (N, ...)
+            A few samples.
+        clip_values : tuple of float
+            Smallest and largest value of a sample.
+
+        Returns
+        -------
+        PyTorchClassifier or DefendedClassifier
+
+        Raises
+        ------
+        ValueError
+            As `for_attacks`; or if `predict` has no gradients.
+        ImportError
+            If ART is missing.
+        """
+        require("art", extra="art")
+        from .evaluation.art_bridge import bridge
+        from .evaluation.defended import DefendedModel
+
+        vote = self.for_attacks(x)
+        if not has_gradients(vote):
+            raise ArgumentError(
+                f"`predict` must be a model with gradients, such as a torch module, got {self.classifier!r}; "
+                "for attacks on labels, wrap `MajorityVote.predict` in a BlackBoxClassifier of ART."
+            )
+        model = DefendedModel(
+            vote, clip_values=clip_values, nb_classes=vote.nb_classes, input_shape=vote.input_shape
         )
+        return bridge(model)
 
     def get_params(self) -> dict[str, Any]:
         """Parameters by name, for the records of an evaluation."""
@@ -298,6 +328,14 @@ def _blurred(channels_first: bool, layout: str | None) -> list[Preprocessor | No
 
     blur = GaussianBlur(5, 1.0, channels_first=channels_first, layout=layout)
     return [None, blur, Chain([blur, blur])]
+
+
+def _apart(view: Preprocessor | None) -> Preprocessor | None:
+    """The same view, with stochastic stages that no other view has."""
+    if view is None or not view.stochastic:
+        return view
+    changes = {"defences": list(map(_apart, view._stages))} if isinstance(view, Chain) else {}
+    return copy.copy(view).set_params(**changes)
 
 
 def _check_views(views: Any) -> None:

@@ -1,8 +1,6 @@
 """Classifiers in closed form, and defences that misbehave on purpose."""
 
 import numpy as np
-from art.estimators.classification.classifier import ClassGradientsMixin, ClassifierMixin
-from art.estimators.estimator import BaseEstimator, LossGradientsMixin
 
 from preshield import Preprocessor
 
@@ -15,6 +13,7 @@ __all__ = [
     "NoGradient",
     "Optimising",
     "Secretive",
+    "in_art",
     "linear",
     "softmax",
     "threshold",
@@ -28,39 +27,76 @@ def softmax(scores):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-class Analytic(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin, BaseEstimator):
-    """A classifier of ART made of a function and its Jacobian; it counts the samples that it sees."""
+class Analytic:
+    """An adapter made of a function and its Jacobian; it counts the samples that it sees, and the passes."""
+
+    model = None
+    of_probabilities = False
+    channels_first = False
 
     def __init__(self, scores, jacobian, shape, classes, clip_values=(0.0, 1.0)):
-        super().__init__(model=None, clip_values=clip_values)
-        self.scores, self.jacobian, self.shape = scores, jacobian, tuple(shape)
-        self.nb_classes = classes
+        self.scores, self.jacobian, self.input_shape = scores, jacobian, tuple(shape)
+        self.nb_classes, self.clip_values = classes, clip_values
         self.predicted, self.differentiated = 0, 0
+        self.passes = []
 
-    @property
-    def input_shape(self):
-        return self.shape
+    def array(self, x):
+        return np.asarray(x, np.float32)
 
-    def predict(self, x, batch_size=128, **kwargs):
+    def predict(self, x):
         self.predicted += len(x)
+        self.passes.append("predict")
         return self.scores(x)
 
-    def loss_gradient(self, x, y, **kwargs):
-        """Gradient of the cross-entropy."""
-        self.differentiated += len(x)
-        return np.einsum("nk,nk...->n...", softmax(self.scores(x)) - y, self.jacobian(x)).astype(np.float32)
+    def forward(self, x):
+        self.passes.append("forward")
+        jacobian = self.jacobian(x)
 
-    def class_gradient(self, x, label=None, **kwargs):
-        jacobian = self.jacobian(x).astype(np.float32)
-        if label is None:
-            return jacobian
-        return jacobian[np.arange(len(x)), np.broadcast_to(label, len(x))][:, None]
+        def pull(derivative):
+            self.differentiated += len(x)
+            self.passes.append("backward")
+            return np.einsum("nk,nk...->n...", derivative, jacobian).astype(np.float32)
 
-    def compute_loss(self, x, y, **kwargs):
-        return -(y * np.log(softmax(self.scores(x)))).sum(axis=1)
+        return self.scores(x), pull
 
-    def fit(self, x, y, **kwargs):
-        raise NotImplementedError
+
+def in_art(analytic, *, by="both", averages=False):
+    """The same as a classifier of ART, with `loss_gradient`, `class_gradient`, both or neither."""
+    from art.estimators.classification.classifier import ClassGradientsMixin, ClassifierMixin
+    from art.estimators.estimator import BaseEstimator, LossGradientsMixin
+
+    class Common(ClassifierMixin, BaseEstimator):
+        asked = ()
+
+        @property
+        def input_shape(self):
+            return analytic.input_shape
+
+        def predict(self, x, batch_size=128, **kwargs):
+            return analytic.predict(x)
+
+        def fit(self, x, y, **kwargs):
+            raise NotImplementedError
+
+    class Losses(LossGradientsMixin):
+        def loss_gradient(self, x, y, **kwargs):
+            self.asked += ("loss",)
+            slopes = softmax(analytic.scores(x)) - y
+            gradient = np.einsum("nk,nk...->n...", slopes, analytic.jacobian(x)).astype(np.float32)
+            return gradient / len(x) if averages else gradient
+
+    class Classes(ClassGradientsMixin):
+        def class_gradient(self, x, label=None, **kwargs):
+            self.asked += ("classes" if label is None else "class",)
+            jacobian = analytic.jacobian(x).astype(np.float32)
+            if label is None:
+                return jacobian
+            return jacobian[np.arange(len(x)), np.broadcast_to(label, len(x))][:, None]
+
+    mixins = {"both": (Losses, Classes), "loss": (Losses,), "classes": (Classes,), "neither": ()}[by]
+    classifier = type("Analytic", (*mixins, Common), {})(model=None, clip_values=analytic.clip_values)
+    classifier.nb_classes = analytic.nb_classes
+    return classifier
 
 
 def linear(weights, bias, shape=None, clip_values=(0.0, 1.0)):

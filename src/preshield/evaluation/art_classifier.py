@@ -1,7 +1,7 @@
 """A classifier of ART as one for attacks."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -58,6 +58,11 @@ class ArtClassifier:
     def predict(self, x: Any) -> Array:
         """Scores `(N, K)`."""
         return np.asarray(self.classifier.predict(self.array(x), batch_size=max(1, len(x))))
+
+    def activations(self, x: Any, layer: Any) -> Array:
+        """Output of a layer, by its name or number as ART has it."""
+        x = self.array(x)
+        return np.asarray(self.classifier.get_activations(x, layer, batch_size=max(1, len(x))))
 
 
 class _Direct(ArtClassifier):
@@ -116,11 +121,10 @@ class _Asked(ArtClassifier):
         by_loss = isinstance(self.classifier, LossGradientsMixin)
         few = np.count_nonzero(derivative, axis=1).max(initial=0) <= FEW
         if by_class and few:
-            return sum(
-                _weighted(c, self.classifier.class_gradient(x, k)[:, 0]) for k, c in _entries(derivative)
-            )
+            return _summed(x, derivative, lambda k: self.classifier.class_gradient(x, k)[:, 0])
         if not by_loss:
-            return np.einsum("nk,nk...->n...", derivative, self.classifier.class_gradient(x))
+            pulled: Array = np.einsum("nk,nk...->n...", derivative, self.classifier.class_gradient(x))
+            return pulled
         if self.of_probabilities:
             derivative = derivative * scores  # with respect to their logarithms
         if few:
@@ -143,7 +147,7 @@ class _Asked(ArtClassifier):
 
     def _by_difference(self, x: Array, derivative: Array) -> Array:
         """The difference of two cross-entropies is that of two log-probabilities."""
-        return -sum(_weighted(c, self._loss_gradient(x, k)) for k, c in _entries(derivative))
+        return -_summed(x, derivative, lambda k: self._loss_gradient(x, k))
 
     def _loss_gradient(self, x: Array, label: Array) -> Array:
         """Gradients of the loss of each sample."""
@@ -248,13 +252,15 @@ def _check_precision(classifier: Any, x: Array, name: str) -> None:
         ) from error
 
 
-def _entries(derivative: Array) -> Iterator[tuple[Array, Array]]:
-    """Classes, one for each sample, and the entries of a derivative there: the largest ones, up to a few."""
+def _summed(x: Array, derivative: Array, gradient_of: Callable[[Array], Array]) -> Array:
+    """The gradients of classes, one for each sample, times the entries of a derivative: the few largest."""
+    total = np.zeros(x.shape)
     order = np.argsort(-np.abs(derivative), axis=1)[:, :FEW]
     for classes in order.T:
-        values = np.take_along_axis(derivative, classes[:, None], axis=1)[:, 0]
-        if values.any():
-            yield classes, values
+        entries = np.take_along_axis(derivative, classes[:, None], axis=1)[:, 0]
+        if entries.any():
+            total += _weighted(entries, gradient_of(classes))
+    return total
 
 
 def _weighted(weights: Array, gradient: Array) -> Array:

@@ -253,7 +253,7 @@ class Attacker:
 
     def _of_art(self, oracle: Oracle, attack: Any) -> Any:
         """What an attack of ART makes of the samples, within the threat."""
-        from .art_bridge import DefendedClassifier
+        from .art_bridge import bridge
 
         x, y = host(oracle.x), oracle.y
         moved, labels = np.empty_like(x), np.eye(oracle.nb_classes, dtype=np.float32)[y]
@@ -262,9 +262,10 @@ class Attacker:
             groups = [y == label for label in np.unique(y)]
         with _numpy_seed(self.seed):
             for rows in groups:
-                bridge = DefendedClassifier(oracle.model, numbers=oracle.numbers[rows], seed=self.seed)
-                bridge.rejected_as = y[rows][0]
-                moved[rows] = attack(bridge).generate(x[rows], y=labels[rows])
+                classifier = bridge(
+                    oracle.model, numbers=oracle.numbers[rows], seed=self.seed, rejected_as=int(y[rows][0])
+                )
+                moved[rows] = attack(classifier).generate(x[rows], y=labels[rows])
         moved = np.clip(np.where(np.isfinite(moved), moved, x), *self.threat.clip_values)
         return oracle.model.array(moved)
 

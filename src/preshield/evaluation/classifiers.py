@@ -1,12 +1,12 @@
 """Classifiers of every kind in one form, which is what attacks and defended models ask for.
 
-An adapter has the attributes `model`, `nb_classes`, `input_shape`, `of_probabilities` and `channels_first`, and
-the methods
+An adapter has the attributes `model`, `nb_classes`, `input_shape`, `of_probabilities` and `channels_first`,
+and the methods
 
 - `array(x)`: samples in the framework, in the floating type and on the device in which they are attacked;
 - `predict(x)`: scores `(N, K)`, or labels `(N,)` of a classifier without gradients;
-- `forward(x)`: scores `(N, K)`, and a function that takes a derivative with respect to them back to the samples,
-  once. A classifier without gradients lacks this method.
+- `forward(x)`: scores `(N, K)`, and a function that takes a derivative with respect to them back to the
+  samples, once. A classifier without gradients lacks this method.
 
 What is returned to the attack is NumPy's, but for gradients, which are like what `array` returns.
 """
@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 BATCH = 128  # samples that a network predicts at once, as in ART
+ADAPTER = ("array", "predict", "forward", "nb_classes", "input_shape", "of_probabilities")
 
 
 class PredictOnly:
@@ -57,6 +58,8 @@ class PredictOnly:
         Defences that `predict` applies.
     name : str
         What messages call the classifier.
+    model : object
+        What `predict` belongs to, if that may hold defences.
     """
 
     channels_first = False
@@ -68,8 +71,10 @@ class PredictOnly:
         input_shape: Shape,
         views: Sequence[Any] = (),
         name: str = "classifier",
+        model: Any = None,
     ) -> None:
-        self.model = self._predict = predict
+        self.model = model
+        self._predict = predict
         self.input_shape = input_shape
         self.views = views
         self._name = name
@@ -93,9 +98,10 @@ def as_classifier(model: Any, x: Array, name: str = "classifier") -> Any:
     Parameters
     ----------
     model : object
-        A torch module; a Keras model; a function of JAX; an ART classifier; a `MajorityVote`; anything else
-        with `predict_proba` or `predict`, or a callable, of which predictions alone are used. Models may
-        return their scores in an object, as `scores_of` has it.
+        A torch module; a Keras model; a function of JAX; an ART classifier; a `MajorityVote`; an adapter with
+        gradients, which is returned as it is; anything else with `predict_proba` or `predict`, or a callable,
+        of which predictions alone are used. Models may return their scores in an object, as `scores_of` has
+        it.
     x : ndarray of float32, shape (N, ...)
         A few samples, as the model receives them. A torch module gets them in its own floating type.
     name : str
@@ -112,6 +118,8 @@ def as_classifier(model: Any, x: Array, name: str = "classifier") -> Any:
         If it is no classifier, has one output, or does not take samples of this shape. Errors of the model
         itself pass as they are, with a note.
     """
+    if all(hasattr(model, name) for name in ADAPTER):
+        return model
     if is_a(model, "art.estimators.estimator", "BaseEstimator"):
         from .art_classifier import from_art
 
@@ -266,7 +274,7 @@ def _from_torch(model: Any, x: Array, name: str) -> Any:
     given = f"a tensor of shape {x.shape}, {network.dtype}, on {network.device}"
     outputs = _tried(lambda x: numbers_of(network.returned(x), name), x, name, given=given)
     if not passes_gradients(network, x, name):
-        return PredictOnly(predictor(model, name), x.shape[1:], name=name)
+        return PredictOnly(predictor(model, name), x.shape[1:], name=name, model=model)
     return TorchClassifier(model, **_facts(outputs, x))
 
 
@@ -286,7 +294,7 @@ def _from_keras(model: Any, x: Array, name: str) -> Any:
         function = jax_classifier.keras_function(model)
         if jax_classifier.passes_gradients(function, x, name):
             return jax_classifier.JaxClassifier(model, function, **_facts(outputs, x), double=double)
-    return PredictOnly(predictor(model, name), x.shape[1:], name=name)
+    return PredictOnly(predictor(model, name), x.shape[1:], name=name, model=model)
 
 
 def _from_function(model: Any, x: Array, name: str) -> Any:
@@ -305,19 +313,21 @@ def _from_function(model: Any, x: Array, name: str) -> Any:
         if jax_classifier.passes_gradients(function, x, name):
             double = outputs.dtype == np.float64
             return jax_classifier.JaxClassifier(model, function, **_facts(outputs, x), double=double)
-    return PredictOnly(predictor(model, name), x.shape[1:], name=name)
+    return PredictOnly(predictor(model, name), x.shape[1:], name=name, model=model)
 
 
 def _called(model: Any, name: str) -> Callable[[Any], Any]:
     """What predicts: a method, or the model itself."""
-    function = next((getattr(model, n) for n in ("predict_proba", "predict") if hasattr(model, n)), model)
+    methods = (getattr(model, name) for name in ("predict_proba", "predict") if hasattr(model, name))
+    function: Any = next(methods, model)
     if not callable(function):
         raise ArgumentError(
             f"`{name}` must be a torch module, a Keras model, a function of JAX, an ART classifier, or "
             f"something with `predict`, got {type(model).__module__}.{type(model).__name__}."
         )
     _check_classes(model, name)
-    return function
+    called: Callable[[Any], Any] = function
+    return called
 
 
 def _facts(outputs: Array, x: Array) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A classifier behind a defence, as an attacker sees it who knows both."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,9 @@ from .classifiers import defences_in
 from .losses import Loss
 from .metrics import REJECTED
 from .oracle import Look, key
-from .perturbations import host, scaled
+from .perturbations import host, scaled, take
 
-__all__ = ["DefendedModel"]
+__all__ = ["DefendedModel", "drawing", "held", "logits_of", "pulled", "through"]
 
 TINY = 1e-30  # in place of a probability of 0
 
@@ -69,7 +69,7 @@ class DefendedModel:
     ) -> None:
         self.classifier = classifier
         self.defence = defence
-        self._held = _drawing(classifier)
+        self._held = [] if hasattr(classifier, "at") else drawing(classifier)
         parts = (classifier, defence, *self._held)
         self.stochastic = any(getattr(part, "stochastic", False) for part in parts)
         self.draws = draws if self.stochastic else 1
@@ -108,17 +108,15 @@ class DefendedModel:
         for draw in range(self.draws):
             seen, back = self.defended(x, numbers, (*seed, draw))
             with self._drawn(numbers, (*seed, draw)):
-                outputs, pull = self.classifier.forward(seen)
-            logits, derivative = _logits(outputs, getattr(self.classifier, "of_probabilities", False))
+                outputs, pull, margin = self._forward(seen, y)
+            logits, derivative = logits_of(outputs, of_probabilities=self.classifier.of_probabilities)
             value, slope = loss(logits, y, targets)
             if hasattr(self.classifier, "decide"):  # what is lost by the label elects nobody
                 slope = np.where(np.arange(slope.shape[1]) == y[:, None], 0.0, slope)
-            slope = slope * derivative
-            sizes = np.abs(slope).max(axis=1)
-            factors = np.where(sizes > 0, sizes, 1.0)
             with self._drawn(numbers, (*seed, draw)):
-                gradient = back(pull(slope / factors[:, None]))
-            margins.append(self._margin(seen, outputs, y, numbers, (*seed, draw)))
+                gradient, factors = pulled(pull, slope * derivative)
+            gradient = back(gradient)
+            margins.append(margin)
             scores.append(logits)
             values.append(value)
             if total is None:
@@ -126,15 +124,19 @@ class DefendedModel:
             else:
                 larger = np.maximum(units, factors)
                 total, units = scaled(total, units / larger) + scaled(gradient, factors / larger), larger
-        mean_of = [np.mean(part, axis=0) for part in (margins, scores, values)]
-        return Look(np.max(margins, axis=0), *mean_of, units / self.draws, total)
+        return Look(
+            margin=np.max(margins, axis=0),
+            mean=np.mean(margins, axis=0),
+            scores=np.mean(scores, axis=0),
+            values=np.mean(values, axis=0),
+            factors=units / self.draws,
+            gradient=total,
+        )
 
     def margin(self, x: Any, y: Array, numbers: Array, seed: tuple[int, ...]) -> tuple[Array, Array]:
         """Largest margin over twice the draws, and the passes that it took; a draw that is right decides."""
         largest, undecided = np.full(len(x), -np.inf), np.arange(len(x))
         passes = np.zeros(len(x), np.int64)
-        from .perturbations import take
-
         for draw in range(2 * self.draws if self.draws > 1 else 1):
             margin = self._margin_of_draw(take(x, undecided), y[undecided], numbers[undecided], (*seed, draw))
             passes[undecided] += 1
@@ -165,19 +167,27 @@ class DefendedModel:
             labels.append(outputs if outputs.ndim == 1 else outputs.argmax(axis=1))
         return np.stack(labels)
 
+    def scores(self, x: Any, numbers: Array, seed: tuple[int, ...], *, rejected_as: int = REJECTED) -> Array:
+        """Logits or log-probabilities `(N, K)`, averaged over the draws; of labels, how often each is given.
+
+        A sample that is rejected counts for `rejected_as`, or for no class.
+        """
+        scores = []
+        for draw in range(self.draws):
+            seen, _ = self.defended(x, numbers, (*seed, draw))
+            with self._drawn(numbers, (*seed, draw)):
+                outputs = np.asarray(self.classifier.predict(seen))
+            if outputs.ndim == 1:
+                labels = np.where(outputs == REJECTED, rejected_as, outputs)
+                scores.append((labels[:, None] == np.arange(self.nb_classes)) * 1.0)
+            else:
+                scores.append(logits_of(outputs, of_probabilities=self.classifier.of_probabilities)[0])
+        average: Array = np.mean(scores, axis=0)
+        return average
+
     def defended(self, x: Any, numbers: Array, seed: tuple[int, ...]) -> tuple[Any, Callable[[Any], Any]]:
         """What the classifier receives under a draw, and the backward pass through that draw."""
-        if self.defence is None:
-            return x, lambda grad: grad
-        defence = self.defence
-        checked = defence._checked(host(x))
-        words = key(seed, defence._seed_words)
-        if defence._seed_words and defence._takes_index:
-            words = np.concatenate([words, numbers.astype(np.uint32)])
-        draw = defence._begin(checked, words)
-        seen = defence._run(checked, draw)
-        like = self.classifier.array
-        return like(seen), lambda grad: like(defence._pull_back(checked, host(grad), draw))
+        return through(self.defence, x, numbers, seed, self.classifier.array)
 
     def outputs(self, seen: Any, numbers: Array, seed: tuple[int, ...]) -> Array:
         """Scores `(N, K)` or labels `(N,)` of the classifier itself: what it decides by."""
@@ -185,34 +195,74 @@ class DefendedModel:
             decides = getattr(self.classifier, "decide", self.classifier.predict)
             return _usable(np.asarray(decides(seen)))
 
+    def _forward(self, seen: Any, y: Array) -> tuple[Array, Callable[[Array], Any], Array]:
+        """Scores, what takes a derivative back, and margins, all from one pass."""
+        if hasattr(self.classifier, "look"):
+            found: tuple[Array, Callable[[Array], Any], Array] = self.classifier.look(seen, y)
+            return found
+        outputs, pull = self.classifier.forward(seen)
+        return outputs, pull, _margin(_usable(outputs), y)
+
     def _margin_of_draw(self, x: Any, y: Array, numbers: Array, seed: tuple[int, ...]) -> Array:
         seen, _ = self.defended(x, numbers, seed)
-        return self._margin(seen, None, y, numbers, seed)
-
-    def _margin(
-        self, seen: Any, outputs: Array | None, y: Array, numbers: Array, seed: tuple[int, ...]
-    ) -> Array:
-        """By how much the score of `y` exceeds the best other; of labels, 1 unless another is predicted."""
         if hasattr(self.classifier, "margin"):
             with self._drawn(numbers, seed):
                 margin: Array = self.classifier.margin(seen, y)
             return margin
-        outputs = self.outputs(seen, numbers, seed) if outputs is None else _usable(outputs)
-        if outputs.ndim == 1:
-            return np.where((outputs == y) | (outputs == REJECTED), 1.0, -1.0)
-        own = np.arange(outputs.shape[1]) == y[:, None]
-        margin = outputs[own] - np.where(own, -np.inf, outputs).max(axis=1)
-        return margin
+        return _margin(self.outputs(seen, numbers, seed), y)
 
-    def _drawn(self, numbers: Array, seed: tuple[int, ...]) -> ExitStack:
-        """Let the defences that the classifier holds draw from these addresses."""
-        stack = ExitStack()
-        for place, defence in enumerate(self._held):
-            stack.enter_context(FROZEN.held(defence, int(key((*seed, place + 1), 1)[0]), numbers.tolist()))
-        return stack
+    def _drawn(self, numbers: Array, seed: tuple[int, ...]) -> AbstractContextManager[Any]:
+        """Let the classifier, and the defences that it holds, draw from these addresses."""
+        if hasattr(self.classifier, "at"):
+            context: AbstractContextManager[Any] = self.classifier.at(numbers, seed)
+            return context
+        return held(self._held, numbers, seed)
 
 
-def _logits(outputs: Array, of_probabilities: bool) -> tuple[Array, Array]:
+def through(
+    defence: Preprocessor | None, x: Any, numbers: Array, seed: tuple[int, ...], like: Callable[[Any], Any]
+) -> tuple[Any, Callable[[Any], Any]]:
+    """A batch behind a defence under a draw, and the backward pass through that draw; both made `like`."""
+    if defence is None:
+        return x, lambda grad: grad
+    checked = defence._checked(host(x))
+    words = key(seed, defence._seed_words)
+    if defence._seed_words and defence._takes_index:
+        words = np.concatenate([words, numbers.astype(np.uint32)])
+    draw = defence._begin(checked, words)
+    seen = defence._run(checked, draw)
+    return like(seen), lambda grad: like(defence._pull_back(checked, host(grad), draw))
+
+
+def held(defences: Sequence[Preprocessor], numbers: Array, seed: tuple[int, ...]) -> ExitStack:
+    """Let defences within a model draw from these addresses."""
+    stack = ExitStack()
+    for place, defence in enumerate(defences):
+        stack.enter_context(FROZEN.held(defence, int(key((*seed, place + 1), 1)[0]), numbers.tolist()))
+    return stack
+
+
+def pulled(pull: Callable[[Array], Any], derivative: Array) -> tuple[Any, Array]:
+    """What a derivative leaves at the samples, and the factors by which that must be multiplied.
+
+    The derivative of each sample is made about 1 before: that of a model which is sure of itself would not
+    fit its floating type.
+    """
+    sizes = np.abs(derivative).max(axis=1)
+    factors: Array = np.where(sizes > 0, sizes, 1.0)
+    return pull(derivative / factors[:, None]), factors
+
+
+def _margin(outputs: Array, y: Array) -> Array:
+    """By how much the score of `y` exceeds the best other; of labels, 1 unless another is predicted."""
+    if outputs.ndim == 1:
+        return np.where((outputs == y) | (outputs == REJECTED), 1.0, -1.0)
+    own = np.arange(outputs.shape[1]) == y[:, None]
+    margin: Array = outputs[own] - np.where(own, -np.inf, outputs).max(axis=1)
+    return margin
+
+
+def logits_of(outputs: Array, *, of_probabilities: bool) -> tuple[Array, Array]:
     """Scores as logits, and the derivative of these."""
     outputs = _usable(outputs).astype(np.float64)
     if not of_probabilities:
@@ -233,7 +283,7 @@ def _usable(outputs: Array) -> Array:
     return outputs
 
 
-def _drawing(classifier: Any) -> list[Preprocessor]:
+def drawing(classifier: Any) -> list[Preprocessor]:
     """Stochastic defences that a classifier applies itself: before its model, in its views, as layers."""
     held = (
         *(getattr(classifier, "preprocessing_defences", None) or ()),

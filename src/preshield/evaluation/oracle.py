@@ -105,7 +105,7 @@ class Oracle:
         order, xp = np.argsort(np.concatenate(places), kind="stable"), array_namespace(points)
         *small, gradients = zip(*parts, strict=True)
         joined = (np.concatenate(values)[order] for values in small)
-        return Look(*joined, take(xp.concat(list(gradients)), order))
+        return Look._make((*joined, take(xp.concat(list(gradients)), order)))
 
     def margin(self, points: Any, rows: Array) -> Array:
         """Largest margin over twice the draws at `points`, shape (n,): negative if every draw is wrong.

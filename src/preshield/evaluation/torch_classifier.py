@@ -66,6 +66,18 @@ class TorchClassifier:
 
         return host(scores.detach().to(self._dtype)), pull
 
+    def activations(self, x: Any, layer: str | int) -> Array:
+        """Output of a layer, by its name or its number among the children of the module."""
+        layers = dict(self.model.named_modules())
+        found: list[Any] = []
+        module = layers[layer] if isinstance(layer, str) else list(self.model.children())[layer]
+        hook = module.register_forward_hook(lambda module, given, output: found.append(output))
+        try:
+            self.predict(x)
+        finally:
+            hook.remove()
+        return host(found[0].detach().to(self._dtype))
+
     def _scores(self, x: Any) -> Any:
         return scores_of(self._module(x.to(self._module.dtype)), "classifier")
 

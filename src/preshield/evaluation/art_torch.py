@@ -1,0 +1,85 @@
+"""A defended model of any framework as ART's classifier of a torch module."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from art.estimators.classification import PyTorchClassifier
+
+from .._core.typing import Array
+from .art_bridge import DefendedClassifier
+from .losses import SLOPE
+
+__all__ = ["in_torch"]
+
+
+def in_torch(classifier: DefendedClassifier) -> Any:
+    """ART's classifier of a torch module that asks `classifier` for its scores and gradients."""
+    return _Bridge(
+        _Defended(classifier),
+        _CrossEntropy(),
+        classifier.input_shape,
+        classifier.nb_classes,
+        clip_values=classifier.clip_values,
+        channels_first=classifier.channels_first,
+        device_type="cpu",
+    )
+
+
+class _Bridge(PyTorchClassifier):  # type: ignore[misc]
+    """The defended classifier, whose layers are those of the network within."""
+
+    def get_activations(self, x: Any, layer: Any, batch_size: int = 128, framework: bool = False) -> Any:
+        return self.model.classifier.get_activations(x, layer, batch_size, framework)
+
+    def fit(self, x: Array, y: Array, *args: Any, **kwargs: Any) -> None:
+        self.model.classifier.fit(x, y)
+
+    def save(self, filename: str, path: str | None = None) -> None:
+        self.model.classifier.save(filename, path)
+
+
+class _Defended(torch.nn.Module):  # type: ignore[misc]
+    """The defended classifier as a function of tensors."""
+
+    def __init__(self, classifier: DefendedClassifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, x: Any) -> Any:
+        return _Scores.apply(x, self.classifier)
+
+
+class _Scores(torch.autograd.Function):  # type: ignore[misc]
+    """Scores, with gradients at the draws that made them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, classifier: DefendedClassifier) -> Any:
+        ctx.x, ctx.classifier = x.detach().cpu().numpy(), classifier
+        ctx.address = classifier.address(len(x))
+        scores = classifier.scores_at(ctx.x, *ctx.address)
+        return torch.from_numpy(scores.astype(np.float32)).to(x.device)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Any) -> tuple[Any, None]:
+        derivative = upstream.detach().cpu().numpy().astype(np.float64)
+
+        def weighted(scores: Array, y: Array, targets: Array | None) -> tuple[Array, Array]:
+            return (scores * derivative).sum(axis=1), derivative
+
+        labels = np.zeros(len(derivative), int)
+        gradient = ctx.classifier.gradient_at(ctx.x, labels, weighted, *ctx.address)
+        return torch.from_numpy(gradient).to(upstream.device), None
+
+
+class _CrossEntropy:
+    """Cross-entropy of scores and one-hot labels, whose gradient does not vanish where a model is sure."""
+
+    reduction = "mean"  # which ART sets to "none" for the loss of each sample
+
+    def __call__(self, scores: Any, labels: Any) -> Any:
+        others = scores.masked_fill(labels > 0, -math.inf).logsumexp(dim=1)
+        odds = others - (labels * scores).sum(dim=1)
+        loss = torch.nn.functional.softplus(odds) + SLOPE * odds
+        return loss if self.reduction == "none" else getattr(loss, self.reduction)()
