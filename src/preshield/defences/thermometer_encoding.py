@@ -76,7 +76,7 @@ class ThermometerEncoding(Preprocessor):
     gradient_kind = "surrogate"
     changes_shape = True
     output_dtype = "float32"
-    gradients = ("surrogate", "identity")
+    gradients = ("identity", "surrogate")
     paper = "https://openreview.net/forum?id=S18Su--CW"
     known_attacks = (
         (

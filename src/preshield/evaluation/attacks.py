@@ -1,6 +1,5 @@
 """What an evaluation does to samples: white-box attacks, the black-box one, and noise."""
 
-import copy
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +10,6 @@ import numpy as np
 
 from .._core.generators import Generators
 from .._core.typing import Array
-from ..chain import Chain
-from ..preprocessor import Preprocessor
 from .classifiers import PredictOnly
 from .estimator import DefendedClassifier
 from .metrics import perturbation_norms
@@ -22,7 +19,7 @@ from .projected_gradient_descent import projected_gradient_descent
 from .report import Threat
 from .square_attack import square_attack
 
-__all__ = ["Attacker", "gradient_variants"]
+__all__ = ["Attacker"]
 
 QUERIES = 4  # of the black-box attack, for each step of a white-box one
 
@@ -224,37 +221,6 @@ def _for_most_draws(model: DefendedClassifier, x: Array, y: Array, found: Advers
         return found
     failed = model.median_margin(found.x, y) >= 0
     return Adversarials(found.x, pull_towards(x, found.x, y, model.median_margin, failed=failed).norms)
-
-
-def gradient_variants(defence: Preprocessor | None) -> list[Preprocessor | None]:
-    """A defence with each gradient that it offers to an attacker, its own first.
-
-    Parameters
-    ----------
-    defence : Preprocessor or None
-        Left as it is. In variant `k` of a `Chain`, each stage has its own gradient `k`.
-
-    Returns
-    -------
-    list of Preprocessor
-    """
-    if isinstance(defence, Chain):
-        stages = [gradient_variants(stage) for stage in defence._stages]
-        count = max(map(len, stages))
-        return [
-            defence if k == 0 else _copy(defence, defences=[s[min(k, len(s) - 1)] for s in stages])
-            for k in range(count)
-        ]
-    if defence is None or not defence.gradients:
-        return [defence]
-    own: Any = defence
-    others = [kind for kind in defence.gradients if kind != own.gradient]
-    return [defence, *(_copy(defence, gradient=kind) for kind in others)]
-
-
-def _copy(defence: Preprocessor, **changes: Any) -> Preprocessor:
-    """The same defence, with what it has learned, but for some parameters."""
-    return copy.copy(defence).set_params(**changes)
 
 
 @contextmanager

@@ -12,10 +12,11 @@ import numpy as np
 
 from .._core.progress import progress_bar
 from .._core.typing import Array, Shape
-from .attacks import Attacker, gradient_variants
+from .attacks import Attacker
 from .classifiers import has_gradients, unchanged
 from .diagnostics import Evidence, diagnose
 from .estimator import DefendedClassifier
+from .gradients import gradient_variants
 from .minimum_norm import Adversarials
 from .report import COLUMNS, Column, Curve, DefenceNote, Diagnostic, RobustnessReport, RobustnessRow
 from .subjects import Subject, nb_classes

@@ -10,9 +10,9 @@ from art.estimators.estimator import BaseEstimator, LossGradientsMixin
 from .._core.errors import ArgumentError
 from .._core.typing import Array, Shape
 from ..preprocessor import Preprocessor
-from .attacks import gradient_variants
 from .classifiers import TINY, are_probabilities
 from .estimator import DefendedClassifier
+from .gradients import gradient_variants, side_by_side
 from .metrics import REJECTED
 from .vote_report import elect
 
@@ -89,7 +89,8 @@ class VotingClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin,
     def variants(self) -> list[Self]:
         """The same vote with each gradient that its views offer, as `gradient_variants` has them."""
         each = [gradient_variants(view.defence) for view in self.views]
-        others = [[views[min(k, len(views) - 1)] for views in each] for k in range(1, max(map(len, each)))]
+        own = [view.defence for view in self.views]
+        others = [views for views in side_by_side(each) if any(a is not b for a, b in zip(views, own, strict=True))]
         same = {"clip_values": self.clip_values, "input_shape": self._input_shape}
         return [self, *(type(self)(self.classifier, views, self.min_votes, **same) for views in others)]
 
