@@ -14,9 +14,10 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 import numpy as np
 
 from preshield import Chain, GaussianAugmentation, JpegCompression, SpatialSmoothing, evaluate
-from preshield.evaluation.attacks import Attacker, gradient_variants
+from preshield.evaluation.attacks import Attacker
 from preshield.evaluation.classifiers import as_classifier
 from preshield.evaluation.estimator import DefendedClassifier
+from preshield.evaluation.gradients import gradient_variants
 from preshield.evaluation.photographs import bundled_photographs, cut_crops
 from preshield.evaluation.report import Threat
 from preshield.neural.small_cnn import small_cnn, train

@@ -353,6 +353,7 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             },
             videos(channels_first=True, scale=255),
         ),
+        "soft": ({"video_format": "mp4", "constant_rate_factor": 40, "gradient": "soft"}, videos()),
         "frames first": (
             {"video_format": "mp4", "layout": "NFCHW"},
             np.ascontiguousarray(np.moveaxis(videos(), -1, 2)),

@@ -50,7 +50,8 @@ class Preprocessor:
         What `estimate_gradient` is by default: "exact", "identity" (the defence is taken for the identity)
         or "surrogate" (a differentiable stand-in).
     gradients : tuple of str
-        Legal values of the parameter `gradient`, if it has one; an evaluation attacks with each of them.
+        Legal values of the parameter `gradient`, if it has one, the strongest last; an evaluation attacks
+        with each of them.
     changes_shape : bool
         Whether the output may have another shape than the input.
     optimises_at_test_time : bool

@@ -335,6 +335,54 @@ def test_gradient_passes():
     np.testing.assert_array_equal(defence.estimate_gradient(np.zeros(grad.shape), grad), grad)
 
 
+def scaled_cosines(before, after, seen):
+    """Frames `(F, H, W, 3)` whose cosine coefficients are scaled as those of `before` were in `after`.
+
+    Written out for one block at a time, in luminance and chrominance by ITU-T T.871 to 16 bits.
+    """
+    to_ycc = np.array([[19595, 38470, 7471], [-11059, -21709, 32768], [32768, -27439, -5329]]) / 2**16
+    to_rgb = np.array([[65536, 0, 91881], [65536, -22554, -46802], [65536, 116130, 0]]) / 2**16
+    k, n = np.indices((8, 8))
+    waves = np.sqrt(np.where(k == 0, 1, 2) / 8) * np.cos(np.pi * k * (2 * n + 1) / 16)
+    height, width = before.shape[1:3]
+    enlarged = ((0, 0), (0, -height % 8), (0, -width % 8), (0, 0))
+    one, other, seen = (np.pad(v @ to_ycc.T, enlarged, "edge") for v in (before, after, seen))
+    out = np.empty(seen.shape)
+    for f, i, j, c in np.ndindex(len(seen), seen.shape[1] // 8, seen.shape[2] // 8, 3):
+        block = f, slice(8 * i, 8 * i + 8), slice(8 * j, 8 * j + 8), c
+        was, became, now = (waves @ v[block] @ waves.T for v in (one, other, seen))
+        share = np.clip(was * became / (was**2 + 0.001**2), 0, 1)
+        out[block] = waves.T @ (share * now) @ waves
+    return (out @ to_rgb.T)[:, :height, :width]
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+@pytest.mark.parametrize("scale", [1, 255])
+def test_soft_gradient_scales_the_cosine_coefficients(channels_first, scale):
+    x = clips(2, 3, 18, 22, scale)
+    rng = np.random.default_rng(0)
+    grad, step = rng.normal(size=(2, *x.shape))
+    options = {"video_format": "mp4", "clip_values": (0, scale), "constant_rate_factor": 34}
+    after = VideoCompression(**options).transform(x)
+    # The map is linear: its change along any step is the product of this step with the gradient.
+    expected = [
+        (scaled_cosines(*v, s) * g).sum() for *v, s, g in zip(x / scale, after / scale, step, grad, strict=True)
+    ]
+    x, grad, step = (np.moveaxis(v, -1, 1) if channels_first else v for v in (x, grad, step))
+    defence = VideoCompression(**options, channels_first=channels_first, gradient="soft")
+    found = (defence.estimate_gradient(x, grad) * step).sum(axis=(1, 2, 3, 4))
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_soft_gradient_of_videos_of_different_shapes():
+    x = object_array([clips(1, 2, 16, 16)[0], clips(1, 3, 9, 20)[0].astype(np.float32)])
+    grad = object_array([np.random.default_rng(i).normal(size=video.shape) for i, video in enumerate(x)])
+    defence = VideoCompression(video_format="mp4", clip_values=(0, 1), gradient="soft")
+    out = defence.estimate_gradient(x, grad)
+    for i, video in enumerate(x):
+        np.testing.assert_allclose(out[i], defence.estimate_gradient(video[None], grad[i][None])[0])
+
+
 def test_verbose_shows_a_bar(capsys):
     VideoCompression(video_format="mp4").transform(clips())
     assert capsys.readouterr().err == ""

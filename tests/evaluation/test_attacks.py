@@ -15,7 +15,7 @@ from preshield import (
 
 pytest.importorskip("art")
 
-from preshield.evaluation.attacks import Attacker, _numpy_seed, gradient_variants
+from preshield.evaluation.attacks import Attacker, _numpy_seed
 from preshield.evaluation.classifiers import PredictOnly
 from preshield.evaluation.estimator import DefendedClassifier
 from preshield.evaluation.report import Threat
@@ -292,80 +292,6 @@ def test_words():
 
 
 # Gradients on offer
-
-
-@pytest.mark.parametrize(
-    ("make", "gradients"),
-    [
-        (lambda **kw: FeatureSqueezing((0, 1), 3, **kw), ("identity", "soft")),
-        (lambda **kw: SpatialSmoothing(3, **kw), ("identity", "exact")),
-        (lambda **kw: ThermometerEncoding((0, 1), 4, **kw), ("surrogate", "identity")),
-    ],
-    ids=["FeatureSqueezing", "SpatialSmoothing", "ThermometerEncoding"],
-)
-def test_both_gradients_are_tried_the_own_one_first(make, gradients):
-    assert make().gradient == gradients[0]
-    for first, second in (gradients, gradients[::-1]):
-        defence = make(gradient=first)
-        own, other = gradient_variants(defence)
-        assert own is defence
-        assert type(other) is type(defence)
-        assert (own.gradient, other.gradient) == (first, second)
-        assert {**own.get_params(), "gradient": 0} == {**other.get_params(), "gradient": 0}
-    x = X[:, ::2]
-    grad = np.ones_like(own.transform(x))
-    assert (own.estimate_gradient(x, grad) != other.estimate_gradient(x, grad)).any()
-
-
-def test_one_gradient():
-    blur = GaussianBlur(3)
-    assert gradient_variants(blur) == [blur]
-    assert gradient_variants(None) == [None]
-
-
-def test_three_gradients():
-    jpeg = JpegCompression((0, 1), gradient="soft")
-    own, *others = gradient_variants(jpeg)
-    assert own is jpeg
-    assert [other.gradient for other in others] == ["identity", "straight-through"]
-
-
-def test_a_chain_combines_the_gradients_of_its_stages():
-    stages = [
-        SpatialSmoothing(3, gradient="exact"),
-        JpegCompression((0, 1)),
-        Chain([FeatureSqueezing((0, 1), 4)]),
-    ]
-    chain = Chain(stages, apply_fit=True)
-    own, other, third = gradient_variants(chain)
-    assert own is chain
-    assert chain.defences is stages
-    assert stages[0].gradient == "exact"
-    assert stages[2].defences[0].gradient == "identity"
-    assert other.apply_fit
-    median, jpeg, inner = other.defences
-    assert median.gradient == "identity"
-    assert jpeg.gradient == "straight-through"
-    assert inner.defences[0].gradient == "soft"
-    assert [stage.gradient for stage in third.defences[:2]] == ["identity", "soft"]
-    assert third.defences[2].defences[0].gradient == "soft"
-    assert gradient_variants(Chain([GaussianBlur(3), GaussianAugmentation(0.1, False)]))[1:] == []
-
-
-def test_variants_keep_what_was_learned():
-    class Learner(Identity):
-        gradients = ("identity", "exact")
-
-        def __init__(self, gradient="exact"):
-            self.gradient = gradient
-
-        def _fit(self, x, y):
-            self.mean_ = x.mean()
-
-    learner = Learner().fit(X)
-    _, other = gradient_variants(learner)
-    assert other.is_fitted
-    assert other.mean_ == learner.mean_
 
 
 def test_waveforms_and_clips():

@@ -38,9 +38,11 @@ class ThermometerEncoding(Preprocessor):
         Whether a classifier applies it when it is trained.
     apply_predict : bool, default True
         Whether a classifier applies it when it predicts.
-    gradient : {"surrogate", "identity"}, default "surrogate"
-        What stands in for the derivative of the steps: that of
-        ``min(max(x - k / num_space, 0), 1)`` for level k, as in [2]_, or 1 for every level.
+    gradient : {"surrogate", "identity", "soft"}, default "surrogate"
+        What stands in for the derivative of the steps. "surrogate": that of
+        ``min(max(x - k / num_space, 0), 1)`` for level k, as in [2]_. "identity": 1 for every level. "soft":
+        that of smooth steps, ``(1 + tanh(num_space * x - k)) / 2`` for level k, which are steep near their
+        level and flat elsewhere; the first level, which is always 1, has none. `x` is scaled to [0, 1].
     layout : {"NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW"}, optional
         Layout of the batch, in place of `channels_first`, and taken at its word.
     channel_index : int, optional
@@ -76,7 +78,7 @@ class ThermometerEncoding(Preprocessor):
     gradient_kind = "surrogate"
     changes_shape = True
     output_dtype = "float32"
-    gradients = ("surrogate", "identity")
+    gradients = ("identity", "surrogate", "soft")
     paper = "https://openreview.net/forum?id=S18Su--CW"
     known_attacks = (
         (
@@ -133,10 +135,14 @@ class ThermometerEncoding(Preprocessor):
         low, span = (per_channel(value, x.ndim, axis=axis) for value in (low, span))
         split = (*x.shape[: axis + 1], int(self.num_space), *x.shape[axis + 1 :])
         levels = grad.reshape(split)
+        position = np.expand_dims((x.astype(dtype) - low) / span, axis + 1)
+        thresholds = self._thresholds(dtype).reshape(-1, *[1] * (x.ndim - axis - 1))
         if self.gradient == "surrogate":
-            position = np.expand_dims((np.clip(x.astype(dtype), low, low + span) - low) / span, axis + 1)
-            thresholds = self._thresholds(dtype).reshape(-1, *[1] * (x.ndim - axis - 1))
-            levels = np.where(position > thresholds, levels, 0)
+            levels = np.where(np.clip(position, 0, 1) > thresholds, levels, 0)
+        if self.gradient == "soft":
+            above = np.tanh(int(self.num_space) * (position - thresholds))
+            slope = int(self.num_space) / 2 * (1 - above * above)
+            levels = levels * np.where(thresholds > 0, slope, 0)
         return np.asarray(levels.sum(axis=axis + 1) / span)
 
     def _output_shape(self, shape: Shape) -> Shape:

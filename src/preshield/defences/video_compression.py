@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .._core.block_gains import pull_back_gains
 from .._core.checks import (
     check_bool,
     check_clip_values,
@@ -12,7 +13,7 @@ from .._core.checks import (
     refuse_negative,
 )
 from .._core.errors import ArgumentError
-from .._core.layout import LAYOUTS, working_dtype
+from .._core.layout import LAYOUTS, kept_dtype, working_dtype
 from .._core.ranges import MARGIN, in_unit_range, largest, misfit
 from .._core.remedies import Taken, how_to_change_layout
 from .._core.threads import map_blocks
@@ -52,6 +53,10 @@ class VideoCompression(Preprocessor):
     engine : str, default "pyav"
         "pyav" works in memory; "imageio-ffmpeg" goes through files and the program of that package, in the
         extra `ffmpeg`, and gives the same where both have the same release of x264.
+    gradient : {"identity", "soft"}, default "identity"
+        What stands in for the derivative, which is 0 almost everywhere. "soft": that of the linear map that
+        scales each cosine coefficient of the blocks of 8 x 8 pixels of a frame, in luminance and chrominance,
+        by the share of it that came through the codec, from 0 to 1. It compresses once more for each gradient.
     device_type : str, optional
         Ignored, with a warning: results lie on the device of the tensors.
     layout : {"NFHWC", "NCFHW", "NFCHW"}, optional
@@ -70,8 +75,7 @@ class VideoCompression(Preprocessor):
     RGB videos `(N, F, H, W, 3)`, or an object array of videos of different shapes, each on its own; shape,
     dtype and scale are kept. [2]_ does so with images.
     Values are rounded to 8 bits. Colour is stored at half resolution; an odd row or column is repeated for
-    the encoder and cut off again. The result does not depend on the number of threads. Gradients pass as
-    through the identity.
+    the encoder and cut off again. The result does not depend on the number of threads.
 
     References
     ----------
@@ -94,6 +98,7 @@ class VideoCompression(Preprocessor):
     domains = ("video",)
     ragged = True
     keeps_integers = True
+    gradients = ("identity", "soft")
     paper = "https://doi.org/10.1109/TCSVT.2003.815165"
     known_attacks = (
         (
@@ -114,6 +119,7 @@ class VideoCompression(Preprocessor):
         clip_values: ClipValues | None = None,
         preset: str = "medium",
         engine: str = "pyav",
+        gradient: str = "identity",
         device_type: str | None = None,
         layout: str | None = None,
     ) -> None:
@@ -124,6 +130,7 @@ class VideoCompression(Preprocessor):
         _check_range(clip_values)
         check_option("preset", preset, h264.PRESETS)
         check_option("engine", engine, tuple(ENGINES))
+        check_option("gradient", gradient, self.gradients)
         ignore_device_type(device_type)
         check_layout(layout, channels_first, self.domains)
         self.video_format = video_format
@@ -135,6 +142,7 @@ class VideoCompression(Preprocessor):
         self.clip_values = clip_values
         self.preset = preset
         self.engine = engine
+        self.gradient = gradient
         self.layout = layout
 
     def _transform(self, x: Array, draw: None) -> Array:
@@ -152,6 +160,28 @@ class VideoCompression(Preprocessor):
 
         map_blocks(work, len(x), 1, progress="Video compression" if self.verbose else None)
         return out
+
+    def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
+        if self.gradient == "identity":
+            return grad
+        out, after = np.empty(x.shape, grad.dtype), self._transform(x, draw)
+
+        def work(numbers: slice) -> None:
+            for number in range(numbers.start, numbers.stop):
+                out[number] = self._pull_back_one(x[number], after[number], grad[number])
+
+        if x.size:
+            map_blocks(work, len(x), 1)
+        return out
+
+    def _pull_back_one(self, before: Array, after: Array, grad: Array) -> Array:
+        """The product for one video."""
+        axis, dtype = self._channel_axis(5) - 1, working_dtype(grad.dtype)
+        levels = 255 // self._scale(before)
+        frames = (np.moveaxis(video, axis, -1).astype(dtype) for video in (before, after, grad))
+        before, after, grad = frames
+        pulled = pull_back_gains(np.minimum(before / levels, 1), after / levels, grad)
+        return np.moveaxis(pulled, -1, axis).astype(kept_dtype(grad.dtype))
 
     def _compress(self, video: Array, scale: int) -> Array:
         """One video there and back."""

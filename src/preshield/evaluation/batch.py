@@ -18,7 +18,6 @@ from .oracle import key
 from .perturbations import host, norms
 from .report import COLUMNS, Column, DefenceNote, RobustnessRow
 from .subjects import Subject
-from .voting import VotingClassifier
 
 __all__ = ["Batch", "BatchEvaluation", "Part", "pictured", "room_for_pictures"]
 
@@ -374,7 +373,7 @@ class Batch:
     def _models(self, subject: Subject) -> list[DefendedModel]:
         """A row as an attacker sees it, once for each gradient."""
         classifier = subject.classifier
-        votes = classifier.variants() if isinstance(classifier, VotingClassifier) else [classifier]
+        votes = classifier.variants() if hasattr(classifier, "variants") else [classifier]
         return [self._model(vote, d) for vote in votes for d in gradient_variants(subject.defence)]
 
     def _model(self, classifier: Any, defence: Any) -> DefendedModel:

@@ -64,7 +64,7 @@ class Checkpoint:
         if not path.exists():
             return None
         try:
-            with np.load(path) as file:
+            with path.open("rb") as stream, np.load(stream) as file:
                 record = json.loads(bytes(file["record"]).decode())
                 rows = [revived(row, (RobustnessRow, Column, DefenceNote)) for row in record["rows"]]
                 pictures = {name: file[f"picture/{name}"] for name in record["pictures"]}

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._core.typing import Array, Shape
 from ..neural.outputs import scores_of
-from .perturbations import host
+from .perturbations import at_least, host
 
 __all__ = ["JaxClassifier", "keras_function", "passes_gradients"]
 
@@ -87,8 +87,9 @@ class JaxClassifier:
 
     def _padded(self, x: Any) -> Array:
         """A batch whose size is a power of two."""
+        x = at_least(self.array(x))
         size = 1 << (len(x) - 1).bit_length()
-        return self.array(x)[np.minimum(np.arange(size), len(x) - 1)]
+        return x[np.minimum(np.arange(size), len(x) - 1)]
 
 
 def keras_function(model: Any) -> Callable[[Any], Any]:

@@ -15,7 +15,7 @@ from .report import COLUMNS, Column, Curve, Diagnostic, RobustnessReport, Robust
 
 __all__ = ["curves", "diagnostics", "joined", "merged"]
 
-OWN = ("first", "samples")  # settings in which shards differ
+OWN = ("batch size", "first", "samples")  # settings in which shards differ
 
 
 def joined(

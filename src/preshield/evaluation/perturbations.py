@@ -14,6 +14,7 @@ from .._core.tensors import to_numpy
 from .._core.typing import Array
 
 __all__ = [
+    "at_least",
     "between",
     "chosen",
     "dots",
@@ -26,6 +27,22 @@ __all__ = [
     "unit",
     "within",
 ]
+
+
+LEAST = 16  # samples from which on matrix products give a row the same bits, whatever their number
+SMALL = 1 << 16  # values of a sample that are cheap enough to be repeated for it
+
+
+def at_least(x: Any, least: int = LEAST) -> Any:
+    """A batch of small samples that is not too small for its model, filled up with its last sample.
+
+    Products of matrices with few rows are computed in another order: a sample would have other last bits in a
+    small batch, and an attack would go another way.
+    """
+    count = len(x)
+    if count >= least or not count or int(np.prod(x.shape[1:])) > SMALL:
+        return x
+    return take(x, np.minimum(np.arange(least), count - 1))
 
 
 def host(x: Any) -> Array:

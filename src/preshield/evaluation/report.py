@@ -473,7 +473,7 @@ class RobustnessReport:
         return int(self.settings.get("first", 0))
 
     def __eq__(self, other: object) -> bool:
-        """Whether two reports say the same; times, versions and places of files do not count."""
+        """Whether two reports say the same; times, versions, batches and places of files do not count."""
         if not isinstance(other, RobustnessReport):
             return NotImplemented
         return bool(self._timeless() == other._timeless())
@@ -489,7 +489,8 @@ class RobustnessReport:
                 }
             return [strip(item) for item in value] if isinstance(value, list) else value
 
-        return strip(plain(replace(self, versions={}, kept=())))
+        settings = {name: value for name, value in self.settings.items() if name != "batch size"}
+        return strip(plain(replace(self, settings=settings, versions={}, kept=())))
 
     def compare(self, other: "RobustnessReport") -> Comparisons:
         """Compare the worst cases of the rows that two reports over the same samples have in common.

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from .._core.typing import Array, Shape
 from ..neural.outputs import scores_of
-from .perturbations import host
+from .perturbations import at_least, host
 
 __all__ = ["TensorFlowClassifier", "passes_gradients"]
 
@@ -52,19 +52,21 @@ class TensorFlowClassifier:
 
     def predict(self, x: Any) -> Array:
         """Scores `(N, K)`."""
-        return self._exact(self._scores(self.array(x)))
+        return self._exact(self._scores(at_least(self.array(x))))[: len(x)]
 
     def forward(self, x: Any) -> tuple[Array, Callable[[Array], Array]]:
         """Scores `(N, K)`, and what takes a derivative with respect to them back to the samples."""
-        entry = tf.constant(self.array(x))
+        entry, count = tf.constant(at_least(self.array(x))), len(x)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(entry)
             scores = self._scores(entry)
 
         def pull(derivative: Array) -> Array:
-            return host(tape.gradient(scores, entry, tf.cast(derivative, scores.dtype)))
+            upstream = np.zeros(scores.shape)
+            upstream[:count] = derivative
+            return host(tape.gradient(scores, entry, tf.cast(upstream, scores.dtype)))[:count]
 
-        return self._exact(scores), pull
+        return self._exact(scores)[:count], pull
 
     def _exact(self, scores: Any) -> Array:
         return host(tf.cast(scores, self._dtype))

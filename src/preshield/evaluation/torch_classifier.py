@@ -9,7 +9,7 @@ import torch
 from .._core.typing import Array, Shape
 from ..neural.outputs import scores_of
 from ..neural.torch_module import TorchModule
-from .perturbations import host
+from .perturbations import at_least, host
 
 __all__ = ["TorchClassifier", "passes_gradients"]
 
@@ -45,26 +45,28 @@ class TorchClassifier:
 
     def array(self, x: Any) -> Any:
         """Samples as a tensor, on the device of the module."""
-        tensor = x if isinstance(x, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(x))
+        tensor = x if isinstance(x, torch.Tensor) else torch.from_numpy(np.require(x, None, ("C", "W")))
         return tensor.to(self._module.device, self._dtype)
 
     def predict(self, x: Any) -> Array:
         """Scores `(N, K)`."""
         with torch.no_grad():
-            return host(self._scores(self.array(x)).to(self._dtype))
+            return host(self._scores(at_least(self.array(x))).to(self._dtype))[: len(x)]
 
     def forward(self, x: Any) -> tuple[Array, Callable[[Array], Any]]:
         """Scores `(N, K)`, and what takes a derivative with respect to them back to the samples."""
         with torch.enable_grad():
-            entry = self.array(x).detach().requires_grad_()
+            entry = at_least(self.array(x)).detach().requires_grad_()
             scores = self._scores(entry)
+        count = len(x)
 
         def pull(derivative: Array) -> Any:
-            upstream = torch.from_numpy(np.ascontiguousarray(derivative)).to(scores.device, scores.dtype)
+            upstream = torch.zeros_like(scores)
+            upstream[:count] = torch.from_numpy(np.ascontiguousarray(derivative))
             (gradient,) = torch.autograd.grad(scores, entry, upstream)
-            return gradient
+            return gradient[:count]
 
-        return host(scores.detach().to(self._dtype)), pull
+        return host(scores.detach().to(self._dtype))[:count], pull
 
     def activations(self, x: Any, layer: str | int) -> Array:
         """Output of a layer, by its name or its number among the children of the module."""
@@ -76,7 +78,7 @@ class TorchClassifier:
             self.predict(x)
         finally:
             hook.remove()
-        return host(found[0].detach().to(self._dtype))
+        return host(found[0].detach().to(self._dtype))[: len(x)]
 
     def _scores(self, x: Any) -> Any:
         return scores_of(self._module(x.to(self._module.dtype)), "classifier")

@@ -11,7 +11,7 @@ from .._core.layout import channel_axis
 from .._core.typing import Array, Shape
 from ..preprocessor import Preprocessor
 from .defended import drawing, held, logits_of, pulled, through
-from .gradients import gradient_variants
+from .gradients import gradient_variants, side_by_side
 from .losses import best_other
 from .metrics import REJECTED
 from .perturbations import scaled
@@ -77,10 +77,13 @@ class VotingClassifier:
 
     def variants(self) -> list[Self]:
         """The same vote with each gradient that its views offer, as `gradient_variants` has them."""
-        each = [gradient_variants(view) for view in self.views]
-        others = [[views[min(k, len(views) - 1)] for views in each] for k in range(1, max(map(len, each)))]
-        same = (self.min_votes,)
-        return [self, *(type(self)(self.classifier, v, *same, input_shape=self.input_shape) for v in others)]
+        each = side_by_side([gradient_variants(view) for view in self.views])
+        return [
+            self
+            if all(new is old for new, old in zip(views, self.views, strict=True))
+            else type(self)(self.classifier, views, self.min_votes, input_shape=self.input_shape)
+            for views in each
+        ]
 
     # What every adapter has
 
