@@ -31,7 +31,15 @@ def run(model=None, x=X, y=Y, **options):
         0.1, augmentation=False, clip_values=(0, 1), apply_fit=False, apply_predict=True
     )
     shown = options.pop("shown", {"squeezed": FeatureSqueezing((0, 1), 2), "noise": noise})
-    options = {"threat": "linf", "eps": 0.1, "budget": 6, "eot": 2, "batch_size": 6, "verbose": False, **options}
+    options = {
+        "threat": "linf",
+        "eps": 0.1,
+        "budget": 6,
+        "eot": 2,
+        "batch_size": 6,
+        "verbose": False,
+        **options,
+    }
     return evaluate(model or Crashing(), x, y, shown, **options)
 
 

@@ -113,7 +113,10 @@ def test_one_report_is_itself():
             lambda: [run(slice(0, 6), **BOUND), run(slice(6, 9), budget=13, **BOUND)],
             r"differ in 'black-box attack'",
         ),
-        (lambda: [run(slice(0, 6), **BOUND), run(slice(6, 9), seed=1, **BOUND)], r"differ in 'seed': 0 and 1"),
+        (
+            lambda: [run(slice(0, 6), **BOUND), run(slice(6, 9), seed=1, **BOUND)],
+            r"differ in 'seed': 0 and 1",
+        ),
         (
             lambda: [run(slice(0, 6), **BOUND), run(slice(6, 9), threat="linf", eps=0.2)],
             r"differ in 'threat'",

@@ -16,8 +16,19 @@ X, Y = data(24)
 
 
 def run(model=None, **options):
-    shown = {"squeezed": FeatureSqueezing((0, 1), 2), "deflected": PixelDeflection((0, 1), 3, 2, denoiser=None)}
-    options = {"threat": "linf", "eps": 0.1, "budget": 6, "eot": 2, "batch_size": 6, "verbose": False, **options}
+    shown = {
+        "squeezed": FeatureSqueezing((0, 1), 2),
+        "deflected": PixelDeflection((0, 1), 3, 2, denoiser=None),
+    }
+    options = {
+        "threat": "linf",
+        "eps": 0.1,
+        "budget": 6,
+        "eot": 2,
+        "batch_size": 6,
+        "verbose": False,
+        **options,
+    }
     return evaluate(model or RowWise(), X, Y, shown, **options)
 
 
@@ -57,7 +68,9 @@ def test_what_cannot_be_sent_to_a_process():
         pass
 
     with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
-        with pytest.raises(ArgumentError, match="pool of processes, and the classifier or a defence cannot be"):
+        with pytest.raises(
+            ArgumentError, match="pool of processes, and the classifier or a defence cannot be"
+        ):
             run(Local(), client=pool)
 
 

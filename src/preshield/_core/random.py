@@ -178,10 +178,14 @@ class _Frozen:
         return None if found is None else found.seed
 
     def numbers(self, defence: Any, count: int) -> Seed:
-        """The numbers of `count` samples that `defence` is frozen with; none if it knows no such batch."""
+        """The numbers of `count` samples that `defence` is frozen with; none if it knows no such batch.
+
+        Samples that a model adds behind those that it was given have their places as numbers.
+        """
         found = self._found(defence)
-        numbers = () if found is None or found.numbers is None else found.numbers
-        return np.array(numbers if len(numbers) == count else (), dtype=np.uint32)
+        if found is None or found.numbers is None or len(found.numbers) > count:
+            return np.zeros(0, dtype=np.uint32)
+        return np.array((*found.numbers, *range(len(found.numbers), count)), dtype=np.uint32)
 
     def _found(self, defence: Any) -> "_Hold | None":
         thread = get_ident()
