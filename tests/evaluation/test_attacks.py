@@ -4,15 +4,20 @@ import numpy as np
 import pytest
 
 from preshield import (
+    Chain,
+    FeatureSqueezing,
     GaussianAugmentation,
+    GaussianBlur,
+    JpegCompression,
+    SpatialSmoothing,
+    ThermometerEncoding,
 )
 
 pytest.importorskip("art")
 
-from preshield.evaluation.estimator import DefendedClassifier
-
 from preshield.evaluation.attacks import Attacker, _numpy_seed
 from preshield.evaluation.classifiers import PredictOnly
+from preshield.evaluation.estimator import DefendedClassifier
 from preshield.evaluation.report import Threat
 from tests.evaluation.analytic import Forger, Gain, Identity, Masking, linear, threshold
 

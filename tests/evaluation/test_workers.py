@@ -67,10 +67,11 @@ def test_what_cannot_be_sent_to_a_process():
     class Local(RowWise):
         pass
 
-    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool, pytest.raises(
-        ArgumentError, match="pool of processes, and the classifier or a defence cannot be"
-    ):
-        run(Local(), client=pool)
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        with pytest.raises(
+            ArgumentError, match="pool of processes, and the classifier or a defence cannot be"
+        ):
+            run(Local(), client=pool)
 
 
 def test_an_error_on_a_worker_is_the_error_of_the_run():
