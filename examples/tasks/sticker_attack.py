@@ -15,7 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from preshield import Preprocessor
 from preshield.evaluation.classifiers import as_classifier, has_gradients, unchanged
-from preshield.evaluation.estimator import DefendedClassifier
+from preshield.evaluation.defended import DefendedModel
+from preshield.evaluation.losses import cross_entropy
+from preshield.evaluation.perturbations import host, scaled
 
 __all__ = ["Conditions", "StickerAttack", "View", "rectangle", "two_bars"]
 
@@ -183,7 +185,7 @@ class StickerAttack:
     def optimise(self, x: ArrayLike, y: ArrayLike) -> Array:
         """Find the stickers ``M d``: one for each image, or, in an array of length 1, one for all."""
         x, labels = self._checked(x, y)
-        classifier = self.classifier(x)
+        model = self.defended(x)
         images = self._channels_first(x).astype(np.float64)
         rng = np.random.default_rng(self.seed)
         low, high = (bound - images for bound in self.clip_values)
@@ -193,7 +195,7 @@ class StickerAttack:
         with unchanged(self.model):
             for step in range(1, self.steps + 1):
                 views = [self.conditions.draw(rng, images.shape[1:]) for _ in range(self.transformations)]
-                grad = self.gradient(classifier, images, labels, sticker, views)
+                grad = self.gradient(model, images, labels, sticker, views, step)
                 first, second = 0.9 * first + 0.1 * grad, 0.999 * second + 0.001 * grad**2
                 direction = first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
                 length = self.learning_rate * (1 - (step - 1) / self.steps)
@@ -205,33 +207,32 @@ class StickerAttack:
         placed: Array = np.clip(np.asarray(x) + sticker, *self.clip_values)
         return placed.astype(np.float32)
 
-    def classifier(self, x: Array) -> DefendedClassifier:
+    def defended(self, x: Array) -> DefendedModel:
         """The model behind its defence, which draws anew for each view."""
         seen = x[:2]
         if self.defence is not None:
             with self.defence.frozen():
                 seen = self.defence.transform(seen)
-        inner = as_classifier(self.model, seen, self.clip_values)
+        inner = as_classifier(self.model, seen)
         if not has_gradients(inner):
             raise TypeError(f"`model` must have gradients, got {type(self.model).__name__}.")
-        shape, classes = x.shape[1:], inner.nb_classes
-        return DefendedClassifier(
+        return DefendedModel(
             inner,
             self.defence,
             draws=1,
-            seed=self.seed,
             clip_values=self.clip_values,
-            nb_classes=classes,
-            input_shape=shape,
+            nb_classes=inner.nb_classes,
+            input_shape=x.shape[1:],
         )
 
     def gradient(
         self,
-        classifier: DefendedClassifier,
+        model: DefendedModel,
         images: Array,
         labels: Array,
         sticker: Array,
         views: Sequence[View],
+        step: int = 0,
     ) -> Array:
         """Gradient of the objective, averaged over `views`, with respect to the sticker.
 
@@ -240,15 +241,15 @@ class StickerAttack:
         placed = images + self.mask * sticker
         attacked = np.clip(placed, *self.clip_values)
         inside = np.isclose(placed, attacked, rtol=0, atol=1e-9 * np.ptp(self.clip_values))  # bar rounding
-        one_hot = np.eye(classifier.nb_classes, dtype=np.float32)[labels]
+        numbers = np.arange(len(images))
         total = np.zeros(images.shape)
-        for view in views:
+        for place, view in enumerate(views, 1):
             seen, back = view(attacked, self.clip_values)
-            grad = classifier.loss_gradient(self._as_given(seen).astype(np.float32), one_hot)
-            total += back(self._channels_first(grad))
-        # The loss is a mean over the images, each of which counts in full.
+            x = model.array(self._as_given(seen).astype(np.float32))
+            look = model.look(x, labels, cross_entropy, None, numbers, (self.seed, step, place))
+            total += back(self._channels_first(host(scaled(look.gradient, look.factors))))
         sign = -1 if self.target is None else 1
-        loss = inside * total * sign * len(images) / len(views)
+        loss = inside * total * sign / len(views)
         if self.universal:
             loss = loss.mean(axis=0, keepdims=True)
         return self.mask * (loss + self.weight * _norm_gradient(self.mask * sticker, self.norm))

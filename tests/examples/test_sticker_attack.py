@@ -204,7 +204,7 @@ def test_gradient_by_finite_differences(universal, target, norm):
     views = [Conditions().draw(rng, (3, *SIZE)) for _ in range(3)]
     sticker = rng.uniform(-0.6, 0.6, (1 if universal else len(XF), 3, *SIZE))
     wanted = np.arange(len(XF)) % 3 if target is None else np.full(len(XF), target)
-    gradient = made.gradient(made.classifier(XF), XF.astype(float), wanted, sticker, views)
+    gradient = made.gradient(made.defended(XF), XF.astype(float), wanted, sticker, views)
     assert gradient.shape == sticker.shape
     assert not gradient[:, :, MASK == 0].any()
     direction = rng.standard_normal(sticker.shape)
@@ -219,7 +219,7 @@ def test_gradient_by_finite_differences(universal, target, norm):
 
 def test_no_sticker_has_a_gradient_too():
     made = attack(weight=1e6, norm=3)
-    gradient = made.gradient(made.classifier(XF), XF, Y, np.zeros_like(XF), [identity()])
+    gradient = made.gradient(made.defended(XF), XF, Y, np.zeros_like(XF), [identity()])
     assert np.isfinite(gradient).all()
     assert 0 < abs(gradient).max() < 100
 
@@ -279,9 +279,11 @@ def test_keras_and_torch_agree():
 
 
 def test_classifiers_of_art():
-    from preshield.evaluation.classifiers import as_classifier
+    pytest.importorskip("art")
+    from art.estimators.classification import PyTorchClassifier
 
-    classifier = as_classifier(Linear(), XF, (0.0, 1.0))
+    loss = torch.nn.CrossEntropyLoss()
+    classifier = PyTorchClassifier(Linear(), loss, XF.shape[1:], 3, device_type="cpu")
     np.testing.assert_array_equal(
         attack(classifier, steps=3).generate(XF, Y), attack(steps=3).generate(XF, Y)
     )
