@@ -42,7 +42,7 @@ cutting: cutout cut_mix                          deflection: pixel_deflection
 denoising: denoising wavelet                     descent: optimise
 detection: image_resize image_square_pad         documents: report
 finite: checks inputs                            fourier: metrics fourier
-jpeg: jpeg_kernel jpeg_compression               keras_classifier: classifiers
+jpeg: jpeg_kernel jpeg_compression               tensorflow_classifier: classifiers
 labels: labels label_smoothing mixup cut_mix     layout: layout layouts
 levels: pixel_defend pixel_cnn                   median: median spatial_smoothing
 overrides: art_style                             polyphase: resampling

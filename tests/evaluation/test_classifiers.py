@@ -289,18 +289,21 @@ def test_functions_of_jax_see_few_sizes():
 
     classifier = as_classifier(function, X)
     sizes.clear()
-    x = RNG.random((7, 4), dtype=np.float32)
-    for count in range(1, 8):
+    x = RNG.random((40, 4), dtype=np.float32)
+    for count in (1, 2, 7, 16, 17, 30, 40):
         outputs, pull = classifier.forward(x[:count])
         np.testing.assert_allclose(outputs, x[:count] @ WEIGHTS, rtol=1e-5)
         np.testing.assert_allclose(pull(np.ones((count, 3))), [WEIGHTS.sum(axis=1)] * count, rtol=1e-5)
-    assert set(sizes) == {1, 2, 4, 8}
+    assert set(sizes) == {16, 32, 64}
 
 
 KERAS = """
 import numpy as np
 import keras
+from preshield import GaussianAugmentation, as_keras_layer
 from preshield.evaluation.classifiers import as_classifier, has_gradients
+from preshield.evaluation.defended import DefendedModel
+from preshield.evaluation.losses import margin
 from preshield.evaluation.perturbations import host
 rng = np.random.default_rng(0)
 x, weights = rng.random((3, 4), dtype=np.float32), rng.standard_normal((4, 3)).astype(np.float32)
@@ -325,6 +328,18 @@ model.set_weights([-weights])  # those of the moment
 np.testing.assert_allclose(classifier.predict(classifier.array(x)), -scores, rtol=1e-4)
 stopped = keras.Sequential([keras.Input((4,)), keras.layers.Lambda(keras.ops.stop_gradient), model])
 assert not has_gradients(as_classifier(stopped, x))
+noise = GaussianAugmentation(0.5, augmentation=False, apply_predict=True, rng=3)
+noisy = keras.Sequential([keras.Input((4,)), as_keras_layer(noise), model])
+defended = DefendedModel(
+    as_classifier(noisy, x), draws=3, clip_values=(0, 1), nb_classes=3, input_shape=(4,)
+)
+assert defended.draws == 3
+numbers, y, x = np.array([7, 3, 40]), np.array([0, 1, 2]), defended.array(x)
+whole = defended.look(x, y, margin, None, numbers, (1,))
+some = defended.look(x[1:], y[1:], margin, None, numbers[1:], (1,))
+np.testing.assert_allclose(some.scores, whole.scores[1:], rtol=1e-5)
+np.testing.assert_allclose(defended.scores(x, numbers, (1,)), whole.scores, rtol=1e-5)
+assert (defended.scores(x, numbers + 1, (1,)) != whole.scores).all()
 """
 
 

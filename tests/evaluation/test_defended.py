@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from preshield import Chain, FeatureSqueezing, GaussianAugmentation, JpegCompression, as_torch_module
+from preshield import (
+    Chain,
+    FeatureSqueezing,
+    GaussianAugmentation,
+    JpegCompression,
+    as_keras_layer,
+    as_torch_module,
+)
 from preshield.evaluation.classifiers import PredictOnly, as_classifier
 from preshield.evaluation.defended import DefendedModel
 from preshield.evaluation.losses import cross_entropy, margin, targeted_margin
@@ -190,6 +197,19 @@ def test_a_defence_within_a_model_draws_by_the_numbers_of_the_samples(chained):
     assert (model.scores(x, NUMBERS + 1, SEED) != whole.scores).all()
     assert len({bytes(labels) for labels in model.with_draws(40).labels(x, NUMBERS, SEED)}) > 1
     np.testing.assert_array_equal(noise.transform(X), noisy(0.5, rng=3).transform(X))  # its own stream
+
+
+def test_a_defence_within_a_compiled_graph_does_too():
+    """Its draws are made by threads of TensorFlow, on behalf of this one."""
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(0)
+    layers = [keras.Input((2,)), as_keras_layer(noisy(0.5, rng=3)), keras.layers.Dense(3)]
+    model = defended(classifier=as_classifier(keras.Sequential(layers), X), draws=3)
+    whole = looked(model)
+    some = model.look(X[1:], Y[1:], cross_entropy, None, NUMBERS[1:], SEED)
+    np.testing.assert_allclose(some.scores, whole.scores[1:], rtol=1e-5)
+    np.testing.assert_allclose(gradient(some), gradient(whole)[1:], rtol=1e-4)
+    assert (model.scores(X, NUMBERS + 1, SEED) != whole.scores).all()
 
 
 def test_samples_that_a_model_adds_draw_for_themselves():

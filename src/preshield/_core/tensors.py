@@ -242,11 +242,17 @@ def _traced(kind: str, *tensors: Any) -> bool:
 # What a traced graph calls back: everything is regenerated from the seed
 
 
+def _begun(defence: "Preprocessor", x: Array, seed: Seed) -> Any:
+    """The draw of a pass, in a thread of a framework on behalf of another, which may know the samples."""
+    with FROZEN.borrowed():
+        return defence._begin(x, seed)
+
+
 def _forward(defence: "Preprocessor", x: Array, seed: Seed) -> Array:
     if _is_waveform(defence, x):  # in a graph that does not know its rank
         return _forward(defence, x[None], seed)[0]  # type: ignore[no-any-return]
     x = defence._checked(x, runs=True)
-    out = defence._run(x, defence._begin(x, seed))
+    out = defence._run(x, _begun(defence, x, seed))
     check_output_shape(defence, out.shape, defence._output_shape(x.shape))
     return out
 
@@ -255,12 +261,12 @@ def _backward(defence: "Preprocessor", x: Array, seed: Seed, grad: Array) -> Arr
     if _is_waveform(defence, x):
         return _backward(defence, x[None], seed, grad[None])[0]  # type: ignore[no-any-return]
     x = defence._checked(x)
-    return defence._pull_back(x, grad, defence._begin(x, seed)).astype(x.dtype, copy=False)
+    return defence._pull_back(x, grad, _begun(defence, x, seed)).astype(x.dtype, copy=False)
 
 
 def _relabel(defence: "Preprocessor", y: Array, x: Array, seed: Seed) -> Array:
     check_labels(y, x)
-    return np.asarray(defence._labelled(y, defence._begin(x, seed)))
+    return np.asarray(defence._labelled(y, _begun(defence, x, seed)))
 
 
 def _label_example(defence: "Preprocessor", y: Shape, y_dtype: Any, x: Shape, x_dtype: Any) -> Array:
@@ -281,7 +287,7 @@ def _is_unchanged(pulled: Array, grad: Array) -> bool:
 def _passed_on(defence: "Preprocessor", x: Array, seed: Seed, grad: Array, back: Array) -> Array:
     """The second backward pass: `back`, if the first one passed its gradient on."""
     x = defence._checked(x)
-    if not _is_unchanged(defence._pull_back(x, grad, defence._begin(x, seed)), grad):
+    if not _is_unchanged(defence._pull_back(x, grad, _begun(defence, x, seed)), grad):
         raise RuntimeError(TWICE.format(defence))
     return back
 

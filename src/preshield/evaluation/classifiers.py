@@ -256,9 +256,11 @@ def unchanged(*models: Any) -> Iterator[None]:
 
 def defences_in(model: Any) -> list[Preprocessor]:
     """Defences that are modules or layers of a torch or Keras model."""
-    walk = getattr(model, "modules", None) or getattr(model, "_flatten_layers", None)
-    parts = [getattr(part, "defence", None) for part in walk()] if walk is not None else []
-    return [part for part in parts if isinstance(part, Preprocessor)]
+    parts = list(model.modules()) if hasattr(model, "modules") else [model]
+    # A Keras model on torch is a module of torch, and its layers are not.
+    layers = [layer for part in parts if hasattr(part, "_flatten_layers") for layer in part._flatten_layers()]
+    held = [getattr(part, "defence", None) for part in (*parts, *layers)]
+    return list({id(part): part for part in held if isinstance(part, Preprocessor)}.values())
 
 
 def is_a(value: Any, module: str, name: str) -> bool:
