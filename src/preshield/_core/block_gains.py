@@ -36,7 +36,9 @@ def pull_back_gains(before: Array, after: Array, grad: Array) -> Array:
     """
     height, width = grad.shape[1:3]
     into, out_of = (matrix.T.astype(grad.dtype) for matrix in (TO_YCC, TO_RGB))
-    one, other = (_coefficients(_enlarged(frames.astype(grad.dtype), "edge") @ into) for frames in (before, after))
+    one, other = (
+        _coefficients(_enlarged(frames.astype(grad.dtype), "edge") @ into) for frames in (before, after)
+    )
     scales = np.clip(one * other / (one * one + FAINT**2), 0, 1)
     spread = _coefficients(_enlarged(grad, "constant") @ out_of.T)
     pulled = idctn(spread * scales, axes=(2, 4), norm="ortho")
