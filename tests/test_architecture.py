@@ -149,9 +149,31 @@ def test_defences_never_import_each_other(file):
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_only_interop_and_evaluation_know_art(file):
-    if room(file.relative_to(SOURCE).parts) not in ("interop", "evaluation", "demo"):
+def test_only_interop_and_files_for_its_guests_know_art(file):
+    place = file.relative_to(SOURCE).parts
+    guest = room(place) == "evaluation" and file.name.startswith("art_")
+    if room(place) != "interop" and not guest:
         assert "art" not in set(foreign_imports(file))
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_files_for_guests_are_loaded_for_guests_alone(file):
+    """Inside functions: what imports one of them at its top needs ART, or a framework, itself."""
+    tops = {
+        target for node in ast.parse(file.read_text(encoding="utf-8")).body for target in direct(node, file)
+    }
+    guests = ("art_", "jax_classifier", "tensorflow_classifier", "torch_classifier")
+    if not file.name.startswith("art_"):
+        assert not [
+            target for target in tops if target[:1] == ("evaluation",) and target[-1].startswith(guests)
+        ]
+
+
+def direct(node, file):
+    """Modules of the package that a statement at the top of a file imports."""
+    if not isinstance(node, ast.Import | ast.ImportFrom):
+        return set()
+    return set(imports_of(ast.unparse(node), file.relative_to(SOURCE).parts[:-1]))
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
@@ -191,6 +213,17 @@ def test_classes_load_nothing_heavier_than_numpy():
 def test_numpy_batches_load_no_framework():
     code = "import numpy, preshield; preshield.SpatialSmoothing(3).transform(numpy.zeros((1, 4, 4, 1)))"
     assert not loaded_by(code) & {"torch", "tensorflow", "jax", "keras", "art", "sklearn"}
+
+
+def test_classifiers_load_their_own_framework_alone():
+    """A callable is evaluated without any; a torch module without ART, TensorFlow and JAX."""
+    code = "import numpy as np\nfrom preshield.evaluation.classifiers import as_classifier\n"
+    code += "x = np.zeros((2, 4), np.float32)\nas_classifier(lambda x: x, x)\n"
+    frameworks = {"torch", "tensorflow", "jax", "keras", "art", "sklearn"}
+    assert not loaded_by(code) & frameworks
+    pytest.importorskip("torch")
+    code += "import torch\nas_classifier(torch.nn.Linear(4, 3), x)\n"
+    assert loaded_by(code) & frameworks == {"torch"}
 
 
 def test_namespace_is_sorted_and_complete():

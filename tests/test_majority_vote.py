@@ -297,7 +297,7 @@ BLUR = GaussianBlur()
             "`channels_first` must be left out with `views`.* got True",
         ),
         (lambda: MajorityVote(scores, channels_first=1), TypeError, "`channels_first` must be True or False"),
-        (lambda: MajorityVote(3), TypeError, r"`predict` must be an ART classifier, .* got builtins\.int"),
+        (lambda: MajorityVote(3), TypeError, r"`predict` must be a torch module, .* got builtins\.int"),
     ],
 )
 def test_refused_parameters(make, error, match):

@@ -13,14 +13,10 @@ from preshield import (
     SpatialSmoothing,
     evaluate,
 )
-
-pytest.importorskip("art")
-
-from art.attacks.evasion import DeepFool, HopSkipJump, ProjectedGradientDescent
-from art.estimators.classification import BlackBoxClassifier
-
 from preshield.evaluation.classifiers import PredictOnly, has_gradients
-from preshield.evaluation.estimator import DefendedClassifier
+from preshield.evaluation.defended import DefendedModel
+from preshield.evaluation.losses import cross_entropy
+from preshield.evaluation.perturbations import host, scaled
 from tests.evaluation.analytic import Analytic, Gain, threshold
 from tests.test_majority_vote import UNIT, WEIGHTS, X, art_classifier, scores, torch_model
 
@@ -29,15 +25,27 @@ BLUR = GaussianBlur()
 BLURS = [None, GaussianBlur(), Chain([GaussianBlur(), GaussianBlur()])]
 
 
-def smooth():
-    """A classifier with curvature: tanh of the values, weighted."""
+def smooth(of_probabilities=False):
+    """A classifier with curvature: tanh of the values, weighted; or the softmax of these."""
     w = WEIGHTS.astype(np.float64) / 4
+
+    def logits(x):
+        return np.tanh(x.reshape(len(x), -1) - 0.5) @ w
 
     def jacobian(x):
         slope = 1 / np.cosh(x.reshape(len(x), -1, 1) - 0.5) ** 2
         return np.moveaxis(slope * w, 2, 1).reshape(len(x), 4, *x.shape[1:])
 
-    return Analytic(lambda x: np.tanh(x.reshape(len(x), -1) - 0.5) @ w, jacobian, X.shape[1:], 4)
+    def of_softmax(x):
+        p, inner = np.exp(log_softmax(logits(x))), jacobian(x)
+        mean = np.einsum("nk,nk...->n...", p, inner)
+        return p[:, :, None, None, None] * (inner - mean[:, None])
+
+    if not of_probabilities:
+        return Analytic(logits, jacobian, X.shape[1:], 4)
+    model = Analytic(lambda x: np.exp(log_softmax(logits(x))), of_softmax, X.shape[1:], 4)
+    model.of_probabilities = True
+    return model
 
 
 def log_softmax(z):
@@ -53,7 +61,7 @@ def test_scores_of_the_stand_in(min_votes, views):
     """Minus the mean of what a class lacks in the fewest views that would elect it, worked out one by one."""
     model = smooth()
     vote = MajorityVote(model, views, min_votes=min_votes)
-    stand_in = vote.for_attacks(X, UNIT)
+    stand_in = vote.for_attacks(X)
     seen = [log_softmax(model.scores(X if v is None else v.transform(X))) for v in views]
     for n in range(len(X)):
         for k in range(4):
@@ -75,35 +83,49 @@ def test_scores_of_the_stand_in(min_votes, views):
 
 
 @pytest.mark.parametrize("min_votes", [1, 2, 3])
-def test_gradients_of_the_stand_in_meet_finite_differences(min_votes):
-    stand_in = MajorityVote(smooth(), BLURS, min_votes=min_votes).for_attacks(X, UNIT)
-    y = stand_in.predict(X).argmax(axis=1)
+@pytest.mark.parametrize("of_probabilities", [False, True])
+def test_gradients_of_the_stand_in_meet_finite_differences(min_votes, of_probabilities):
+    model = smooth(of_probabilities)
+    stand_in = MajorityVote(model, BLURS, min_votes=min_votes).for_attacks(X)
     direction = RNG.standard_normal(X.shape).astype(np.float32)
-    step = np.float32(1e-3)
+    upstream = RNG.uniform(-1, 1, (len(X), 4))
+    outputs, pull = stand_in.forward(X)
+    np.testing.assert_allclose(outputs, stand_in.predict(X), rtol=1e-6)
+    ahead, behind = (stand_in.predict(X + np.float32(h) * direction) for h in (1e-3, -1e-3))
+    along = (upstream * (ahead - behind)).sum(axis=1) / 2e-3
+    assert np.abs(along).max() > 0.1
+    np.testing.assert_allclose((pull(upstream) * direction).sum(axis=(1, 2, 3)), along, rtol=0.02, atol=0.01)
 
-    def along(function):
-        return (function(X + step * direction) - function(X - step * direction)) / (2 * step)
 
-    def against(gradient):
-        return (gradient * direction).sum(axis=(-3, -2, -1))
-
-    for labels in (y, np.eye(4)[y]):
-        loss = along(lambda x: stand_in.compute_loss(x, labels))  # noqa: B023
-        assert np.abs(loss).max() > 0.1
-        np.testing.assert_allclose(
-            against(stand_in.loss_gradient(X, np.eye(4)[y])), loss, rtol=0.02, atol=0.01
-        )
-    of_classes = stand_in.class_gradient(X)
+def test_the_label_has_no_part_in_the_loss():
+    """What it loses elects nobody: only the score of other classes counts."""
+    stand_in = MajorityVote(smooth(), BLURS).for_attacks(X)
+    y = stand_in.predict(X).argmax(axis=1)
+    found = whole(stand_in).look(X, y, cross_entropy, None, np.arange(6), (0,))
+    slope = cross_entropy(found.scores, y)[1] * (np.arange(4) != y[:, None])
     np.testing.assert_allclose(
-        (of_classes * direction[:, None]).sum(axis=(2, 3, 4)), along(stand_in.predict), rtol=0.02, atol=0.01
+        host(scaled(found.gradient, found.factors)), stand_in.forward(X)[1](slope), rtol=1e-3, atol=1e-6
     )
-    np.testing.assert_array_equal(stand_in.class_gradient(X, 2), of_classes[:, 2:3])
-    np.testing.assert_array_equal(stand_in.class_gradient(X, y), of_classes[np.arange(6), y][:, None])
+
+
+def test_one_pass_through_each_view_gives_all():
+    model = smooth()
+    stand_in = MajorityVote(model, BLURS).for_attacks(X)
+    model.passes.clear()
+    found = whole(stand_in).look(X, np.arange(6) % 4, cross_entropy, None, np.arange(6), (0,))
+    assert model.passes == ["forward"] * 3 + ["backward"] * 3
+    np.testing.assert_array_equal(found.margin, stand_in.margin(X, np.arange(6) % 4))
+
+
+def whole(stand_in, defence=None, **options):
+    return DefendedModel(
+        stand_in, defence, clip_values=UNIT, nb_classes=4, input_shape=X.shape[1:], **options
+    )
 
 
 def test_margin_has_the_sign_of_the_vote():
     vote = MajorityVote(smooth(), BLURS, min_votes=3)
-    stand_in, label = vote.for_attacks(X, UNIT), vote.predict(X)
+    stand_in, label = vote.for_attacks(X), vote.predict(X)
     assert (label == -1).any()
     assert (label >= 0).any()
     for y in range(4):
@@ -114,53 +136,62 @@ def test_margin_has_the_sign_of_the_vote():
 
 def test_the_backward_pass_sees_the_draws_of_its_views():
     gain = Gain()
-    stand_in = MajorityVote(smooth(), [None, gain]).for_attacks(X, UNIT)
+    stand_in = MajorityVote(smooth(), [None, gain]).for_attacks(X)
     assert stand_in.stochastic
     gain.used.clear()
-    stand_in.loss_gradient(X, np.eye(4)[[0] * 6])
+    stand_in.forward(X)[1](np.eye(4)[[0] * 6])
     (forward, drawn), (backward, again) = gain.used
     assert (forward, backward) == ("forward", "backward")
     assert drawn == again
-    assert (
-        DefendedClassifier(stand_in, draws=5, clip_values=UNIT, nb_classes=4, input_shape=X.shape[1:]).draws
-        == 5
-    )
+    assert whole(stand_in, draws=5).draws == 5
+
+
+def test_draws_of_a_vote_depend_on_the_numbers_of_the_samples():
+    """Two views through one object draw apart, in the vote as in its stand-in."""
+    noise = GaussianAugmentation(0.3, augmentation=False)
+    numbers, y = np.array([4, 9, 2, 11, 3, 7]), np.arange(6) % 4
+    for predict in (smooth(), smooth().scores):
+        stand_in = MajorityVote(predict, [noise, noise], min_votes=1).for_attacks(X)
+        model = whole(stand_in, draws=8)
+        labels = model.labels(X, numbers, (3,))
+        np.testing.assert_array_equal(model.labels(X[2:], numbers[2:], (3,)), labels[:, 2:])
+        assert (labels == -1).any()  # views that see the same noise agree
+        if has_gradients(stand_in):
+            all_ = model.look(X, y, cross_entropy, None, numbers, (3,))
+            some = model.look(X[:2], y[:2], cross_entropy, None, numbers[:2], (3,))
+            np.testing.assert_allclose(some.scores, all_.scores[:2], rtol=1e-6)
 
 
 def test_every_gradient_of_the_views_is_tried():
     median = SpatialSmoothing(3)
-    stand_in = MajorityVote(smooth(), [None, median, Chain([median, BLUR])]).for_attacks(X, UNIT)
+    stand_in = MajorityVote(smooth(), [None, median, Chain([median, BLUR])]).for_attacks(X)
     first, second = stand_in.variants()
-    assert first is stand_in
-    kinds = [(v.views[1].defence.gradient, v.views[2].defence.defences[0].gradient) for v in (first, second)]
-    assert kinds == [("identity", "identity"), ("exact", "exact")]
+    assert second is stand_in
+    kinds = [(v.views[1].gradient, v.views[2].defences[0].gradient) for v in (first, second)]
+    assert kinds == [("exact", "exact"), ("identity", "identity")]
     np.testing.assert_array_equal(first.decide(X), second.decide(X))
-    assert len(MajorityVote(smooth(), BLURS).for_attacks(X, UNIT).variants()) == 1
+    assert len(MajorityVote(smooth(), BLURS).for_attacks(X).variants()) == 1
 
 
 @pytest.mark.parametrize("kind", ["torch", "tensorflow"])
 def test_gradients_of_real_classifiers(kind):
     """Linear, so in closed form: what the rival gains on the label of each view, through its adjoint."""
     vote = MajorityVote(art_classifier(kind), [None, BLUR], min_votes=2)
-    stand_in = vote.for_attacks(X, UNIT)
-    y = stand_in.predict(X).argmax(axis=1)
-    rival = np.where(np.arange(4) == y[:, None], -np.inf, stand_in.predict(X)).argmax(axis=1)
+    stand_in = vote.for_attacks(X)
+    outputs, pull = stand_in.forward(stand_in.array(X))
+    rival = np.where(np.arange(4) == outputs.argmax(axis=1)[:, None], -np.inf, outputs).argmax(axis=1)
     expected = np.zeros(X.shape)
     for view, top in zip([None, BLUR], vote.votes(X).T, strict=True):
         towards = (WEIGHTS[:, rival] - WEIGHTS[:, top]).T.reshape(X.shape)
         expected += (towards if view is None else view.estimate_gradient(X, towards)) / 2
-    found = stand_in.loss_gradient(X, np.eye(4, dtype=np.float32)[y])
-    scale = np.abs(expected).sum() / np.abs(found).sum()  # classifiers average over the batch or add
-    np.testing.assert_allclose(found * scale, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(host(pull(np.eye(4)[rival])), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_models_and_callables_as_they_are_attacked():
-    assert has_gradients(MajorityVote(torch_model(), [None], min_votes=1).for_attacks(X, UNIT))
-    blind = MajorityVote(scores).for_attacks(X, UNIT)
+    assert has_gradients(MajorityVote(torch_model(), [None], min_votes=1).for_attacks(X))
+    blind = MajorityVote(scores).for_attacks(X)
     assert isinstance(blind, PredictOnly)
     np.testing.assert_array_equal(blind.predict(X), MajorityVote(scores).predict(X))
-    with pytest.raises(TypeError, match="is for attacks; train the classifier itself"):
-        MajorityVote(smooth(), BLURS).for_attacks(X, UNIT).fit(X, X)
 
 
 # A task in closed form: class 1 where the mean exceeds 0.5
@@ -266,43 +297,3 @@ def test_refused_as_a_row():
         evaluate(threshold(SHAPE), SAMPLES, Y, {"vote": MajorityVote(scores)}, **OPTIONS)
     with pytest.raises(ValueError, match='must not use the name "none"'):
         evaluate(threshold(SHAPE), SAMPLES, Y, {"none": MajorityVote(threshold(SHAPE))}, **OPTIONS)
-
-
-# Attacks of ART
-
-
-@pytest.mark.parametrize(
-    "attack",
-    [
-        lambda c: ProjectedGradientDescent(c, eps=0.5, eps_step=0.05, max_iter=15, verbose=False),
-        lambda c: DeepFool(c, max_iter=20, epsilon=0.1, nb_grads=2, verbose=False),
-    ],
-    ids=["PGD", "DeepFool"],
-)
-def test_gradient_attacks_of_art(attack):
-    vote = MajorityVote(threshold(SHAPE, slope=20))
-    found = attack(vote.for_attacks(SAMPLES, UNIT)).generate(SAMPLES)
-    assert (vote.predict(SAMPLES) == Y).all()
-    assert (vote.predict(found) == 1 - Y).all()
-
-
-def as_art(vote, label, classes):
-    """The recipe of the documentation: a rejected sample counts as its own class, so nothing is won by it."""
-
-    def predict(x):
-        found = vote.predict(x)
-        return np.eye(classes)[np.where(found == -1, label, found)]
-
-    return BlackBoxClassifier(predict, SHAPE, classes, clip_values=UNIT)
-
-
-def test_decision_attacks_of_art():
-    """Against a vote that rejects: each class on its own, and every example gets a wrong label."""
-    vote = MajorityVote(threshold(SHAPE, slope=20).scores, min_votes=3)
-    np.random.seed(0)
-    for label in (0, 1):
-        x = SAMPLES[label == Y][:2]
-        attack = HopSkipJump(as_art(vote, label, 2), max_iter=2, max_eval=100, init_eval=5, verbose=False)
-        found = attack.generate(x)
-        assert (vote.predict(found) == 1 - label).all()
-        assert np.abs(found - x).max() > 0

@@ -69,14 +69,17 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         """Scores `(N, K)` under the draws of an address."""
         return self.defended.scores(self.defended.array(x), numbers, seed, rejected_as=self.rejected_as)
 
-    def gradient_at(self, x: Array, y: Array, loss: Loss, numbers: Array, seed: tuple[int, ...]) -> Array:
-        """Gradient of a loss under the draws of an address, like `x`."""
+    def gradient_at(
+        self, x: Array, loss: Loss, numbers: Array, seed: tuple[int, ...], labels: Array | None = None
+    ) -> Array:
+        """Gradient of a loss, of labels or of scores alone, under the draws of an address, like `x`."""
         if not has_gradients(self.defended.classifier):
             raise ArgumentError(
                 f"{type(self.defended.classifier).__name__} has no gradients; choose `attacks` that need "
                 "none."
             )
-        found = self.defended.look(self.defended.array(x), y, loss, None, numbers, seed)
+        labels = np.full(len(x), -1) if labels is None else labels
+        found = self.defended.look(self.defended.array(x), labels, loss, None, numbers, seed)
         return host(scaled(found.gradient, found.factors)).astype(np.float32, copy=False)
 
     # What ART's attacks call
@@ -87,13 +90,13 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
 
     def loss_gradient(self, x: Array, y: Array, **kwargs: Any) -> Array:
         """Gradient of the cross-entropy with respect to `x`."""
-        return self.gradient_at(x, _indices(y), cross_entropy, *self.address(len(x)))
+        return self.gradient_at(x, cross_entropy, *self.address(len(x)), _indices(y))
 
     def class_gradient(self, x: Array, label: Any = None, **kwargs: Any) -> Array:
         """Gradients `(N, K, ...)` of the scores with respect to `x`, or `(N, 1, ...)` of a label's."""
-        labels = range(self.nb_classes) if label is None else [label]
+        classes = range(self.nb_classes) if label is None else [label]
         address = self.address(len(x))
-        gradients = [self.gradient_at(x, np.broadcast_to(k, len(x)), _score, *address) for k in labels]
+        gradients = [self.gradient_at(x, _score_of(np.broadcast_to(k, len(x))), *address) for k in classes]
         return np.stack(gradients, axis=1)
 
     def compute_loss(self, x: Array, y: Array, reduction: str = "none", **kwargs: Any) -> Array:
@@ -127,8 +130,8 @@ def bridge(
 ) -> Any:
     """A defended model as a classifier of ART that as many of its attacks as possible can use.
 
-    Some, such as `AutoAttack`, take the network out of a `PyTorchClassifier` and put it into another one. With
-    torch installed there is one, whatever framework the model has.
+    Some, such as `AutoAttack`, take the network out of a `PyTorchClassifier` and put it into another one.
+    With torch installed there is one, whatever framework the model has.
 
     Parameters
     ----------
@@ -149,10 +152,14 @@ def bridge(
     return in_torch(classifier)
 
 
-def _score(scores: Array, y: Array, targets: Array | None = None) -> tuple[Array, Array]:
-    """The score of a class, as a loss."""
-    own = np.arange(scores.shape[1]) == y[:, None]
-    return scores[own], own * 1.0
+def _score_of(classes: Array) -> Loss:
+    """The scores of some classes, one for each sample, as a loss."""
+
+    def loss(scores: Array, y: Array, targets: Array | None) -> tuple[Array, Array]:
+        own = np.arange(scores.shape[1]) == classes[:, None]
+        return scores[own], own * 1.0
+
+    return loss
 
 
 def _indices(y: Array) -> Array:

@@ -68,8 +68,7 @@ class _Scores(torch.autograd.Function):  # type: ignore[misc]
         def weighted(scores: Array, y: Array, targets: Array | None) -> tuple[Array, Array]:
             return (scores * derivative).sum(axis=1), derivative
 
-        labels = np.zeros(len(derivative), int)
-        gradient = ctx.classifier.gradient_at(ctx.x, labels, weighted, *ctx.address)
+        gradient = ctx.classifier.gradient_at(ctx.x, weighted, *ctx.address)
         return torch.from_numpy(gradient).to(upstream.device), None
 
 

@@ -101,7 +101,7 @@ class DefendedModel:
     def look(
         self, x: Any, y: Array, loss: Loss, targets: Array | None, numbers: Array, seed: tuple[int, ...]
     ) -> Look:
-        """Margins, scores and the gradient of a loss at `x`."""
+        """Margins, scores and the gradient of a loss at `x`; without labels, -1, margins mean nothing."""
         margins, scores, values = [], [], []
         total: Any = None
         units = np.ones(len(x))
@@ -258,7 +258,7 @@ def _margin(outputs: Array, y: Array) -> Array:
     if outputs.ndim == 1:
         return np.where((outputs == y) | (outputs == REJECTED), 1.0, -1.0)
     own = np.arange(outputs.shape[1]) == y[:, None]
-    margin: Array = outputs[own] - np.where(own, -np.inf, outputs).max(axis=1)
+    margin: Array = outputs[np.arange(len(y)), y] - np.where(own, -np.inf, outputs).max(axis=1)
     return margin
 
 

@@ -89,7 +89,8 @@ class JaxClassifier:
         """A batch whose size is a power of two."""
         x = at_least(self.array(x))
         size = 1 << (len(x) - 1).bit_length()
-        return x[np.minimum(np.arange(size), len(x) - 1)]
+        padded: Array = x[np.minimum(np.arange(size), len(x) - 1)]
+        return padded
 
 
 def keras_function(model: Any) -> Callable[[Any], Any]:
