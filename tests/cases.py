@@ -335,6 +335,7 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             },
             videos(1),
         ),
+        "blur": ({"max_iter": 2, "gradient": "blur"}, videos(2)),
         "Newton": (
             {"solver": "Newton-CG", "max_iter": 2, "channels_first": True},
             images(channels_first=True),
