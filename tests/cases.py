@@ -322,6 +322,7 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
         "images": ({"clip_values": (0, 1), "num_space": 4}, images()),
         "videos": ({"clip_values": (0, 2), "channels_first": True}, videos(channels_first=True)),
         "identity": ({"clip_values": (-1, 1), "num_space": 3, "gradient": "identity"}, features()),
+        "soft": ({"clip_values": (-1, 1), "num_space": 3, "gradient": "soft"}, features()),
     },
     TotalVarMin: {
         "images": ({"max_iter": 3}, images()),

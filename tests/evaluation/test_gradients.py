@@ -21,7 +21,7 @@ X = np.random.default_rng(0).random((2, 4, 4, 3), dtype=np.float32)
     [
         (lambda **kw: FeatureSqueezing((0, 1), 3, **kw), ["soft", "identity"]),
         (lambda **kw: SpatialSmoothing(3, **kw), ["exact", "identity"]),
-        (lambda **kw: ThermometerEncoding((0, 1), 4, **kw), ["surrogate", "identity"]),
+        (lambda **kw: ThermometerEncoding((0, 1), 4, **kw), ["soft", "surrogate", "identity"]),
         (lambda **kw: JpegCompression((0, 1), **kw), ["soft", "straight-through", "identity"]),
     ],
     ids=["FeatureSqueezing", "SpatialSmoothing", "ThermometerEncoding", "JpegCompression"],
