@@ -196,7 +196,11 @@ def test_channel_index():
         ({"num_space": 4.5}, TypeError, "`num_space` must be an integer, got 4.5"),
         ({"clip_values": (1, 1)}, ValueError, "`clip_values` must have minimum < maximum"),
         ({"clip_values": (0,)}, ValueError, "`clip_values` must be a pair"),
-        ({"gradient": "exact"}, ValueError, "`gradient` must be one of 'identity', 'surrogate', 'soft', got 'exact'"),
+        (
+            {"gradient": "exact"},
+            ValueError,
+            "`gradient` must be one of 'identity', 'surrogate', 'soft', got 'exact'",
+        ),
         ({"channels_first": "no"}, TypeError, "`channels_first` must be True or False, got 'no'"),
         ({"channel_index": 0}, ValueError, "`channel_index` must be 1"),
         ({"apply_fit": 1}, TypeError, "`apply_fit` must be True or False, got 1"),

@@ -58,7 +58,11 @@ def gradients_of(chain):
 
 
 def test_a_chain_is_tried_with_the_strongest_and_with_the_weakest_gradients_of_all_stages():
-    stages = [SpatialSmoothing(3), JpegCompression((0, 1)), Chain([FeatureSqueezing((0, 1), 4), GaussianBlur(3)])]
+    stages = [
+        SpatialSmoothing(3),
+        JpegCompression((0, 1)),
+        Chain([FeatureSqueezing((0, 1), 4), GaussianBlur(3)]),
+    ]
     chain = Chain(stages, apply_fit=True)
     variants = gradient_variants(chain)
     assert [gradients_of(variant) for variant in variants] == [

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .._core.block_gains import pull_back_gains
+from .._core.coding_gains import pull_back_pictures
 from .._core.checks import (
     check_bool,
     check_clip_values,
@@ -180,7 +180,7 @@ class VideoCompression(Preprocessor):
         levels = 255 // self._scale(before)
         frames = (np.moveaxis(video, axis, -1).astype(dtype) for video in (before, after, grad))
         before, after, grad = frames
-        pulled = pull_back_gains(np.minimum(before / levels, 1), after / levels, grad)
+        pulled = pull_back_pictures(np.minimum(before / levels, 1), after / levels, grad)
         return np.moveaxis(pulled, -1, axis).astype(kept_dtype(grad.dtype))
 
     def _compress(self, video: Array, scale: int) -> Array:

@@ -90,7 +90,9 @@ class VotingClassifier(ClassGradientsMixin, ClassifierMixin, LossGradientsMixin,
         """The same vote with each gradient that its views offer, as `gradient_variants` has them."""
         each = [gradient_variants(view.defence) for view in self.views]
         own = [view.defence for view in self.views]
-        others = [views for views in side_by_side(each) if any(a is not b for a, b in zip(views, own, strict=True))]
+        others = [
+            views for views in side_by_side(each) if any(a is not b for a, b in zip(views, own, strict=True))
+        ]
         same = {"clip_values": self.clip_values, "input_shape": self._input_shape}
         return [self, *(type(self)(self.classifier, views, self.min_votes, **same) for views in others)]
 
