@@ -165,7 +165,9 @@ class DefendedModel:
             labels.append(outputs if outputs.ndim == 1 else outputs.argmax(axis=1))
         return np.stack(labels)
 
-    def defended(self, x: Any, numbers: Array, seed: tuple[int, ...]) -> tuple[Any, Callable[[Any], Any]]:
+    def defended(
+        self, x: Any, numbers: Array, seed: tuple[int, ...]
+    ) -> tuple[Any, Callable[[Any], Any]]:
         """What the classifier receives under a draw, and the backward pass through that draw."""
         if self.defence is None:
             return x, lambda grad: grad
@@ -189,9 +191,7 @@ class DefendedModel:
         seen, _ = self.defended(x, numbers, seed)
         return self._margin(seen, None, y, numbers, seed)
 
-    def _margin(
-        self, seen: Any, outputs: Array | None, y: Array, numbers: Array, seed: tuple[int, ...]
-    ) -> Array:
+    def _margin(self, seen: Any, outputs: Array | None, y: Array, numbers: Array, seed: tuple[int, ...]) -> Array:
         """By how much the score of `y` exceeds the best other; of labels, 1 unless another is predicted."""
         if hasattr(self.classifier, "margin"):
             with self._drawn(numbers, seed):

@@ -73,9 +73,7 @@ class Oracle:
         Passes of the classifier that each sample has cost.
     """
 
-    def __init__(
-        self, model: "DefendedModel", x: Any, y: Array, numbers: Array, seed: tuple[int, ...]
-    ) -> None:
+    def __init__(self, model: "DefendedModel", x: Any, y: Array, numbers: Array, seed: tuple[int, ...]) -> None:
         self.model = model
         self.x, self.y, self.numbers = x, y, np.asarray(numbers, np.uint32)
         self.clip_values = model.clip_values
@@ -134,9 +132,7 @@ class Oracle:
         margins = np.empty(len(rows))
         for some, seed in self._addresses(rows, OF_MODEL):
             of = rows[some]
-            margins[some], passes = getattr(self.model, kind)(
-                take(points, some), self.y[of], self.numbers[of], seed
-            )
+            margins[some], passes = getattr(self.model, kind)(take(points, some), self.y[of], self.numbers[of], seed)
             self.forward[of] += passes
         return margins
 
