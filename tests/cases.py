@@ -249,6 +249,7 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
     },
     Mp3Compression: {
         "mono": ({"sample_rate": 16000}, audio()),
+        "soft": ({"sample_rate": 8000, "full_scale": 1.0, "gradient": "soft"}, audio()),
         "stereo": (
             {"sample_rate": 44100, "channels_first": True, "bit_rate": 64000, "full_scale": 1.0},
             audio(2, channels_first=True),
@@ -322,6 +323,7 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
         "images": ({"clip_values": (0, 1), "num_space": 4}, images()),
         "videos": ({"clip_values": (0, 2), "channels_first": True}, videos(channels_first=True)),
         "identity": ({"clip_values": (-1, 1), "num_space": 3, "gradient": "identity"}, features()),
+        "soft": ({"clip_values": (-1, 1), "num_space": 3, "gradient": "soft"}, features()),
     },
     TotalVarMin: {
         "images": ({"max_iter": 3}, images()),
@@ -335,6 +337,7 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             },
             videos(1),
         ),
+        "blur": ({"max_iter": 2, "gradient": "blur"}, videos(2)),
         "Newton": (
             {"solver": "Newton-CG", "max_iter": 2, "channels_first": True},
             images(channels_first=True),

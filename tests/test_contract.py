@@ -676,7 +676,7 @@ def test_set_params_checks_before_it_changes(case):
     [
         (lambda v: FeatureSqueezing((0, 1), gradient=v), "'identity', 'soft'"),
         (lambda v: SpatialSmoothing(gradient=v), "'identity', 'exact'"),
-        (lambda v: ThermometerEncoding((0, 1), gradient=v), "'surrogate', 'identity'"),
+        (lambda v: ThermometerEncoding((0, 1), gradient=v), "'identity', 'surrogate', 'soft'"),
         (lambda v: TotalVarMin(solver=v), "'L-BFGS-B', 'CG', 'Newton-CG'"),
     ],
     ids=["squeeze", "median", "thermometer", "total variation"],

@@ -87,10 +87,10 @@ def test_the_nearest_level_is_taken_and_taken_again(bit_depth, low, span, seed):
 
 
 def soft_round(x, sharpness):
-    """Equation 13 of arXiv:2006.09952."""
+    """Equation 13 of arXiv:2006.09952, with the arctangent for the hyperbolic tangent."""
     below = np.floor(x)
     rest = x - below - 0.5
-    return below + np.tanh(sharpness * rest) / (2 * np.tanh(sharpness / 2)) + 0.5
+    return below + np.arctan(sharpness * rest) / (2 * np.arctan(sharpness / 2)) + 0.5
 
 
 @pytest.mark.parametrize(
@@ -104,12 +104,18 @@ def test_soft_gradient_is_the_slope_of_the_soft_staircase(clip_values, bit_depth
     x, grad = low + (high - low) * rng.random((4, 5, 3)), rng.normal(size=(4, 5, 3))
 
     def staircase(x):
-        return low + unit * soft_round((x - low) / unit, 4.0)
+        return low + unit * soft_round((x - low) / unit, 255 / (2**bit_depth - 1))
 
     h = 1e-5 * unit
     expected = grad * (staircase(x + h) - staircase(x - h)) / (2 * h)
     out = FeatureSqueezing(clip_values, bit_depth, gradient="soft").estimate_gradient(x, grad)
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_soft_gradient_of_many_bits_is_the_identity():
+    x, grad = np.random.default_rng(0).normal(size=(2, 3, 4))
+    defence = FeatureSqueezing((0, 1), 64, gradient="soft")
+    np.testing.assert_allclose(defence.estimate_gradient(x, grad), grad, rtol=1e-12)
 
 
 def test_identity_gradient_is_the_default():

@@ -127,6 +127,41 @@ def test_surrogate_gradient_meets_finite_differences(clip_values, channels_first
     np.testing.assert_allclose(defence.estimate_gradient(x, grad), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "clip_values", [(0, 1), (0, 255), (-3, 5), (np.array([0.0, -1, 2]), np.array([1.0, 255, 9]))]
+)
+@pytest.mark.parametrize("channels_first", [False, True])
+@pytest.mark.parametrize("num_space", [1, 2, 7])
+def test_soft_gradient_meets_finite_differences(clip_values, channels_first, num_space):
+    rng = np.random.default_rng(num_space)
+    low, high = map(np.asarray, clip_values)
+    x = low + rng.uniform(-0.3, 1.3, (3, 4, 5, 3)) * (high - low)  # also outside of the range
+    grad = rng.normal(size=(*x.shape, num_space))
+
+    def smooth_steps(x):
+        position = (x - low) / (high - low)
+        steps = [0 * position + 1]
+        steps += [np.arctan(255 * (position - k / num_space)) / np.pi + 0.5 for k in range(1, num_space)]
+        return np.stack(steps, axis=-1)
+
+    h = 1e-6 * (high - low)
+    change = (smooth_steps(x + h) - smooth_steps(x - h)) * grad
+    expected = change.sum(axis=-1) / (2 * h)
+    grad = grad.reshape(*x.shape[:-1], -1)
+    if channels_first:
+        x, grad, expected = (np.moveaxis(a, -1, 1) for a in (x, grad, expected))
+    defence = ThermometerEncoding(clip_values, num_space, channels_first, gradient="soft")
+    np.testing.assert_allclose(defence.estimate_gradient(x, grad), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_soft_gradient_far_outside_of_the_range():
+    defence = ThermometerEncoding((0, 1), 4, gradient="soft")
+    grad = np.ones((2, 4), np.float32)
+    with pytest.warns(UserWarning, match="`clip_values` should be the range of the data"):
+        out = defence.estimate_gradient(np.array([[-1e30], [1e30]], np.float32), grad)
+    np.testing.assert_array_equal(out, 0)
+
+
 def test_identity_gradient_counts_every_level():
     defence = ThermometerEncoding((0, 255), 4, gradient="identity")
     out = defence.estimate_gradient(np.array([[0.0]]), np.array([[1.0, 2, 3, 4]]))
@@ -161,7 +196,11 @@ def test_channel_index():
         ({"num_space": 4.5}, TypeError, "`num_space` must be an integer, got 4.5"),
         ({"clip_values": (1, 1)}, ValueError, "`clip_values` must have minimum < maximum"),
         ({"clip_values": (0,)}, ValueError, "`clip_values` must be a pair"),
-        ({"gradient": "exact"}, ValueError, "`gradient` must be one of 'surrogate', 'identity', got 'exact'"),
+        (
+            {"gradient": "exact"},
+            ValueError,
+            "`gradient` must be one of 'identity', 'surrogate', 'soft', got 'exact'",
+        ),
         ({"channels_first": "no"}, TypeError, "`channels_first` must be True or False, got 'no'"),
         ({"channel_index": 0}, ValueError, "`channel_index` must be 1"),
         ({"apply_fit": 1}, TypeError, "`apply_fit` must be True or False, got 1"),

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from scipy.ndimage import correlate1d
 from scipy.optimize import minimize
 
 from preshield import TotalVarMin
@@ -179,6 +180,54 @@ def test_gradient_passes():
     np.testing.assert_array_equal(TotalVarMin().estimate_gradient(np.zeros(grad.shape), grad), grad)
 
 
+def blurred(x, width):
+    """Planes `(..., H, W)` behind a Gaussian up to three widths wide, mirrored at the borders."""
+    reach = int(np.ceil(3 * width))
+    taps = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * width**2))
+    for axis in (-2, -1):
+        x = correlate1d(x, taps / taps.sum(), axis=axis, mode="mirror")
+    return x
+
+
+@pytest.mark.parametrize("lamb", [0.0, 0.02, 0.5])
+def test_blur_gradient_is_that_of_the_nearest_gaussian(lamb):
+    rng = np.random.default_rng(0)
+    x = rng.random((4, 2, 12, 13)).cumsum(axis=-1) / 6  # ramps in noise
+    x[1:3] = blurred(x[1:3], 1.5)
+    grad, step = rng.normal(size=(2, *x.shape))
+    defence = TotalVarMin(lamb=lamb, channels_first=True, gradient="blur")
+    with defence.frozen(3):
+        result = defence.transform(x)
+        pulled = defence.estimate_gradient(x, grad)
+    widths = [0.5, 0.5**0.5, 1, 2**0.5, 2, 2**1.5, 4]
+    expected, chosen = [], set()
+    for of_x, of_step, of_grad, of_result in zip(x, step, grad, result, strict=True):
+        stand_ins = [lambda v: v, *(lambda v, w=w: blurred(v, w) for w in widths)]
+        distances = [((stand_in(of_x) - of_result) ** 2).sum() for stand_in in stand_ins]
+        best = int(np.argmin(distances))
+        chosen.add(best)
+        expected.append((stand_ins[best](of_step) * of_grad).sum())
+    np.testing.assert_allclose((pulled * step).sum(axis=(1, 2, 3)), expected, rtol=1e-6)
+    assert (chosen == {0}) == (lamb == 0)
+
+
+def test_blur_gradient_of_videos_is_that_of_their_frames_together():
+    rng = np.random.default_rng(0)
+    x, grad = rng.random((2, 2, 3, 9, 8, 1))
+    defence = TotalVarMin(gradient="blur", rng=0)
+    with defence.frozen(0):
+        pulled = defence.estimate_gradient(x, grad)
+        result = defence.transform(x)
+    for i in range(2):
+        widths = 2.0 ** (np.arange(-2, 5) / 2)
+        planes = np.moveaxis(x[i], -1, 1)
+        off = [((blurred(planes, w) - np.moveaxis(result[i], -1, 1)) ** 2).sum() for w in widths]
+        width = widths[int(np.argmin(off))]
+        step = rng.normal(size=x[i].shape)
+        moved = np.moveaxis(blurred(np.moveaxis(step, -1, 1), width), 1, -1)
+        np.testing.assert_allclose((pulled[i] * step).sum(), (grad[i] * moved).sum(), rtol=1e-6)
+
+
 def test_verbose_shows_a_bar(capsys):
     x = np.zeros((2, 6, 7, 3))
     TotalVarMin().transform(x)
@@ -200,6 +249,7 @@ def test_verbose_shows_a_bar(capsys):
         ({"norm": 2.5}, TypeError, "`norm` must be an integer, got 2.5"),
         ({"lamb": -1}, ValueError, "`lamb` must be at least 0, got -1"),
         ({"lamb": np.nan}, ValueError, "`lamb` must be finite, got nan"),
+        ({"gradient": "exact"}, ValueError, "`gradient` must be one of 'identity', 'blur', got 'exact'"),
         ({"solver": "BFGS"}, ValueError, "`solver` must be one of 'L-BFGS-B', 'CG', 'Newton-CG', got 'BFGS'"),
         ({"max_iter": 0}, ValueError, "`max_iter` must be at least 1, got 0"),
         ({"max_iter": 1.5}, TypeError, "`max_iter` must be an integer, got 1.5"),

@@ -366,7 +366,8 @@ def test_soft_gradient_scales_the_cosine_coefficients(channels_first, scale):
     after = VideoCompression(**options).transform(x)
     # The map is linear: its change along any step is the product of this step with the gradient.
     expected = [
-        (scaled_cosines(*v, s) * g).sum() for *v, s, g in zip(x / scale, after / scale, step, grad, strict=True)
+        (scaled_cosines(*v, s) * g).sum()
+        for *v, s, g in zip(x / scale, after / scale, step, grad, strict=True)
     ]
     x, grad, step = (np.moveaxis(v, -1, 1) if channels_first else v for v in (x, grad, step))
     defence = VideoCompression(**options, channels_first=channels_first, gradient="soft")

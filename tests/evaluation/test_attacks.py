@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from preshield import (
-    Chain,
-    FeatureSqueezing,
     GaussianAugmentation,
-    GaussianBlur,
-    JpegCompression,
-    SpatialSmoothing,
-    ThermometerEncoding,
 )
 
 pytest.importorskip("art")

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.stats import binomtest
 
 from preshield.evaluation.metrics import (
     REJECTED,
@@ -11,6 +12,7 @@ from preshield.evaluation.metrics import (
     attack_success_rate,
     coverage,
     dissimilarity,
+    interval,
     perturbation_norms,
     rejection_rate,
     spectrum,
@@ -330,5 +332,19 @@ def test_orders_that_are_refused(p, error, message):
 
 
 def test_norms_that_are_refused():
-    with pytest.raises(ValueError, match=r"`norm` must be one of 'l2', 'linf', got 'l1'\."):
-        perturbation_norms(np.ones((1, 2)), np.ones((1, 2)), "l1")
+    with pytest.raises(ValueError, match=r"`norm` must be one of 'l2', 'linf', 'l1', got 'l0'\."):
+        perturbation_norms(np.ones((1, 2)), np.ones((1, 2)), "l0")
+
+
+@pytest.mark.parametrize("samples", [1, 7, 40, 200])
+def test_the_interval_is_that_of_scipy(samples):
+    for right in range(samples + 1):
+        expected = binomtest(right, samples).proportion_ci(method="wilson")
+        np.testing.assert_allclose(interval(right / samples, samples), expected, atol=1e-12)
+
+
+def test_the_interval_of_a_share_between_two_counts_and_of_nothing():
+    low, high = interval(0.125, 4)
+    assert interval(0.0, 4) < (low, high) < interval(0.25, 4)
+    assert np.isnan(interval(0.5, 0)).all()
+    assert np.isnan(interval(float("nan"), 3)).all()

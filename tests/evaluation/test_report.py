@@ -65,7 +65,14 @@ def test_threat_in_words():
 
 
 @pytest.mark.parametrize(
-    ("kind", "norm", "minimum"), [("l2-minimum", "l2", True), ("l2", "l2", False), ("linf", "linf", False)]
+    ("kind", "norm", "minimum"),
+    [
+        ("l2-minimum", "l2", True),
+        ("linf-minimum", "linf", True),
+        ("l1-minimum", "l1", True),
+        ("l2", "l2", False),
+        ("linf", "linf", False),
+    ],
 )
 def test_kinds_of_threat(kind, norm, minimum):
     threat = Threat(kind, 1.0, (0.0, 1.0))
@@ -176,8 +183,8 @@ def test_note_of_a_chain():
 def test_cells_by_hand():
     assert report().cells("<{}>") == [
         ("Defence", "Clean", "Oblivious", "Adaptive", "Worst case", "Norm", "Ratio", "Cost"),
-        ("none", "0.75", "-", "0.00", "<0.00>", "2", "1.0x", "1.0x"),
-        ("noise", "0.88 ± 0.12", "0.62 ± 0.12", "0.25", "<0.12>", "3", "2.0x", "3.0x"),
+        ("none", "0.75", "-", "0.00", "<0.00> [0.00, 0.49]", "2", "1.0x", "1.0x"),
+        ("noise", "0.88 ± 0.12", "0.62 ± 0.12", "0.25", "<0.12> [0.01, 0.60]", "3", "2.0x", "3.0x"),
     ]
 
 
@@ -194,7 +201,7 @@ def test_cells_of_rejection_by_hand():
     assert head[-4:] == ("Coverage", "Accepted", "Adaptive or rejected", "Cost")
     assert plain[-4:-1] == ("1.00", "0.75", "0.00")
     assert row[-4:-1] == ("0.75", "0.67", "0.50")
-    assert row[1:4] == ("0.50", "0.25", "0.25")  # rejected is not right
+    assert row[1:4] == ("0.50", "0.25", "0.25 [0.05, 0.70]")  # rejected is not right
     explained = "\n".join(found.explanations())
     assert all(f"{name}: " in explained for name in ("Coverage", "Accepted", "Adaptive or rejected"))
     assert "Coverage" not in "\n".join(report().explanations())
@@ -345,17 +352,17 @@ def test_json_file(tmp_path, kind):
     [
         ("{", "must be the JSON of a RobustnessReport"),
         ("{}", "must be the JSON of a RobustnessReport.*format"),
-        ('{"format": 99, "report": null}', "format 99; this version of preshield reads format 1"),
-        ('{"format": 1}', "damaged record.*report"),
-        ('{"format": 1, "report": null}', "got NoneType"),
-        ('{"format": 1, "report": {"record": "Path"}}', "unknown record 'Path'; records: Threat"),
-        ('{"format": 1, "report": {"record": "Threat", "kind": "l2"}}', "damaged record.*missing"),
+        ('{"format": 99, "report": null}', "format 99; this version of preshield reads format 2"),
+        ('{"format": 2}', "damaged record.*report"),
+        ('{"format": 2, "report": null}', "got NoneType"),
+        ('{"format": 2, "report": {"record": "Path"}}', "unknown record 'Path'; records: Threat"),
+        ('{"format": 2, "report": {"record": "Threat", "kind": "l2"}}', "damaged record.*missing"),
         (
-            '{"format": 1, "report": {"record": "Threat", "kind": "l2", "eps": 1, "clip_values": null}}',
+            '{"format": 2, "report": {"record": "Threat", "kind": "l2", "eps": 1, "clip_values": null}}',
             "Threat",
         ),
-        ('{"format": 1, "report": {"array": "|O", "shape": [1], "base64": "AAAAAAAAAAA="}}', "OBJECT"),
-        ('{"format": 1, "report": {"something": 1}}', "damaged record.*mapping"),
+        ('{"format": 2, "report": {"array": "|O", "shape": [1], "base64": "AAAAAAAAAAA="}}', "OBJECT"),
+        ('{"format": 2, "report": {"something": 1}}', "damaged record.*mapping"),
     ],
 )
 def test_bad_json_is_refused(text, match):

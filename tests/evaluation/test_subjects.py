@@ -30,7 +30,7 @@ from preshield.evaluation.subjects import (
     nb_classes,
     range_of,
 )
-from tests.evaluation.analytic import linear, threshold
+from tests.evaluation.analytic import in_art, linear, threshold
 
 SHAPE = (8, 8, 3)
 X = np.random.default_rng(0).random((4, *SHAPE), dtype=np.float32)
@@ -41,7 +41,7 @@ Y = np.array([0, 1, 1, 0])
 
 
 def test_columns():
-    assert check_columns(None, None) == ("clean", "noise", "oblivious", "black-box", "adaptive")
+    assert check_columns(None, None) == ("clean", "noise", "oblivious", "shared", "black-box", "adaptive")
     assert "transfer" in check_columns(None, object())
     assert check_columns(["adaptive", "noise"], None) == ("clean", "noise", "adaptive")
     assert check_columns([], None) == ("clean",)
@@ -49,6 +49,8 @@ def test_columns():
         check_columns(["adaptiv"], None)
     with pytest.raises(ValueError, match='`surrogate` must be given for the column "transfer"'):
         check_columns(["transfer"], None)
+    with pytest.raises(ValueError, match='`columns` must hold "adaptive" with "shared"'):
+        check_columns(["shared"], None)
     assert check_columns({"adaptive": 1}.keys(), None) == ("clean", "adaptive")
     for columns in ("adaptive", (name for name in ["adaptive"]), 3):
         with pytest.raises(TypeError, match=r'`columns` must be a list of names, such as .*"adaptive"'):
@@ -254,39 +256,40 @@ def named(classifier):
 
 
 def test_attacks_by_name():
-    assert as_factories(None) is None
-    assert as_factories(DeepFool) == {"DeepFool": DeepFool}
-    assert as_factories([DeepFool, named]) == {"DeepFool": DeepFool, "named": named}
-    assert as_factories({"mine": named}) == {"mine": named}
+    assert as_factories(None, "linf") is None
+    assert as_factories(DeepFool, "linf") == {"DeepFool": DeepFool}
+    assert as_factories([DeepFool, named], "linf") == {"DeepFool": DeepFool, "named": named}
+    assert as_factories({"mine": named}, "linf") == {"mine": named}
 
 
 def test_attacks_of_one_name_are_all_kept():
     first, second, third = (lambda classifier: 1), (lambda classifier: 2), (lambda classifier: 3)
-    assert list(as_factories([first, second, third]).values()) == [first, second, third]
+    assert list(as_factories([first, second, third], "linf").values()) == [first, second, third]
 
 
 @pytest.mark.parametrize("attacks", ["DeepFool", [3], {"mine": None}])
 def test_refused_attacks(attacks):
-    with pytest.raises(TypeError, match="`attacks` must make an attack for a classifier: pass the class"):
-        as_factories(attacks)
+    message = '`attacks` must be "autoattack" or make an attack for a classifier: pass the class'
+    with pytest.raises(TypeError, match=message):
+        as_factories(attacks, "linf")
 
 
 def test_an_attack_that_has_its_classifier_is_refused():
     with pytest.raises(TypeError, match="pass the class or a function, such as lambda classifier"):
-        as_factories([FastGradientMethod(threshold(SHAPE))])
+        as_factories([FastGradientMethod(in_art(threshold(SHAPE)))], "linf")
 
 
 @pytest.mark.parametrize("none", [[], {}, ()])
 def test_no_attacks(none):
     with pytest.raises(ValueError, match="`attacks` must name at least one attack, got none; leave it out"):
-        as_factories(none)
+        as_factories(none, "linf")
 
 
 # Rows
 
 
 def subjects(defences, model=None, x=X, y=Y):
-    return as_subjects(threshold(SHAPE) if model is None else model, defences, x, y, (0.0, 1.0))
+    return as_subjects(threshold(SHAPE) if model is None else model, defences, x, y)
 
 
 def test_names_of_rows():
@@ -373,7 +376,11 @@ def never(x):
             ValueError,
             r"`defences\['t'\]\[1\]` takes samples of shape \(8, 8, 9\), got \(8, 8, 12\)",
         ),
-        ({"t": (SpatialSmoothing(3), 5)}, TypeError, r"`defences\['t'\]\[1\]` must be an ART classifier"),
+        (
+            {"t": (SpatialSmoothing(3), 5)},
+            TypeError,
+            r"`defences\['t'\]\[1\]` must be a torch module, .*an ART classifier",
+        ),
     ],
 )
 def test_refused_defences(defences, error, match):
@@ -404,7 +411,7 @@ def test_errors_of_a_defence_are_its_own(error):
 
 def test_an_unknown_size_fits_every_size():
     model = threshold(SHAPE)
-    model.shape = (None, None, 3)
+    model.input_shape = (None, None, 3)
     assert len(subjects([SpatialSmoothing(3)], model)) == 2
     with pytest.raises(ValueError, match=r"\(8, 8, 12\), and the classifier takes \(None, None, 3\)"):
         subjects([ThermometerEncoding((0, 1), 4)], model)
@@ -414,9 +421,9 @@ def test_a_classifier_that_does_not_take_the_samples():
     with pytest.raises(ValueError, match=r"`classifier` takes samples of shape \(3, 8, 8\), got \(8, 8, 3\)"):
         subjects([], threshold((3, 8, 8)))
     with pytest.raises(ValueError, match=r"`surrogate` takes samples of shape \(3, 8, 8\), got \(8, 8, 3\)"):
-        named_classifier(threshold((3, 8, 8)), head_of(X), Y, (0, 1), "surrogate")
-    with pytest.raises(TypeError, match="`surrogate` must be an ART classifier"):
-        named_classifier(3, head_of(X), Y, (0, 1), "surrogate")
+        named_classifier(threshold((3, 8, 8)), head_of(X), Y, "surrogate")
+    with pytest.raises(TypeError, match="`surrogate` must be a torch module, .*an ART classifier"):
+        named_classifier(3, head_of(X), Y, "surrogate")
 
 
 def test_labels_beyond_the_outputs():
@@ -426,15 +433,15 @@ def test_labels_beyond_the_outputs():
     with pytest.raises(ValueError, match=r"below 2, the outputs of `defences\['a'\]\[1\]`, got 2"):
         subjects({"a": (SpatialSmoothing(3), threshold(SHAPE))}, three, y=Y + 1)
     with pytest.raises(ValueError, match="classes below 2, the outputs of `surrogate`, got 2"):
-        named_classifier(lambda x: np.zeros((len(x), 2)), head_of(X), Y + 1, (0, 1), "surrogate")
+        named_classifier(lambda x: np.zeros((len(x), 2)), head_of(X), Y + 1, "surrogate")
 
 
 def test_number_of_classes():
     assert nb_classes(threshold(SHAPE)) == 2
-    scores = named_classifier(lambda x: np.zeros((len(x), 4)), head_of(X), Y, (0, 1), "classifier")
+    scores = named_classifier(lambda x: np.zeros((len(x), 4)), head_of(X), Y, "classifier")
     assert nb_classes(scores, head_of(X)) == 4
     assert nb_classes(scores) is None
-    labels = named_classifier(lambda x: np.zeros(len(x)), head_of(X), Y, (0, 1), "classifier")
+    labels = named_classifier(lambda x: np.zeros(len(x)), head_of(X), Y, "classifier")
     assert nb_classes(labels, head_of(X)) is None
 
 

@@ -19,6 +19,8 @@ from ..preprocessor import Preprocessor
 
 __all__ = ["ThermometerEncoding"]
 
+FINE = 255  # widths of a smooth step in the range: about as far as an attack moves a value
+
 
 class ThermometerEncoding(Preprocessor):
     """Write each value as a row of `num_space` ones and zeros: which levels it exceeds [1]_.
@@ -41,8 +43,8 @@ class ThermometerEncoding(Preprocessor):
     gradient : {"surrogate", "identity", "soft"}, default "surrogate"
         What stands in for the derivative of the steps. "surrogate": that of
         ``min(max(x - k / num_space, 0), 1)`` for level k, as in [2]_. "identity": 1 for every level. "soft":
-        that of smooth steps, ``(1 + tanh(num_space * x - k)) / 2`` for level k, which are steep near their
-        level and flat elsewhere; the first level, which is always 1, has none. `x` is scaled to [0, 1].
+        that of smooth steps, ``1/2 + arctan(255 * (x - k / num_space)) / pi`` for level k, about 1/255 of the
+        range wide; the first level, which is always 1, has none. `x` is scaled to [0, 1].
     layout : {"NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW"}, optional
         Layout of the batch, in place of `channels_first`, and taken at its word.
     channel_index : int, optional
@@ -140,8 +142,8 @@ class ThermometerEncoding(Preprocessor):
         if self.gradient == "surrogate":
             levels = np.where(np.clip(position, 0, 1) > thresholds, levels, 0)
         if self.gradient == "soft":
-            above = np.tanh(int(self.num_space) * (position - thresholds))
-            slope = int(self.num_space) / 2 * (1 - above * above)
+            length = np.hypot(1, FINE * (position - thresholds))  # whose square might overflow
+            slope = FINE / np.pi / length / length
             levels = levels * np.where(thresholds > 0, slope, 0)
         return np.asarray(levels.sum(axis=axis + 1) / span)
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from .._core.block_gains import pull_back_gains
 from .._core.checks import (
     check_bool,
     check_clip_values,
@@ -12,6 +11,7 @@ from .._core.checks import (
     ignore_device_type,
     refuse_negative,
 )
+from .._core.coding_gains import pull_back_pictures
 from .._core.errors import ArgumentError
 from .._core.layout import LAYOUTS, kept_dtype, working_dtype
 from .._core.ranges import MARGIN, in_unit_range, largest, misfit
@@ -56,7 +56,8 @@ class VideoCompression(Preprocessor):
     gradient : {"identity", "soft"}, default "identity"
         What stands in for the derivative, which is 0 almost everywhere. "soft": that of the linear map that
         scales each cosine coefficient of the blocks of 8 x 8 pixels of a frame, in luminance and chrominance,
-        by the share of it that came through the codec, from 0 to 1. It compresses once more for each gradient.
+        by the share of it that came through the codec, from 0 to 1. It compresses once more for each
+        gradient.
     device_type : str, optional
         Ignored, with a warning: results lie on the device of the tensors.
     layout : {"NFHWC", "NCFHW", "NFCHW"}, optional
@@ -180,7 +181,7 @@ class VideoCompression(Preprocessor):
         levels = 255 // self._scale(before)
         frames = (np.moveaxis(video, axis, -1).astype(dtype) for video in (before, after, grad))
         before, after, grad = frames
-        pulled = pull_back_gains(np.minimum(before / levels, 1), after / levels, grad)
+        pulled = pull_back_pictures(np.minimum(before / levels, 1), after / levels, grad)
         return np.moveaxis(pulled, -1, axis).astype(kept_dtype(grad.dtype))
 
     def _compress(self, video: Array, scale: int) -> Array:

@@ -18,7 +18,7 @@ from .classifiers import PredictOnly
 from .defended import DefendedModel
 from .minimum_norm import Adversarials, for_most_draws, minimum_norm_attack, pull_towards
 from .oracle import Oracle
-from .perturbations import chosen, host, norms, put, scaled, take, unit, within
+from .perturbations import chosen, copied, host, norms, put, scaled, take, unit, within
 from .report import Threat
 from .square_attack import square_attack
 from .subjects import AUTOATTACK
@@ -127,7 +127,7 @@ class Attacker:
         judge = self.oracle(models[0], x, y, numbers, OF_JUDGE)
         attacks = [None] if self.factories is None else list(self.factories.values())
         runs = [(model, attack) for model in models for attack in attacks]
-        best, smallest = judge.x, np.full(len(x), np.inf)  # norms, or margins within a bound
+        best, smallest = copied(judge.x), np.full(len(x), np.inf)  # norms, or margins within a bound
         rows = np.arange(len(x))
         for place, (model, attack) in enumerate(runs):
 

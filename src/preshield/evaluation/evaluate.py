@@ -208,9 +208,7 @@ def prepared(
         y,
         BatchEvaluation(
             subjects,
-            None
-            if surrogate is None
-            else named_classifier(surrogate, head_of(x), y, "surrogate"),
+            None if surrogate is None else named_classifier(surrogate, head_of(x), y, "surrogate"),
             Attacker(
                 threat=Threat(threat, None if eps is None else float(eps), (low, high)),
                 budget=int(budget or BUDGET),

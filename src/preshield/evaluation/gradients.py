@@ -27,7 +27,7 @@ def gradient_variants(defence: Preprocessor | None) -> list[Preprocessor | None]
         of each stage, and the last the weakest. A chain with another combination follows at the end.
     """
     if isinstance(defence, Chain):
-        variants = [
+        variants: list[Preprocessor | None] = [
             defence if _same(stages, defence._stages) else _copy(defence, defences=stages)
             for stages in side_by_side([gradient_variants(stage) for stage in defence._stages])
         ]

@@ -17,6 +17,7 @@ __all__ = [
     "at_least",
     "between",
     "chosen",
+    "copied",
     "dots",
     "for_each",
     "host",
@@ -67,8 +68,13 @@ def take(x: Any, rows: Array) -> Any:
     return xp.take(x, xp.asarray(rows, device=device(x)), axis=0)
 
 
+def copied(x: Any) -> Any:
+    """A batch of one's own, to `put` samples into."""
+    return array_namespace(x).asarray(x, copy=True)
+
+
 def put(x: Any, rows: Array, values: Any) -> Any:
-    """The batch with some samples replaced; `x` itself may or may not be changed."""
+    """The batch with some samples replaced; where the framework allows it, `x` itself."""
     if not len(rows):
         return x
     xp = array_namespace(x)

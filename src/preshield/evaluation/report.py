@@ -41,6 +41,7 @@ COLUMNS: Mapping[str, str] = {
 """What each column shows, in the order of the table."""
 
 FORMAT = 2  # of the JSON document
+NOT_COUNTED: Array = np.zeros(0, np.int64)  # passes of the classifier
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,14 @@ class Column:
     norms: Array
     attack: str
     seconds: float
-    forward: Array
-    backward: Array
+    forward: Array = field(default_factory=lambda: NOT_COUNTED)
+    backward: Array = field(default_factory=lambda: NOT_COUNTED)
+
+    def __post_init__(self) -> None:
+        """Fill in what was not counted."""
+        for name in ("forward", "backward"):
+            if getattr(self, name) is NOT_COUNTED:
+                object.__setattr__(self, name, np.full(self.outcomes.shape[1], -1, np.int64))
 
     def part(self, samples: slice) -> "Column":
         """The same of some samples."""
@@ -393,13 +400,13 @@ class RobustnessReport:
         All that the figures depend on: samples, seed, draws, attacks.
     versions : dict of str to str
         Of the packages that took part.
-    labels : ndarray of int, shape (N,)
-        The true classes.
     pictures : dict of str to ndarray
         The first samples that the undefended model got right: "clean", "attacked", their "labels" and their
         "numbers" in the data set.
     complete : bool
         False if the evaluation was interrupted; the report holds what was finished.
+    labels : ndarray of int, shape (N,)
+        The true classes.
     kept : tuple of str
         Where the adversarial examples are.
     """
@@ -410,9 +417,9 @@ class RobustnessReport:
     curves: tuple[Curve, ...]
     settings: dict[str, Any]
     versions: dict[str, str]
-    labels: Array
     pictures: dict[str, Array] = field(default_factory=dict)
     complete: bool = True
+    labels: Array = field(default_factory=lambda: np.zeros(0, np.int64))
     kept: tuple[str, ...] = ()
 
     @staticmethod

@@ -142,8 +142,7 @@ def as_factories(attacks: Any, threat: str) -> dict[str, Any] | None:
     """Attacks by name; None for the default one."""
     if attacks is None:
         return None
-    if isinstance(attacks, str):
-        check_option("attacks", attacks, (AUTOATTACK,))
+    if isinstance(attacks, str) and attacks == AUTOATTACK:
         if threat.endswith("-minimum"):
             raise ArgumentError(
                 f'`attacks="{AUTOATTACK}"` looks for perturbations within a bound; pass threat="linf" or '
@@ -157,8 +156,8 @@ def as_factories(attacks: Any, threat: str) -> dict[str, Any] | None:
     for name, attack in attacks.items():
         if not callable(attack) or (hasattr(attack, "generate") and not isinstance(attack, type)):
             raise ArgumentError(
-                f"`attacks` must make an attack for a classifier: pass the class or a function, such as "
-                f"lambda classifier: DeepFool(classifier), got {attack!r} as {name!r}."
+                f'`attacks` must be "{AUTOATTACK}" or make an attack for a classifier: pass the class or a '
+                f"function, such as lambda classifier: DeepFool(classifier), got {attack!r} as {name!r}."
             )
     if not attacks:
         raise ArgumentError(

@@ -1,0 +1,102 @@
+"""A codec as a linear map: what share of each spectral coefficient it lets through.
+
+No derivative passes through prediction, psychoacoustic models and quantisers. But which coefficients survive
+can be seen by comparing what goes in with what comes out, and a perturbation that is to survive must lie in
+those. The shares are taken for constants.
+"""
+
+import numpy as np
+from scipy.fft import dctn, idctn, irfft, rfft
+
+from .soft_jpeg import BLOCK, TO_RGB, TO_YCC
+from .typing import Array
+
+__all__ = ["pull_back_pictures", "pull_back_sound"]
+
+FAINT_LIGHT = 1e-3  # of the range: a coefficient below counts as lost
+FAINT_SOUND = 1e-6  # of full scale
+WINDOW = 512  # samples; MP3 cuts sound into blocks of about this length
+
+
+def pull_back_pictures(before: Array, after: Array, grad: Array) -> Array:
+    """Vector-Jacobian product of the map that scales each cosine coefficient as a codec scaled it.
+
+    Frames are cut into blocks of 8 x 8 pixels, of luminance and both chrominances on their own. A coefficient
+    `c` that came out as `d` is scaled by ``c * d / (c**2 + FAINT_LIGHT**2)``, but by no less than 0 and no
+    more than 1.
+
+    Parameters
+    ----------
+    before, after : ndarray, shape (F, H, W, 3)
+        RGB in [0, 1], as it went in and as it came out.
+    grad : ndarray, shape (F, H, W, 3)
+        Gradient with respect to what comes out. Its floating type is that of the computation.
+
+    Returns
+    -------
+    ndarray, shape (F, H, W, 3)
+    """
+    height, width = grad.shape[1:3]
+    into, out_of = (matrix.T.astype(grad.dtype) for matrix in (TO_YCC, TO_RGB))
+    one, other = (
+        _coefficients(_enlarged(frames.astype(grad.dtype), "edge") @ into) for frames in (before, after)
+    )
+    scales = np.clip(one * other / (one * one + FAINT_LIGHT**2), 0, 1)
+    spread = _coefficients(_enlarged(grad, "constant") @ out_of.T)
+    pulled = idctn(spread * scales, axes=(2, 4), norm="ortho")
+    whole = pulled.reshape(len(grad), -(-height // BLOCK) * BLOCK, -1, 3) @ into.T
+    return _cut(whole, height, width)
+
+
+def pull_back_sound(before: Array, after: Array, grad: Array) -> Array:
+    """Vector-Jacobian product of the map that scales each Fourier coefficient as a codec scaled it.
+
+    Sound is cut into windows of 512 samples, under half a sine, of which each overlaps half of the next one.
+    A coefficient `c` that came out as `d` is scaled by the real part of ``d / c``, but by no less than 0 and
+    no more than 1; one of next to nothing by 0.
+
+    Parameters
+    ----------
+    before, after : ndarray, shape (T, C)
+        Sound in [-1, 1], as it went in and as it came out.
+    grad : ndarray, shape (T, C)
+        Gradient with respect to what comes out. Its floating type is that of the computation.
+
+    Returns
+    -------
+    ndarray, shape (T, C)
+    """
+    half, length = WINDOW // 2, len(grad)
+    sine = np.sin(np.pi * (np.arange(WINDOW) + 0.5) / WINDOW).astype(grad.dtype)
+
+    def spectrum(sound: Array) -> Array:
+        padded = np.pad(sound.astype(grad.dtype), ((half, half + (-length) % half), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=0)[::half]
+        return np.asarray(rfft(windows * sine))
+
+    one, other = spectrum(before), spectrum(after)
+    scales = np.clip((other * one.conj()).real / (np.square(np.abs(one)) + FAINT_SOUND**2), 0, 1)
+    windows = np.moveaxis(irfft(spectrum(grad) * scales, WINDOW) * sine, -1, 1)  # (windows, WINDOW, C)
+    halves = windows.reshape(len(windows), 2, half, -1)
+    joined = halves[1:, 0] + halves[:-1, 1]
+    return np.asarray(joined.reshape(-1, grad.shape[1])[:length])
+
+
+def _coefficients(frames: Array) -> Array:
+    """Of blocks: shape (F, rows of blocks, 8, blocks in a row, 8, 3)."""
+    count, height, width, channels = frames.shape
+    blocks = frames.reshape(count, height // BLOCK, BLOCK, width // BLOCK, BLOCK, channels)
+    return np.asarray(dctn(blocks, axes=(2, 4), norm="ortho"))
+
+
+def _enlarged(frames: Array, mode: str) -> Array:
+    """Continued to whole blocks, below and to the right."""
+    below, right = (-frames.shape[1]) % BLOCK, (-frames.shape[2]) % BLOCK
+    return np.pad(frames, ((0, 0), (0, below), (0, right), (0, 0)), mode)  # type: ignore[call-overload]
+
+
+def _cut(frames: Array, height: int, width: int) -> Array:
+    """The transpose of repeating the last row and the last column: what was repeated adds up."""
+    frames[:, height - 1] += frames[:, height:].sum(axis=1)
+    frames[:, :, width - 1] += frames[:, :, width:].sum(axis=2)
+    return frames[:, :height, :width]

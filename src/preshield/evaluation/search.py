@@ -1,0 +1,137 @@
+"""What attacks within a bound have in common: the ball, the best points, the samples that are left."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from .._core.typing import Array
+from .losses import Loss
+from .oracle import Look, Oracle
+from .perturbations import norms, put, scaled, take
+
+__all__ = ["Search"]
+
+
+class Search:
+    """Samples under attack within a bound, and the best perturbed sample of each so far.
+
+    Every sample that is left has had the same number of looks. Arrays of points hold one for each of `rows`;
+    numbers, such as targets, stand in arrays of all N samples.
+
+    Parameters
+    ----------
+    oracle : Oracle
+        The samples behind the defended classifier.
+    norm : {"linf", "l2"}
+        Norm of the perturbations.
+    eps : float
+        Bound of it.
+    budget : int
+        Most looks for each sample.
+    on_step : callable
+        Called with the fraction of the budget that is spent.
+
+    Attributes
+    ----------
+    rows : ndarray of int
+        Samples that are still classified correctly.
+    best : array, shape (N, ...)
+        The point of each sample with the lowest mean margin.
+    lowest : ndarray of float, shape (N,)
+        That margin.
+    scores : ndarray of float, shape (N, K)
+        Of the last look.
+    spent : int
+        Looks that each of `rows` has had.
+    """
+
+    def __init__(
+        self,
+        oracle: Oracle,
+        norm: str,
+        eps: float,
+        budget: int,
+        on_step: Callable[[float], None] = lambda done: None,
+    ) -> None:
+        self.oracle, self.norm, self.eps, self.budget, self.on_step = oracle, norm, eps, budget, on_step
+        self.spent = 0
+        self.rows = np.arange(len(oracle))
+        self.lowest = np.full(len(oracle), np.inf)
+        self.scores = np.zeros((len(oracle), oracle.nb_classes))
+        self._suspect = np.zeros(len(oracle), bool)
+        xp = array_namespace(oracle.x)
+        self.best = xp.asarray(oracle.x, copy=True)  # which `put` may write into
+        self.x, (low, high) = oracle.x, oracle.clip_values
+        reach = eps if norm == "linf" else float(high) - float(low)
+        self.low, self.high = xp.clip(self.x - reach, low, high), xp.clip(self.x + reach, low, high)
+
+    @property
+    def left(self) -> int:
+        """Looks that each of `rows` may still have."""
+        return self.budget - self.spent if len(self.rows) else 0
+
+    def look(self, points: Any, loss: Loss, targets: Array | None) -> tuple[Look, Array]:
+        """Look at one point of each of `rows`, and let those go that are broken.
+
+        Returns the look, and which of its entries belong to the samples that stay. A sample behind a
+        stochastic defence goes if it is wrong on every draw of two looks in a row.
+        """
+        rows = self.rows
+        look = self.oracle.look(points, rows, loss, None if targets is None else targets[rows])
+        self.spent += 1
+        self.scores[rows] = look.scores
+        wrong = look.margin < 0
+        broken = wrong & (self._suspect[rows] | (not self.oracle.stochastic))
+        self._suspect[rows] = wrong
+        self._keep(points, look.mean, broken)
+        kept = np.flatnonzero(~broken)
+        if len(kept) < len(rows):
+            self.rows = rows[kept]
+            self.x, self.low, self.high = (take(part, kept) for part in (self.x, self.low, self.high))
+        self.on_step(self.spent / self.budget)
+        return look, kept
+
+    def try_out(self, points: Any) -> None:
+        """Take points that are better, by forward passes alone."""
+        if len(self.rows):
+            self._keep(points, self.oracle.mean_margin(points, self.rows), np.zeros(len(self.rows), bool))
+
+    def suspects(self) -> Array:
+        """Which of `rows` were wrong on every draw of the last look, the first time: to be looked at again."""
+        return self._suspect[self.rows]
+
+    def back(self, moved: Any) -> Any:
+        """The points, one for each of `rows`, brought back into the ball and into the range."""
+        xp = array_namespace(moved)
+        if self.norm == "l2":
+            delta = moved - self.x
+            lengths = np.maximum(norms(delta), 1e-30)
+            moved = self.x + scaled(delta, np.minimum(1, self.eps / lengths))
+        return xp.minimum(xp.maximum(moved, self.low), self.high)
+
+    def start(self) -> Any:
+        """A random point in the ball, for each of `rows`."""
+        if self.norm == "linf":
+            return self.back(self.x + self.eps * (2 * self.oracle.random(self.rows) - 1))
+        noise = self.oracle.standard_normal(self.rows)
+        return self.back(self.x + scaled(noise, self.eps / np.maximum(norms(noise), 1e-30)))
+
+    def direction(self, gradient: Any) -> Any:
+        """The steepest step of size 1; a random one where the gradient is zero or not finite."""
+        xp = array_namespace(gradient)
+        largest = norms(gradient, "linf")
+        useless = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
+        if len(useless):
+            gradient = put(gradient, useless, self.oracle.standard_normal(self.rows[useless]))
+            largest[useless] = 1
+        if self.norm == "linf":
+            return xp.sign(gradient)
+        gradient = scaled(gradient, 1 / largest)  # in two steps: its square may be nothing in single precision
+        return scaled(gradient, 1 / norms(gradient))
+
+    def _keep(self, points: Any, margins: Array, surely: Array) -> None:
+        better = np.flatnonzero((margins < self.lowest[self.rows]) | surely)
+        self.lowest[self.rows[better]] = margins[better]
+        self.best = put(self.best, self.rows[better], take(points, better))
