@@ -317,6 +317,7 @@ model.set_weights([weights])
 classifier = as_classifier(model, x)
 assert has_gradients(classifier)
 assert classifier.nb_classes == 3
+assert not classifier.channels_first
 upstream = rng.uniform(-1, 1, (3, 3))
 calls.clear()
 scores, pull = classifier.forward(classifier.array(x))

@@ -1,5 +1,6 @@
 """A torch module as a classifier for attacks."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -32,13 +33,14 @@ class TorchClassifier:
         Whether the scores are probabilities, and not logits.
     """
 
-    channels_first = True
-
     def __init__(self, model: Any, *, nb_classes: int, input_shape: Shape, of_probabilities: bool) -> None:
         self.model = model
         self.nb_classes = nb_classes
         self.input_shape = input_shape
         self.of_probabilities = of_probabilities
+        keras: Any = sys.modules.get("keras")
+        of_keras = keras is not None and isinstance(model, keras.Model)
+        self.channels_first = not of_keras or keras.config.image_data_format() == "channels_first"
         self._module = TorchModule(model)
         double = self._module.dtype == torch.float64
         self._dtype = torch.float64 if double else torch.float32
