@@ -92,7 +92,7 @@ def _coefficients(frames: Array) -> Array:
 def _enlarged(frames: Array, mode: str) -> Array:
     """Continued to whole blocks, below and to the right."""
     below, right = (-frames.shape[1]) % BLOCK, (-frames.shape[2]) % BLOCK
-    return np.pad(frames, ((0, 0), (0, below), (0, right), (0, 0)), mode)  # type: ignore[call-overload]
+    return np.asarray(np.pad(frames, ((0, 0), (0, below), (0, right), (0, 0)), mode))  # type: ignore[call-overload]
 
 
 def _cut(frames: Array, height: int, width: int) -> Array:
