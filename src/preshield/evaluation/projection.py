@@ -47,9 +47,7 @@ def nearest_on_plane(x: Any, normals: Any, rise: Array, clip_values: tuple[float
     normals = xp.reshape(normals / for_each(sizes, normals), flat.shape)  # a factor 1 / size could overflow
     directions = xp.sign(scaled(normals, np.where(rise < 0, -1, 1)))
     slopes = xp.abs(normals)
-    room = xp.where(
-        directions > 0, clip_values[1] - flat, xp.where(directions < 0, flat - clip_values[0], 0 * flat)
-    )
+    room = xp.abs(directions) * xp.where(directions > 0, clip_values[1] - flat, flat - clip_values[0])
     most = xp.sum(slopes * room, axis=1, keepdims=True)
     with np.errstate(over="ignore"):
         wanted = xp.reshape(for_each(np.abs(rise) / sizes, flat), (-1, 1))
