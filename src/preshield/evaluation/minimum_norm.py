@@ -102,9 +102,17 @@ def minimum_norm_attack(
     survey = search.ranking(rows)[:, : min(others, max(1, int(SURVEYED * left) // looks))]
     if len(rows) and left > 0:
         looks = min(looks, left)
+        left -= looks
         honest = search.along(rows, looks, take(oracle.x, rows), survey[:, 0])
-        for group in (np.flatnonzero(honest), np.flatnonzero(~honest)):
-            search.finish(rows[group], left - looks, looks, survey[group, 1:], bool(honest[group].all()))
+        search.finish(rows[~honest], left, honest=False)
+        rows, survey = rows[honest], survey[honest]
+        votes = np.ones(len(rows))
+        for targets in survey.T[1:] if len(rows) else ():
+            votes += search.along(rows, looks, take(oracle.x, rows), targets)
+            left -= looks
+        honest = votes > survey.shape[1] / 2
+        search.finish(rows[honest], left, honest=True)
+        search.finish(rows[~honest], left, honest=False)
     on_step(1.0)
     return Adversarials(search.x, search.norms)
 
@@ -129,13 +137,9 @@ class _Search:
         order: Array = np.lexsort((-self.scores[rows], self.reached[rows]), axis=1)
         return order[:, :-1]
 
-    def finish(self, rows: Array, left: int, looks: int, survey: Array, honest: bool) -> None:
+    def finish(self, rows: Array, left: int, *, honest: bool) -> None:
         """Spend what is left of the budget."""
-        x = take(self.oracle.x, rows)
-        for targets in survey.T if honest else ():
-            self.along(rows, min(looks, left), x, targets)
-            left -= min(looks, left)
-        walks = 0
+        x, walks = take(self.oracle.x, rows), 0
         while left > 0 and len(rows):
             targets = self.ranking(rows)[:, walks % min(SHORTLIST, self.oracle.nb_classes - 1)]
             start = x if walks < SHORTLIST else self._elsewhere(rows, x, near_best=walks % 2 == 0)
