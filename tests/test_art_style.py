@@ -94,8 +94,9 @@ def by_nested_chain(defence):
 
 def by_attacker(defence):
     pytest.importorskip("art")
-    from preshield.evaluation.classifiers import PredictOnly
     from preshield.evaluation.estimator import DefendedClassifier
+
+    from preshield.evaluation.classifiers import PredictOnly
 
     classifier = PredictOnly(lambda x: x.reshape(len(x), -1)[:, :3], X.shape[1:])
     model = DefendedClassifier(

@@ -1,4 +1,4 @@
-"""A classifier in closed form whose scores for a sample have the same bits in whatever batch, and data for it."""
+"""A classifier in closed form whose scores have the same bits in whatever batch, and data for it."""
 
 import numpy as np
 

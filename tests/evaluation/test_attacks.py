@@ -9,9 +9,10 @@ from preshield import (
 
 pytest.importorskip("art")
 
+from preshield.evaluation.estimator import DefendedClassifier
+
 from preshield.evaluation.attacks import Attacker, _numpy_seed
 from preshield.evaluation.classifiers import PredictOnly
-from preshield.evaluation.estimator import DefendedClassifier
 from preshield.evaluation.report import Threat
 from tests.evaluation.analytic import Forger, Gain, Identity, Masking, linear, threshold
 

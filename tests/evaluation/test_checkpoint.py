@@ -79,7 +79,7 @@ def test_a_finished_run_is_read_back_without_an_attack(tmp_path, whole):
 
 
 def test_examples_of_finished_batches_are_kept_too(tmp_path, passes):
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="killed"):
         run(Crashing(passes * 0.6), checkpoint=tmp_path / "c", keep_examples=tmp_path / "e")
     resumed = run(checkpoint=tmp_path / "c", keep_examples=tmp_path / "e")
     expected = run(keep_examples=tmp_path / "f")

@@ -63,7 +63,7 @@ def test_reports_are_compared_row_by_row():
     assert list(found) == ["none"]
     assert (found["none"].first_only, found["none"].second_only) == (1, 0)
     assert str(found).splitlines()[0].split() == (
-        "Defence First Second First alone Second alone p (McNemar)".split()
+        ["Defence", "First", "Second", "First", "alone", "Second", "alone", "p", "(McNemar)"]
     )
     assert str(found).splitlines()[1].split() == ["none", "0.50", "0.25", "1", "0", "1"]
 
@@ -87,7 +87,8 @@ def test_what_cannot_be_compared():
 
 
 def test_classes_by_hand():
-    found = PerClass.of(np.array([2, 0, 2, 2]), {"clean": np.array([1, 1, 1, 0.5]), "worst case": np.zeros(4)})
+    shares = {"clean": np.array([1, 1, 1, 0.5]), "worst case": np.zeros(4)}
+    found = PerClass.of(np.array([2, 0, 2, 2]), shares)
     assert (found.classes, found.samples) == ((0, 2), (1, 3))
     assert found.accuracy["clean"] == (1.0, pytest.approx(2.5 / 3))
     lines = str(found).splitlines()
@@ -97,7 +98,8 @@ def test_classes_by_hand():
 
 def test_classes_of_a_report():
     x, y = data(20)
-    found = evaluate(RowWise(), x, y, [FeatureSqueezing((0, 1), 2)], threat="linf", eps=0.1, budget=5, verbose=False)
+    options = {"threat": "linf", "eps": 0.1, "budget": 5, "verbose": False}
+    found = evaluate(RowWise(), x, y, [FeatureSqueezing((0, 1), 2)], **options)
     table = found.per_class("FeatureSqueezing")
     assert sum(table.samples) == 20
     share = np.average(table.accuracy["worst case"], weights=table.samples)

@@ -9,10 +9,11 @@ from preshield import Chain, FeatureSqueezing, TotalVarMin
 
 pytest.importorskip("art")
 
+from preshield.evaluation.estimator import DefendedClassifier
+
 from preshield import evaluate
 from preshield.evaluation.attacks import Attacker
 from preshield.evaluation.diagnostics import Evidence, diagnose
-from preshield.evaluation.estimator import DefendedClassifier
 from preshield.evaluation.report import Column, RobustnessRow, Threat
 from tests.evaluation.analytic import (
     Analytic,

@@ -15,9 +15,7 @@ X, Y = data(14)
 def run(place, some=slice(None), **options):
     options = {"threat": "linf", "eps": 0.1, "budget": 8, "batch_size": 5, "verbose": False, **options}
     shown = {"3 bits: a/b": FeatureSqueezing((0, 1), 3)}
-    return evaluate(
-        RowWise(), X[some], Y[some], shown, keep_examples=place, first=some.start or 0, **options
-    )
+    return evaluate(RowWise(), X[some], Y[some], shown, keep_examples=place, first=some.start or 0, **options)
 
 
 @pytest.mark.parametrize("name", ["folder", "new/folder", "examples.npz"])

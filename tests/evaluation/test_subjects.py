@@ -422,7 +422,7 @@ def test_a_classifier_that_does_not_take_the_samples():
         subjects([], threshold((3, 8, 8)))
     with pytest.raises(ValueError, match=r"`surrogate` takes samples of shape \(3, 8, 8\), got \(8, 8, 3\)"):
         named_classifier(threshold((3, 8, 8)), head_of(X), Y, "surrogate")
-    with pytest.raises(TypeError, match="`surrogate` must be a torch module, .*an ART classifier"):
+    with pytest.raises(TypeError, match=r"`surrogate` must be a torch module, .*an ART classifier"):
         named_classifier(3, head_of(X), Y, "surrogate")
 
 

@@ -42,11 +42,11 @@ class Deadly(RowWise):
 
     def __init__(self, flag):
         super().__init__()
-        self.flag, self.home = str(flag), os.getpid()
+        self.flag, self.home = flag, os.getpid()
 
     def predict(self, x):
-        if os.getpid() != self.home and not os.path.exists(self.flag):
-            open(self.flag, "w").close()
+        if os.getpid() != self.home and not self.flag.exists():
+            self.flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().predict(x)
 
@@ -67,11 +67,11 @@ def test_what_cannot_be_sent_to_a_process():
     class Local(RowWise):
         pass
 
-    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
-        with pytest.raises(
-            ArgumentError, match="pool of processes, and the classifier or a defence cannot be"
-        ):
-            run(Local(), client=pool)
+    with (
+        ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool,
+        pytest.raises(ArgumentError, match="pool of processes, and the classifier or a defence cannot be"),
+    ):
+        run(Local(), client=pool)
 
 
 def test_an_error_on_a_worker_is_the_error_of_the_run():
@@ -95,15 +95,15 @@ def test_dask_on_two_workers_of_which_one_is_killed(alone, tmp_path):
 
 def test_what_is_no_client():
     for client in (2, "scheduler:8786"):
-        with pytest.raises(ArgumentError, match="`client` must be a dask.distributed Client or an executor"):
+        with pytest.raises(ArgumentError, match=r"`client` must be a dask.distributed Client or an executor"):
             run(client=client)
 
 
 def test_a_client_without_workers_and_a_closed_one():
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster:
-        with distributed.Client(cluster) as client:
-            with pytest.raises(ArgumentError, match="`client` must have at least one worker, got none"):
-                run(client=client)
+        client = distributed.Client(cluster)
+        with client, pytest.raises(ArgumentError, match="`client` must have at least one worker, got none"):
+            run(client=client)
         with pytest.raises(ArgumentError, match="must be connected to a scheduler, got the status 'closed'"):
             run(client=client)

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -240,7 +240,8 @@ class Attacker:
     ) -> Adversarials:
         threat, eps = self.threat, float(self.threat.eps or 0)
         if attack == AUTOATTACK:
-            moved = autoattack(oracle, norm=threat.norm, eps=eps, on_step=progress)
+            version: Literal["standard", "rand"] = "rand" if oracle.stochastic else "standard"
+            moved = autoattack(oracle, norm=threat.norm, eps=eps, version=version, on_step=progress)
         elif attack is not None:
             return self._measured(oracle, self._of_art(oracle, attack))
         elif threat.minimum:

@@ -85,11 +85,12 @@ def autoattack(
     check_option("norm", norm, ("linf", "l2"))
     check_option("version", version, tuple(FEWEST_CLASSES))
     if not 0 <= eps < np.inf:
-        raise ArgumentError(f"`eps` must be finite and at least 0, got {eps!r}; pass the largest norm allowed.")
+        raise ArgumentError(f"`eps` must be finite and at least 0, got {eps!r}; pass the largest norm.")
     if oracle.nb_classes < FEWEST_CLASSES[version]:
         raise ArgumentError(
-            f"`version` must be one that is defined for {oracle.nb_classes} classes: the difference of logits "
-            f"ratio of {version!r} needs at least {FEWEST_CLASSES[version]}; use the default attacks, which need 2."
+            f"`version` must be one that is defined for {oracle.nb_classes} classes: the difference of "
+            f"logits ratio of {version!r} needs at least {FEWEST_CLASSES[version]}; use the default "
+            "attacks, which need 2."
         )
     if not eps:
         return oracle.x

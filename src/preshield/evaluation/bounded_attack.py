@@ -87,7 +87,7 @@ def bounded_attack(
     check_option("norm", norm, ("linf", "l2"))
     check_integer("budget", budget, 1)
     if not 0 <= eps < np.inf:
-        raise ArgumentError(f"`eps` must be finite and at least 0, got {eps!r}; pass the largest norm allowed.")
+        raise ArgumentError(f"`eps` must be finite and at least 0, got {eps!r}; pass the largest norm.")
     if not eps:
         return oracle.x
     search = Search(oracle, norm, eps, budget, on_step)
@@ -96,7 +96,8 @@ def bounded_attack(
         climb(search, start, cross_entropy, None, plan.untargeted)
         targets = likeliest_wrong(search.scores, oracle.y)
         reached = [
-            climb(search, start, targeted_margin, target, plan.screening) for target in targets[: plan.screened]
+            climb(search, start, targeted_margin, target, plan.screening)
+            for target in targets[: plan.screened]
         ]
         if reached:
             closest = np.argsort(reached, axis=0, kind="stable")
@@ -127,9 +128,7 @@ def rounds(budget: int, wrong_classes: int) -> Iterator[Round]:
         budget, size = budget - size, 2 * size
 
 
-def climb(
-    search: Search, start: Callable[[], Any], loss: Loss, targets: Array | None, steps: int
-) -> Array:
+def climb(search: Search, start: Callable[[], Any], loss: Loss, targets: Array | None, steps: int) -> Array:
     """Follow the gradient of a loss in shrinking steps; the lowest margin on the way, shape (N,)."""
     lowest = np.full(len(search.oracle), np.inf)
     if not (steps and len(search.rows)):

@@ -105,7 +105,7 @@ class Search:
         self.settle(points, self.oracle.mean_margin(points, self.rows), np.zeros(len(self.rows), bool))
 
     def suspects(self) -> Array:
-        """Which of `rows` were wrong on every draw of the last look, the first time: to be looked at again."""
+        """Which of `rows` were wrong on every draw of the last look alone: to be looked at again."""
         return self._suspect[self.rows]
 
     def back(self, moved: Any) -> Any:

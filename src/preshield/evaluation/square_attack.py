@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from .._core.checks import (
     check_bool,
     check_clip_values,
-    check_index,
     check_integer,
     check_option,
     check_values,

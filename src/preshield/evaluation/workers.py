@@ -70,8 +70,8 @@ def spread(
         except Exception as error:
             raise ArgumentError(
                 "`client` is a pool of processes, and the classifier or a defence cannot be sent there: "
-                f"{error}. Define it in a module, use a dask.distributed Client, which sends functions too, or "
-                "a ThreadPoolExecutor."
+                f"{error}. Define it in a module, use a dask.distributed Client, which sends functions too, "
+                "or a ThreadPoolExecutor."
             ) from error
     pending = [client.submit(_done, work, batch) for batch in batches]
     try:
