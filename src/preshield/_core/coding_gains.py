@@ -6,7 +6,6 @@ those. The shares are taken for constants.
 """
 
 import numpy as np
-from scipy.fft import dctn, idctn, irfft, rfft
 
 from .soft_jpeg import BLOCK, TO_RGB, TO_YCC
 from .typing import Array
@@ -36,6 +35,8 @@ def pull_back_pictures(before: Array, after: Array, grad: Array) -> Array:
     -------
     ndarray, shape (F, H, W, 3)
     """
+    from scipy.fft import idctn
+
     height, width = grad.shape[1:3]
     into, out_of = (matrix.T.astype(grad.dtype) for matrix in (TO_YCC, TO_RGB))
     one, other = (
@@ -66,6 +67,8 @@ def pull_back_sound(before: Array, after: Array, grad: Array) -> Array:
     -------
     ndarray, shape (T, C)
     """
+    from scipy.fft import irfft, rfft
+
     half, length = WINDOW // 2, len(grad)
     sine = np.sin(np.pi * (np.arange(WINDOW) + 0.5) / WINDOW).astype(grad.dtype)
 
@@ -84,6 +87,8 @@ def pull_back_sound(before: Array, after: Array, grad: Array) -> Array:
 
 def _coefficients(frames: Array) -> Array:
     """Of blocks: shape (F, rows of blocks, 8, blocks in a row, 8, 3)."""
+    from scipy.fft import dctn
+
     count, height, width, channels = frames.shape
     blocks = frames.reshape(count, height // BLOCK, BLOCK, width // BLOCK, BLOCK, channels)
     return np.asarray(dctn(blocks, axes=(2, 4), norm="ortho"))
@@ -92,7 +97,7 @@ def _coefficients(frames: Array) -> Array:
 def _enlarged(frames: Array, mode: str) -> Array:
     """Continued to whole blocks, below and to the right."""
     below, right = (-frames.shape[1]) % BLOCK, (-frames.shape[2]) % BLOCK
-    return np.pad(frames, ((0, 0), (0, below), (0, right), (0, 0)), mode)  # type: ignore[call-overload]
+    return np.asarray(np.pad(frames, ((0, 0), (0, below), (0, right), (0, 0)), mode))  # type: ignore[call-overload]
 
 
 def _cut(frames: Array, height: int, width: int) -> Array:

@@ -186,7 +186,7 @@ class Attacker:
             queries=QUERIES * self.budget,
             enough=-np.inf if model.stochastic else 0.0,
             seed=self.seed,
-            index=numbers,
+            numbers=numbers,
             on_query=progress,
         )
         found = self._measured(judge, model.array(moved))

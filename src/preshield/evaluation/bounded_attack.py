@@ -45,8 +45,8 @@ def bounded_attack(
     Each run follows the gradient of one loss, normalised, in steps that shrink along a cosine from twice the
     bound to nothing, and back into the ball after each. A round runs the cross-entropy; then the margin of
     each of the likeliest wrong classes, for a few steps; then the targeted logits ratio [1]_ of the two
-    classes that came closest, for many. The first round starts from the sample, and its finals, like all
-    later rounds, from random points. Each round is twice as long as the one before.
+    classes that came closest, for many. The first round starts from the sample, and its finals from the best
+    point so far; later rounds start from random points, and each is twice as long as the one before.
 
     Parameters
     ----------
@@ -101,8 +101,9 @@ def bounded_attack(
         if reached:
             closest = np.argsort(reached, axis=0, kind="stable")
             targets = np.take_along_axis(targets[: plan.screened], closest, axis=0)
+        start = search.start if number else lambda: take(search.best, search.rows)
         for target in targets[: plan.finalists]:
-            climb(search, search.start, targeted_logits_ratio, target, plan.final)
+            climb(search, start, targeted_logits_ratio, target, plan.final)
         if not len(search.rows):
             break
     on_step(1.0)
@@ -115,7 +116,7 @@ def rounds(budget: int, wrong_classes: int) -> Iterator[Round]:
     while budget:
         if budget < 1.5 * size:  # too little would be left for another round
             size = budget
-        rest = size - max(1, round(UNTARGETED * size))
+        rest = size - round(UNTARGETED * size) if size >= FEWEST_STEPS + 2 else 0
         screened = min(wrong_classes, MOST_TARGETS, rest // 2 // FEWEST_STEPS)
         screened = screened if screened > 1 else 0  # nothing to choose from
         screening = rest // 2 // screened if screened else 0

@@ -7,6 +7,7 @@ derivative back.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp
@@ -23,7 +24,7 @@ __all__ = [
     "targeted_margin",
 ]
 
-Loss = Callable[[Array, Array, Array | None], tuple[Array, Array]]
+Loss = Callable[[Array, Array, Any], tuple[Array, Array]]  # the targets of one without aim may be None
 
 SLOPE = 1e-13  # of the cross-entropy where its own is less; too little to be seen elsewhere
 TINY = 1e-12  # in the place of a difference of 0

@@ -130,6 +130,10 @@ class Oracle:
         """Normal numbers, like the samples of these rows."""
         return self._drawn(rows, lambda draws, shape: draws.standard_normal(shape, np.float32))
 
+    def seed(self) -> int:
+        """A seed for an attack that draws for each sample by its number itself."""
+        return int(key((*self._seed, OF_ATTACK), 1)[0])
+
     def _margins(self, kind: str, points: Any, rows: Array) -> Array:
         margins = np.empty(len(rows))
         for some, seed in self._addresses(rows, OF_MODEL):

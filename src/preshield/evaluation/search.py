@@ -75,7 +75,7 @@ class Search:
     def look(self, points: Any, loss: Loss, targets: Array | None) -> tuple[Look, Array]:
         """Look at one point of each of `rows`, and let those go that are broken.
 
-        Returns the look, and which of its entries belong to the samples that stay. A sample behind a
+        Returns the look, and the places of those that stay. A sample behind a
         stochastic defence goes if it is wrong on every draw of two looks in a row.
         """
         rows = self.rows
@@ -85,18 +85,24 @@ class Search:
         wrong = look.margin < 0
         broken = wrong & (self._suspect[rows] | (not self.oracle.stochastic))
         self._suspect[rows] = wrong
-        self._keep(points, look.mean, broken)
-        kept = np.flatnonzero(~broken)
-        if len(kept) < len(rows):
-            self.rows = rows[kept]
-            self.x, self.low, self.high = (take(part, kept) for part in (self.x, self.low, self.high))
+        stay = self.settle(points, look.mean, broken)
         self.on_step(self.spent / self.budget)
-        return look, kept
+        return look, stay
+
+    def settle(self, points: Any, margins: Array, broken: Array) -> Array:
+        """Keep points that have lower margins, and let broken samples go; which of `rows` stay."""
+        better = np.flatnonzero((margins < self.lowest[self.rows]) | broken)
+        self.lowest[self.rows[better]] = margins[better]
+        self.best = put(self.best, self.rows[better], take(points, better))
+        stay = np.flatnonzero(~broken)
+        if len(stay) < len(broken):
+            self.rows = self.rows[stay]
+            self.x, self.low, self.high = (take(part, stay) for part in (self.x, self.low, self.high))
+        return stay
 
     def try_out(self, points: Any) -> None:
-        """Take points that are better, by forward passes alone."""
-        if len(self.rows):
-            self._keep(points, self.oracle.mean_margin(points, self.rows), np.zeros(len(self.rows), bool))
+        """Keep points that have lower margins, by forward passes alone."""
+        self.settle(points, self.oracle.mean_margin(points, self.rows), np.zeros(len(self.rows), bool))
 
     def suspects(self) -> Array:
         """Which of `rows` were wrong on every draw of the last look, the first time: to be looked at again."""
@@ -112,26 +118,26 @@ class Search:
         return xp.minimum(xp.maximum(moved, self.low), self.high)
 
     def start(self) -> Any:
-        """A random point in the ball, for each of `rows`."""
+        """A random point at the bound, for each of `rows`."""
         if self.norm == "linf":
-            return self.back(self.x + self.eps * (2 * self.oracle.random(self.rows) - 1))
-        noise = self.oracle.standard_normal(self.rows)
-        return self.back(self.x + scaled(noise, self.eps / np.maximum(norms(noise), 1e-30)))
+            noise = 2 * self.oracle.random(self.rows) - 1
+        else:
+            noise = self.oracle.standard_normal(self.rows)
+        return self.back(self.x + scaled(noise, self.eps / np.maximum(norms(noise, self.norm), 1e-30)))
 
-    def direction(self, gradient: Any) -> Any:
-        """The steepest step of size 1; a random one where the gradient is zero or not finite."""
-        xp = array_namespace(gradient)
+    def usable(self, gradient: Any) -> Any:
+        """The gradient, of largest magnitude 1; a random one where it is zero or not finite."""
         largest = norms(gradient, "linf")
         useless = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
         if len(useless):
-            gradient = put(gradient, useless, self.oracle.standard_normal(self.rows[useless]))
-            largest[useless] = 1
-        if self.norm == "linf":
-            return xp.sign(gradient)
-        gradient = scaled(gradient, 1 / largest)  # in two steps: its square may be nothing in single precision
-        return scaled(gradient, 1 / norms(gradient))
+            noise = self.oracle.standard_normal(self.rows[useless])
+            gradient = put(gradient, useless, noise)
+            largest[useless] = norms(noise, "linf")
+        return scaled(gradient, 1 / largest)
 
-    def _keep(self, points: Any, margins: Array, surely: Array) -> None:
-        better = np.flatnonzero((margins < self.lowest[self.rows]) | surely)
-        self.lowest[self.rows[better]] = margins[better]
-        self.best = put(self.best, self.rows[better], take(points, better))
+    def direction(self, gradient: Any) -> Any:
+        """The steepest step of size 1."""
+        if self.norm == "linf":
+            return array_namespace(gradient).sign(self.usable(gradient))
+        gradient = self.usable(gradient)  # first: the square of a tiny gradient may be nothing
+        return scaled(gradient, 1 / norms(gradient))

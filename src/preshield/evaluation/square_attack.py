@@ -40,7 +40,7 @@ def square_attack(
     queries: int = 200,
     enough: float = 0.0,
     seed: int = 0,
-    index: ArrayLike | None = None,
+    numbers: Array | None = None,
     on_query: Callable[[float], None] = lambda done: None,
 ) -> Array:
     """Random search for a misclassified sample within a ball, without gradients [1]_.
@@ -72,9 +72,9 @@ def square_attack(
     enough : float, default 0.0
         The search for a sample ends below this margin; -inf spends all queries.
     seed : int, default 0
-        What a sample is perturbed by depends on it, on the number of the sample and on its margins alone.
-    index : array_like of int, shape (N,), optional
-        Numbers of the samples in the data set; by default 0, ..., N - 1.
+        What a sample is perturbed by depends on it, on the number and on the margins of that sample alone.
+    numbers : ndarray of int, shape (N,), optional
+        Numbers of the samples in the data set; those of the rows if omitted.
     on_query : callable
         Called with the fraction of the budget that is spent.
 
@@ -119,9 +119,11 @@ def square_attack(
     """
     radius, low, high = _checked(x, norm, eps, clip_values, channels_first, queries, seed)
     start, move = (_stripes, _square) if norm == "linf" else (_bump_grid, _moved_mass)
-    numbers = np.arange(len(x)) if index is None else check_index(np.asarray(index), len(x))
     origins = _channels_last(x, channels_first)
-    generators = [np.random.default_rng((int(seed), int(number))) for number in numbers]
+    generators = [
+        np.random.default_rng(np.random.SeedSequence(int(seed), spawn_key=(int(number),)))
+        for number in (range(len(x)) if numbers is None else numbers)
+    ]
     best, smallest, active = np.array(x), np.full(len(x), np.inf), np.flatnonzero(radius)
     for query in range(int(queries)):
         if not len(active):
