@@ -276,7 +276,7 @@ def test_a_vote_over_a_classifier_with_a_list(make):
     expected = [logits([*stages, *TWO], X).argmax(axis=1) for stages in ([], [GaussianBlur(3, 0.8)], BLURS)]
     np.testing.assert_array_equal(vote.votes(X), np.transpose(expected))
     attack = ProjectedGradientDescent(
-        vote.for_attacks(X, (0, 1)), eps=0.3, eps_step=0.1, max_iter=5, verbose=False
+        vote.for_art(X, (0, 1)), eps=0.3, eps_step=0.1, max_iter=5, verbose=False
     )
     right = vote.predict(X)
     assert (right >= 0).any()

@@ -93,16 +93,13 @@ def by_nested_chain(defence):
 
 
 def by_attacker(defence):
-    pytest.importorskip("art")
-    from preshield.evaluation.estimator import DefendedClassifier
-
     from preshield.evaluation.classifiers import PredictOnly
+    from preshield.evaluation.defended import DefendedModel
 
     classifier = PredictOnly(lambda x: x.reshape(len(x), -1)[:, :3], X.shape[1:])
-    model = DefendedClassifier(
-        classifier, defence, clip_values=(0, 1), nb_classes=3, input_shape=X.shape[1:], seed=0
-    )
-    out, back = model.defended(X)
+    model = DefendedModel(classifier, defence, clip_values=(0, 1), nb_classes=3, input_shape=X.shape[1:])
+    defence(X)  # as an evaluation does: a class may draw in methods of its own without having said so
+    out, back = model.defended(X, np.arange(len(X)), (0,))
     return out, back(GRAD)
 
 

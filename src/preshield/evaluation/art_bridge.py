@@ -10,7 +10,7 @@ from .._core.errors import ArgumentError
 from .._core.typing import Array, Shape
 from .classifiers import has_gradients
 from .defended import DefendedModel
-from .losses import Loss, cross_entropy
+from .losses import Loss, cross_entropy, margin
 from .metrics import REJECTED
 from .perturbations import host, scaled
 
@@ -48,6 +48,10 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         super().__init__(model=None, clip_values=model.clip_values, channels_first=model.channels_first)
         self.defended = model
         self.nb_classes = model.nb_classes
+        self.of_votes = hasattr(model.classifier, "decide")
+        self._loss = (
+            margin if self.of_votes else cross_entropy
+        )  # of votes: what the label loses elects nobody
         self.numbers = numbers
         self.seed = seed
         self.rejected_as = rejected_as
@@ -89,8 +93,8 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         return self.scores_at(x, *self.address(len(x))).astype(np.float32)
 
     def loss_gradient(self, x: Array, y: Array, **kwargs: Any) -> Array:
-        """Gradient of the cross-entropy with respect to `x`."""
-        return self.gradient_at(x, cross_entropy, *self.address(len(x)), _indices(y))
+        """Gradient with respect to `x` of the cross-entropy; for a vote, of the best wrong class's score."""
+        return self.gradient_at(x, self._loss, *self.address(len(x)), _indices(y))
 
     def class_gradient(self, x: Array, label: Any = None, **kwargs: Any) -> Array:
         """Gradients `(N, K, ...)` of the scores with respect to `x`, or `(N, 1, ...)` of a label's."""
@@ -100,8 +104,8 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
         return np.stack(gradients, axis=1)
 
     def compute_loss(self, x: Array, y: Array, reduction: str = "none", **kwargs: Any) -> Array:
-        """Cross-entropy of each sample, shape (N,), or their mean or sum."""
-        values: Array = cross_entropy(self.predict(x), _indices(y))[0]
+        """Loss of each sample, shape (N,), or their mean or sum."""
+        values: Array = self._loss(self.predict(x), _indices(y), None)[0]
         return values if reduction == "none" else getattr(np, reduction)(values)
 
     def get_activations(self, x: Array, layer: Any, batch_size: int = 128, framework: bool = False) -> Any:

@@ -18,7 +18,7 @@ def in_torch(classifier: DefendedClassifier) -> Any:
     """ART's classifier of a torch module that asks `classifier` for its scores and gradients."""
     return _Bridge(
         _Defended(classifier),
-        _CrossEntropy(),
+        _Loss(of_votes=classifier.of_votes),
         classifier.input_shape,
         classifier.nb_classes,
         clip_values=classifier.clip_values,
@@ -68,17 +68,27 @@ class _Scores(torch.autograd.Function):  # type: ignore[misc]
         def weighted(scores: Array, y: Array, targets: Array | None) -> tuple[Array, Array]:
             return (scores * derivative).sum(axis=1), derivative
 
-        gradient = ctx.classifier.gradient_at(ctx.x, weighted, *ctx.address)
+        with torch.enable_grad():  # for preprocessing of ART, which differentiates without asking
+            gradient = ctx.classifier.gradient_at(ctx.x, weighted, *ctx.address)
         return torch.from_numpy(gradient).to(upstream.device), None
 
 
-class _CrossEntropy:
-    """Cross-entropy of scores and one-hot labels, whose gradient does not vanish where a model is sure."""
+class _Loss:
+    """Cross-entropy of scores and one-hot labels, whose gradient does not vanish where a model is sure.
+
+    Of votes it is the score of the best wrong class: what the label loses elects nobody.
+    """
 
     reduction = "mean"  # which ART sets to "none" for the loss of each sample
 
+    def __init__(self, *, of_votes: bool) -> None:
+        self.of_votes = of_votes
+
     def __call__(self, scores: Any, labels: Any) -> Any:
-        others = scores.masked_fill(labels > 0, -math.inf).logsumexp(dim=1)
-        odds = others - (labels * scores).sum(dim=1)
-        loss = torch.nn.functional.softplus(odds) + SLOPE * odds
+        others = scores.masked_fill(labels > 0, -math.inf)
+        if self.of_votes:
+            loss = others.amax(dim=1)
+        else:
+            odds = others.logsumexp(dim=1) - (labels * scores).sum(dim=1)
+            loss = torch.nn.functional.softplus(odds) + SLOPE * odds
         return loss if self.reduction == "none" else getattr(loss, self.reduction)()

@@ -14,6 +14,7 @@ from .._core.typing import Array, Shape
 from ..preprocessor import Preprocessor
 from .classifiers import defences_in
 from .losses import Loss
+from .losses import margin as margin_of
 from .metrics import REJECTED
 from .oracle import Look, key
 from .perturbations import host, scaled, take
@@ -110,6 +111,8 @@ class DefendedModel:
             with self._drawn(numbers, (*seed, draw)):
                 outputs, pull, margin = self._forward(seen, y)
             logits, derivative = logits_of(outputs, of_probabilities=self.classifier.of_probabilities)
+            if hasattr(self.classifier, "decide"):  # votes for many wrong classes elect none
+                loss = margin_of if targets is None else loss
             value, slope = loss(logits, y, targets)
             if hasattr(self.classifier, "decide"):  # what is lost by the label elects nobody
                 slope = np.where(np.arange(slope.shape[1]) == y[:, None], 0.0, slope)

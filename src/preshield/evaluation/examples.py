@@ -81,7 +81,7 @@ class ExampleFiles:
         if self.place.suffix == ".npz":
             temporary = self.place.with_name(f"{self.place.name}.part")
             with temporary.open("wb") as file:
-                np.savez(file, **{f"{row}/{column}": x for (row, column), x in self._arrays.items()})
+                np.savez(file, **{f"{row}/{column}": x for (row, column), x in self._arrays.items()})  # type: ignore[arg-type]
             temporary.replace(self.place)
             return
         for x in self._arrays.values():
