@@ -96,7 +96,7 @@ The strongest is `gradient="{strongest}"`: its median smallest perturbation is t
 Other defences offer a stand-in too, and an evaluation attacks with each. Measured once, the median smallest
 perturbation through the identity and through the stand-in, as multiples of that without the defence, is 1.0
 and 0.5 for squeezing to 3 bits and 1.2 and 1.1 for total variation (crops, a network trained against
-attacks), 1.7 and 1.6 for MP3 at 8 kbit/s (spoken digits), 2.2 and 1.8 for H.264 at crf 28 (moving digits).
+attacks), and 2.0 and 1.6 for H.264 at crf 28 (moving digits).
 Smooth steps in place of the ramps of Athalye et al. 2018 divide the one for the thermometer by three.
 """
 

@@ -249,7 +249,6 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
     },
     Mp3Compression: {
         "mono": ({"sample_rate": 16000}, audio()),
-        "soft": ({"sample_rate": 8000, "full_scale": 1.0, "gradient": "soft"}, audio()),
         "stereo": (
             {"sample_rate": 44100, "channels_first": True, "bit_rate": 64000, "full_scale": 1.0},
             audio(2, channels_first=True),

@@ -1,8 +1,8 @@
-"""A codec as a linear map: what share of each spectral coefficient it lets through.
+"""A codec of pictures as a linear map: what share of each cosine coefficient it lets through.
 
-No derivative passes through prediction, psychoacoustic models and quantisers. But which coefficients survive
-can be seen by comparing what goes in with what comes out, and a perturbation that is to survive must lie in
-those. The shares are taken for constants.
+No derivative passes through prediction between frames and quantisers. But which coefficients survive can be
+seen by comparing what goes in with what comes out, and a perturbation that is to survive must lie in those.
+The shares are taken for constants.
 """
 
 import numpy as np
@@ -10,18 +10,16 @@ import numpy as np
 from .soft_jpeg import BLOCK, TO_RGB, TO_YCC
 from .typing import Array
 
-__all__ = ["pull_back_pictures", "pull_back_sound"]
+__all__ = ["pull_back_gains"]
 
-FAINT_LIGHT = 1e-3  # of the range: a coefficient below counts as lost
-FAINT_SOUND = 1e-6  # of full scale
-WINDOW = 512  # samples; MP3 cuts sound into blocks of about this length
+FAINT = 1e-3  # of the range: a coefficient below counts as lost
 
 
-def pull_back_pictures(before: Array, after: Array, grad: Array) -> Array:
+def pull_back_gains(before: Array, after: Array, grad: Array) -> Array:
     """Vector-Jacobian product of the map that scales each cosine coefficient as a codec scaled it.
 
     Frames are cut into blocks of 8 x 8 pixels, of luminance and both chrominances on their own. A coefficient
-    `c` that came out as `d` is scaled by ``c * d / (c**2 + FAINT_LIGHT**2)``, but by no less than 0 and no
+    `c` that came out as `d` is scaled by ``c * d / (c**2 + FAINT**2)``, but by no less than 0 and no
     more than 1.
 
     Parameters
@@ -42,47 +40,11 @@ def pull_back_pictures(before: Array, after: Array, grad: Array) -> Array:
     one, other = (
         _coefficients(_enlarged(frames.astype(grad.dtype), "edge") @ into) for frames in (before, after)
     )
-    scales = np.clip(one * other / (one * one + FAINT_LIGHT**2), 0, 1)
+    scales = np.clip(one * other / (one * one + FAINT**2), 0, 1)
     spread = _coefficients(_enlarged(grad, "constant") @ out_of.T)
     pulled = idctn(spread * scales, axes=(2, 4), norm="ortho")
     whole = pulled.reshape(len(grad), -(-height // BLOCK) * BLOCK, -1, 3) @ into.T
     return _cut(whole, height, width)
-
-
-def pull_back_sound(before: Array, after: Array, grad: Array) -> Array:
-    """Vector-Jacobian product of the map that scales each Fourier coefficient as a codec scaled it.
-
-    Sound is cut into windows of 512 samples, under half a sine, of which each overlaps half of the next one.
-    A coefficient `c` that came out as `d` is scaled by the real part of ``d / c``, but by no less than 0 and
-    no more than 1; one of next to nothing by 0.
-
-    Parameters
-    ----------
-    before, after : ndarray, shape (T, C)
-        Sound in [-1, 1], as it went in and as it came out.
-    grad : ndarray, shape (T, C)
-        Gradient with respect to what comes out. Its floating type is that of the computation.
-
-    Returns
-    -------
-    ndarray, shape (T, C)
-    """
-    from scipy.fft import irfft, rfft
-
-    half, length = WINDOW // 2, len(grad)
-    sine = np.sin(np.pi * (np.arange(WINDOW) + 0.5) / WINDOW).astype(grad.dtype)
-
-    def spectrum(sound: Array) -> Array:
-        padded = np.pad(sound.astype(grad.dtype), ((half, half + (-length) % half), (0, 0)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=0)[::half]
-        return np.asarray(rfft(windows * sine))
-
-    one, other = spectrum(before), spectrum(after)
-    scales = np.clip((other * one.conj()).real / (np.square(np.abs(one)) + FAINT_SOUND**2), 0, 1)
-    windows = np.moveaxis(irfft(spectrum(grad) * scales, WINDOW) * sine, -1, 1)  # (windows, WINDOW, C)
-    halves = windows.reshape(len(windows), 2, half, -1)
-    joined = halves[1:, 0] + halves[:-1, 1]
-    return np.asarray(joined.reshape(-1, grad.shape[1])[:length])
 
 
 def _coefficients(frames: Array) -> Array:

@@ -12,7 +12,6 @@ from .._core.checks import (
     ignore_device_type,
     resolve_channels_first,
 )
-from .._core.coding_gains import pull_back_sound
 from .._core.errors import ArgumentError
 from .._core.layout import working_dtype
 from .._core.ranges import MARGIN, in_unit_range, largest, misfit
@@ -52,10 +51,6 @@ class Mp3Compression(Preprocessor):
         default 32768 for integers; for floating types 1.0 for a sample within [-1, 1], and up to 8 for values
         that are not whole, as attacks, noise and filters leave [-1, 1] by a little; else 32768. A guess that
         is not certain warns, once for each object.
-    gradient : {"identity", "soft"}, default "identity"
-        What stands in for the derivative, which is 0 almost everywhere. "soft": that of the linear map that
-        scales each Fourier coefficient of overlapping windows of 512 samples by the share of it that came
-        through the codec, from 0 to 1. It compresses once more for each gradient.
     engine : {"pyav", "pydub"}, default "pyav"
         Who compresses: libraries in this process, or the program ffmpeg, as in ART, which is slower and
         needs the extra "ffmpeg". With the same version of LAME they agree to the bit.
@@ -76,7 +71,7 @@ class Mp3Compression(Preprocessor):
     Audio `(N, length, C)` or `(N, length)`, or an object array of samples `(length, C)` or `(length,)` of
     different lengths. Shape, dtype and scale are kept, and the result is aligned with the input to the
     sample. MP3 takes 16 bits: values are cut off to them, towards zero, as in ART. LAME turns the level down,
-    to 0.95 at most bit rates.
+    to 0.95 at most bit rates. Gradients pass as through the identity.
 
     References
     ----------
@@ -100,7 +95,6 @@ class Mp3Compression(Preprocessor):
     domains = ("audio",)
     keeps_integers = True
     ragged = True
-    gradients = ("identity", "soft")
     paper = "arXiv:1805.11852"
     known_attacks = (
         (
@@ -119,7 +113,6 @@ class Mp3Compression(Preprocessor):
         *,
         bit_rate: int | None = None,
         full_scale: float | None = None,
-        gradient: str = "identity",
         engine: str = "pyav",
         channel_index: int | None = None,
         device_type: str | None = None,
@@ -132,7 +125,6 @@ class Mp3Compression(Preprocessor):
                 raise ArgumentError(
                     f"`full_scale` must be positive, got {full_scale!r}; usual are 1.0 and 32768."
                 )
-        check_option("gradient", gradient, self.gradients)
         check_option("engine", engine, tuple(ENGINES))
         check_bool(apply_fit=apply_fit, apply_predict=apply_predict, verbose=verbose)
         self.sample_rate = sample_rate
@@ -142,7 +134,6 @@ class Mp3Compression(Preprocessor):
         self.verbose = verbose
         self.bit_rate = bit_rate
         self.full_scale = full_scale
-        self.gradient = gradient
         self.engine = engine
 
     def _transform(self, x: Array, draw: None) -> Array:
@@ -160,29 +151,6 @@ class Mp3Compression(Preprocessor):
 
         map_blocks(work, len(x), 1, progress="MP3 compression" if self.verbose else None)
         return out
-
-    def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
-        if self.gradient == "identity":
-            return grad
-        out, after = np.empty(x.shape, grad.dtype), self._transform(x, draw)
-
-        def work(numbers: slice) -> None:
-            for number in range(numbers.start, numbers.stop):
-                out[number] = self._pull_back_one(x[number], after[number], grad[number])
-
-        map_blocks(work, len(x), 1)
-        return out
-
-    def _pull_back_one(self, before: Array, after: Array, grad: Array) -> Array:
-        """The product for one sample."""
-        if not before.size:
-            return grad
-        dtype, scale = working_dtype(grad.dtype), self._scale(before)
-        shape, turned = before.shape, before.ndim == 2 and self.channels_first
-        tracks = (a.T if turned else a.reshape(len(a), -1) for a in (before, after, grad))
-        before, after, grad = (track.astype(dtype) for track in tracks)
-        pulled = pull_back_sound(np.clip(before / scale, -1, 1), after / scale, grad)
-        return pulled.T if turned else pulled.reshape(shape)
 
     def _compress(self, sample: Array, full_scale: float) -> Array:
         """One sample there and back."""

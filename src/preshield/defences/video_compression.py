@@ -11,7 +11,7 @@ from .._core.checks import (
     ignore_device_type,
     refuse_negative,
 )
-from .._core.coding_gains import pull_back_pictures
+from .._core.coding_gains import pull_back_gains
 from .._core.errors import ArgumentError
 from .._core.layout import LAYOUTS, kept_dtype, working_dtype
 from .._core.ranges import MARGIN, in_unit_range, largest, misfit
@@ -181,7 +181,7 @@ class VideoCompression(Preprocessor):
         levels = 255 // self._scale(before)
         frames = (np.moveaxis(video, axis, -1).astype(dtype) for video in (before, after, grad))
         before, after, grad = frames
-        pulled = pull_back_pictures(np.minimum(before / levels, 1), after / levels, grad)
+        pulled = pull_back_gains(np.minimum(before / levels, 1), after / levels, grad)
         return np.moveaxis(pulled, -1, axis).astype(kept_dtype(grad.dtype))
 
     def _compress(self, video: Array, scale: int) -> Array:
