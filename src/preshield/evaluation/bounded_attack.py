@@ -87,7 +87,7 @@ def bounded_attack(
     check_option("norm", norm, ("linf", "l2"))
     check_integer("budget", budget, 1)
     if not 0 <= eps < np.inf:
-        raise ArgumentError(f"`eps` must be finite and at least 0, got {eps!r}; pass the largest norm allowed.")
+        raise ArgumentError(f"`eps` must be finite and at least 0, got {eps!r}; pass the largest norm.")
     if not eps:
         return oracle.x
     search = Search(oracle, norm, eps, budget, on_step)
@@ -95,12 +95,10 @@ def bounded_attack(
         start = search.start if number else lambda: search.x
         climb(search, start, cross_entropy, None, plan.untargeted)
         targets = likeliest_wrong(search.scores, oracle.y)
-        reached = [
-            climb(search, start, targeted_margin, target, plan.screening) for target in targets[: plan.screened]
-        ]
-        if reached:
-            closest = np.argsort(reached, axis=0, kind="stable")
-            targets = np.take_along_axis(targets[: plan.screened], closest, axis=0)
+        if plan.screened:
+            targets = targets[: plan.screened]
+            reached = [climb(search, start, targeted_margin, target, plan.screening) for target in targets]
+            targets = np.take_along_axis(targets, np.argsort(reached, axis=0, kind="stable"), axis=0)
         start = search.start if number else lambda: take(search.best, search.rows)
         for target in targets[: plan.finalists]:
             climb(search, start, targeted_logits_ratio, target, plan.final)
@@ -127,9 +125,7 @@ def rounds(budget: int, wrong_classes: int) -> Iterator[Round]:
         budget, size = budget - size, 2 * size
 
 
-def climb(
-    search: Search, start: Callable[[], Any], loss: Loss, targets: Array | None, steps: int
-) -> Array:
+def climb(search: Search, start: Callable[[], Any], loss: Loss, targets: Array | None, steps: int) -> Array:
     """Follow the gradient of a loss in shrinking steps; the lowest margin on the way, shape (N,)."""
     lowest = np.full(len(search.oracle), np.inf)
     if not (steps and len(search.rows)):

@@ -6,6 +6,7 @@ are NumPy arrays of float64: a model, in whatever framework, gives scores and ta
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax, logsumexp
@@ -22,7 +23,8 @@ __all__ = [
     "targeted_margin",
 ]
 
-Loss = Callable[[Array, Array, Array | None], tuple[Array, Array]]
+# Targets are an array, or None for losses without.
+Loss = Callable[[Array, Array, Any], tuple[Array, Array]]
 
 SLOPE = 1e-13  # of the cross-entropy where its own is less; too little to be seen elsewhere
 TINY = 1e-12  # in the place of a difference of 0
