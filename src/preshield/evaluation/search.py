@@ -13,6 +13,9 @@ from .perturbations import dots, norms, put, scaled, take
 
 __all__ = ["Search"]
 
+STRETCHES = 3  # of an L2 perturbation that the range has clipped
+NEARLY = 0.99  # of the bound, long enough
+
 
 class Search:
     """Samples under attack within a bound, and the best perturbed sample of each so far.
@@ -111,11 +114,20 @@ class Search:
     def back(self, moved: Any) -> Any:
         """The points, one for each of `rows`, brought back into the ball and into the range."""
         xp = array_namespace(moved)
-        if self.norm == "l2":
-            delta = moved - self.x
-            lengths = np.maximum(np.sqrt(dots(delta, delta)), 1e-30)
-            moved = self.x + scaled(delta, np.minimum(1, self.eps / lengths))
-        return xp.minimum(xp.maximum(moved, self.low), self.high)
+        if self.norm == "linf":
+            return xp.minimum(xp.maximum(moved, self.low), self.high)
+        # The nearest point is a multiple of the perturbation, clipped: as long as the bound allows.
+        delta = moved - self.x
+        factors = np.minimum(1, self.eps / np.maximum(np.sqrt(dots(delta, delta)), 1e-30))
+        for _ in range(STRETCHES):
+            moved = xp.minimum(xp.maximum(self.x + scaled(delta, factors), self.low), self.high)
+            clipped = moved - self.x
+            lengths = np.sqrt(dots(clipped, clipped))
+            short = (factors < 1) & (lengths < NEARLY * self.eps)
+            if not short.any():
+                return moved
+            factors = np.where(short, np.minimum(1, factors * self.eps / np.maximum(lengths, 1e-30)), factors)
+        return xp.minimum(xp.maximum(self.x + scaled(delta, factors), self.low), self.high)
 
     def start(self) -> Any:
         """A random point at the bound, for each of `rows`."""
