@@ -6,6 +6,7 @@ from preshield import Preprocessor
 
 __all__ = [
     "Analytic",
+    "ClosedForm",
     "Forger",
     "Gain",
     "Identity",
@@ -15,6 +16,7 @@ __all__ = [
     "Secretive",
     "in_art",
     "linear",
+    "linear_closed_form",
     "softmax",
     "threshold",
 ]
@@ -190,3 +192,35 @@ class Gain(Preprocessor):
     def _gradient(self, x, grad, draw):
         self.used.append(("backward", draw))
         return grad * np.float32(draw)
+
+
+class ClosedForm:
+    """A classifier for attacks: scores of a NumPy array, and their derivative taken back to it."""
+
+    def __init__(self, scores, pull, shape, classes, like=np.asarray):
+        self.scores, self.back, self.like = scores, pull, like
+        self.input_shape, self.nb_classes, self.of_probabilities = tuple(shape), classes, False
+
+    def array(self, x):
+        return self.like(np.asarray(x, np.float32))
+
+    def predict(self, x):
+        return self.scores(np.asarray(x, np.float64))
+
+    def forward(self, x):
+        x = np.asarray(x, np.float64)
+        return self.scores(x), lambda slope: self.array(self.back(x, slope))
+
+
+def linear_closed_form(weights, bias, shape=None, like=np.asarray):
+    """Scores ``x @ weights + bias``, each sample by itself: the same bits in any batch."""
+    weights = np.asarray(weights, np.float64)
+    shape = (len(weights),) if shape is None else shape
+
+    def scores(x):
+        return (x.reshape(len(x), -1, 1) * weights).sum(axis=1) + np.asarray(bias)
+
+    def pull(x, slope):
+        return (slope[:, None, :] * weights).sum(axis=2).reshape(x.shape)
+
+    return ClosedForm(scores, pull, shape, weights.shape[1], like)

@@ -88,9 +88,8 @@ def autoattack(
         raise ArgumentError(f"`eps` must be finite and at least 0, got {eps!r}; pass the largest norm.")
     if oracle.nb_classes < FEWEST_CLASSES[version]:
         raise ArgumentError(
-            f"`version` must be one that is defined for {oracle.nb_classes} classes: the difference of "
-            f"logits ratio of {version!r} needs at least {FEWEST_CLASSES[version]}; use the default "
-            "attacks, which need 2."
+            f"`version={version!r}` needs at least {FEWEST_CLASSES[version]} classes, got {oracle.nb_classes}: "
+            "the difference of logits ratio is undefined for fewer; leave `attacks` at its default."
         )
     if not eps:
         return oracle.x
@@ -175,10 +174,8 @@ def fab(search: Search, targets: Array, steps: int) -> None:
             return
         look = search.oracle.look(point, rows, targeted_margin, targets[rows])
         search.spent += 1
-        largest = norms(look.gradient, "linf")
-        usable = np.isfinite(largest) & (largest > 0)
-        normals, unit = search.usable(look.gradient), np.where(usable, look.factors * largest, 1.0)
-        rise = -look.values / unit
+        normals, _ = search.usable(look.gradient)
+        rise = -look.values / look.factors
         away = dots(normals, point - x)
         onwards = nearest_on_plane(point, normals, rise, (low, high), search.norm) - point
         anew = nearest_on_plane(x, normals, rise + away, (low, high), search.norm) - x

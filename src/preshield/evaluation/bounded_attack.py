@@ -95,13 +95,10 @@ def bounded_attack(
         start = search.start if number else lambda: search.x
         climb(search, start, cross_entropy, None, plan.untargeted)
         targets = likeliest_wrong(search.scores, oracle.y)
-        reached = [
-            climb(search, start, targeted_margin, target, plan.screening)
-            for target in targets[: plan.screened]
-        ]
-        if reached:
-            closest = np.argsort(reached, axis=0, kind="stable")
-            targets = np.take_along_axis(targets[: plan.screened], closest, axis=0)
+        if plan.screened:
+            targets = targets[: plan.screened]
+            reached = [climb(search, start, targeted_margin, target, plan.screening) for target in targets]
+            targets = np.take_along_axis(targets, np.argsort(reached, axis=0, kind="stable"), axis=0)
         start = search.start if number else lambda: take(search.best, search.rows)
         for target in targets[: plan.finalists]:
             climb(search, start, targeted_logits_ratio, target, plan.final)

@@ -24,7 +24,8 @@ __all__ = [
     "targeted_margin",
 ]
 
-Loss = Callable[[Array, Array, Any], tuple[Array, Array]]  # the targets of one without aim may be None
+# Targets are an array, or None for losses without.
+Loss = Callable[[Array, Array, Any], tuple[Array, Array]]
 
 SLOPE = 1e-13  # of the cross-entropy where its own is less; too little to be seen elsewhere
 TINY = 1e-12  # in the place of a difference of 0

@@ -9,9 +9,12 @@ from array_api_compat import array_namespace
 from .._core.typing import Array
 from .losses import Loss
 from .oracle import Look, Oracle
-from .perturbations import norms, put, scaled, take
+from .perturbations import dots, norms, put, scaled, take
 
 __all__ = ["Search"]
+
+STRETCHES = 3  # of an L2 perturbation that the range has clipped
+NEARLY = 0.99  # of the bound, long enough
 
 
 class Search:
@@ -105,17 +108,26 @@ class Search:
         self.settle(points, self.oracle.mean_margin(points, self.rows), np.zeros(len(self.rows), bool))
 
     def suspects(self) -> Array:
-        """Which of `rows` were wrong on every draw of the last look alone: to be looked at again."""
+        """Which of `rows` were wrong on every draw of one look: to be looked at again."""
         return self._suspect[self.rows]
 
     def back(self, moved: Any) -> Any:
         """The points, one for each of `rows`, brought back into the ball and into the range."""
         xp = array_namespace(moved)
-        if self.norm == "l2":
-            delta = moved - self.x
-            lengths = np.maximum(norms(delta), 1e-30)
-            moved = self.x + scaled(delta, np.minimum(1, self.eps / lengths))
-        return xp.minimum(xp.maximum(moved, self.low), self.high)
+        if self.norm == "linf":
+            return xp.minimum(xp.maximum(moved, self.low), self.high)
+        # The nearest point is a multiple of the perturbation, clipped: as long as the bound allows.
+        delta = moved - self.x
+        factors = np.minimum(1, self.eps / np.maximum(np.sqrt(dots(delta, delta)), 1e-30))
+        for _ in range(STRETCHES):
+            moved = xp.minimum(xp.maximum(self.x + scaled(delta, factors), self.low), self.high)
+            clipped = moved - self.x
+            lengths = np.sqrt(dots(clipped, clipped))
+            short = (factors < 1) & (lengths < NEARLY * self.eps)
+            if not short.any():
+                return moved
+            factors = np.where(short, np.minimum(1, factors * self.eps / np.maximum(lengths, 1e-30)), factors)
+        return xp.minimum(xp.maximum(self.x + scaled(delta, factors), self.low), self.high)
 
     def start(self) -> Any:
         """A random point at the bound, for each of `rows`."""
@@ -125,19 +137,20 @@ class Search:
             noise = self.oracle.standard_normal(self.rows)
         return self.back(self.x + scaled(noise, self.eps / np.maximum(norms(noise, self.norm), 1e-30)))
 
-    def usable(self, gradient: Any) -> Any:
-        """The gradient, of largest magnitude 1; a random one where it is zero or not finite."""
+    def usable(self, gradient: Any) -> tuple[Any, Array]:
+        """The gradient, or a random one where it is zero or not finite, and its largest magnitude."""
         largest = norms(gradient, "linf")
         useless = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
         if len(useless):
             noise = self.oracle.standard_normal(self.rows[useless])
             gradient = put(gradient, useless, noise)
             largest[useless] = norms(noise, "linf")
-        return scaled(gradient, 1 / largest)
+        return gradient, largest
 
     def direction(self, gradient: Any) -> Any:
         """The steepest step of size 1."""
+        gradient, largest = self.usable(gradient)
         if self.norm == "linf":
-            return array_namespace(gradient).sign(self.usable(gradient))
-        gradient = self.usable(gradient)  # first: the square of a tiny gradient may be nothing
-        return scaled(gradient, 1 / norms(gradient))
+            return array_namespace(gradient).sign(gradient)
+        gradient = scaled(gradient, 1 / largest)  # first: the square of a tiny gradient may be nothing
+        return scaled(gradient, 1 / np.sqrt(dots(gradient, gradient)))
