@@ -18,7 +18,7 @@ SURVEY = (4, 8)  # looks of a walk, while target classes are compared
 SURVEYED = 0.6  # part of the budget for that, at most
 TARGETS = 9  # compared, at most
 SHORTLIST = 3  # of them are walked to further
-ALONG, DOWN = 20, 64  # looks of the walks that follow, of either kind
+ALONG, DOWN = 20, 64  # looks of the walks that follow, of either kind; at least a quarter of what is left
 HONEST = 0.4  # error of a linear prediction, relative to the change that it predicts
 DUAL = {"l2": "l2", "linf": "l1", "l1": "linf"}
 FIRST = 1 / 2000  # of the widest perturbation: a step without a gradient
@@ -144,6 +144,7 @@ class _Search:
             targets = self.ranking(rows)[:, walks % min(SHORTLIST, self.oracle.nb_classes - 1)]
             start = x if walks < SHORTLIST else self._elsewhere(rows, x, near_best=walks % 2 == 0)
             walk, length = (self.along, ALONG) if honest == (walks % 4 != 3) else (self.down, DOWN)
+            length = max(length, left // 4)
             looks = left if left < 1.5 * length else length
             walk(rows, looks, start, targets if honest else None)
             left -= looks
@@ -160,7 +161,7 @@ class _Search:
         for k in range(looks - 1):
             fall = (1 + np.cos(np.pi * k / max(looks - 2, 1))) / 2
             values, normals = self._plane(rows, found, rights)
-            lead = (0.002 + 0.048 * fall) * 2.0**rights
+            lead = (0.0005 + 0.0495 * fall) * 2.0**rights
             rise = dots(normals, points - x) - values
             ahead = nearest_on_plane(x, normals, rise * (1 + lead), self.oracle.clip_values, self.norm)
             if k:  # its share falls from 1 to 0.1
@@ -205,6 +206,9 @@ class _Search:
         found = self.oracle.look(points, rows, margin if targets is None else targeted_margin, targets)
         lengths = norms(points - take(self.oracle.x, rows), self.norm)
         wrong, best = found.margin < 0, self.norms[rows]
+        nearer = np.flatnonzero(wrong & (lengths < best))
+        if self.oracle.stochastic and len(nearer):  # of many looks the luckiest is kept, unless others agree
+            wrong[nearer] = self.oracle.margin(take(points, nearer), rows[nearer]) < 0
         kept = np.flatnonzero((wrong & (lengths < best)) | np.isinf(best))
         self.x = put(self.x, rows[kept], take(points, kept))
         self.norms[rows] = np.where(wrong, np.minimum(lengths, best), best)
