@@ -109,10 +109,11 @@ def test_the_budget_is_what_is_spent(budget, norm):
 @pytest.mark.parametrize("norm", NORMS)
 def test_more_budget_finds_nearer_points(norm):
     few, some, many = (
-        minimum_norm_attack(behind(curved()), norm=norm, budget=budget).norms for budget in (10, 60, 400)
+        minimum_norm_attack(behind(curved()), norm=norm, budget=budget).norms for budget in (10, 100, 300)
     )
     assert some.mean() < few.mean()
-    assert many.mean() <= some.mean() * 1.0005  # the last step of a walk leads by as much
+    assert (many <= some).all()  # it begins with the same walks
+    assert (many < some).any()
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -168,11 +169,12 @@ def test_random_directions_where_there_is_no_gradient(norm, useless):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("size", [1e-25, 50.0])
 def test_a_gradient_of_the_wrong_size_is_followed(norm, size):
-    """As an estimate may be: too short, and it promises nothing; too long, and it promises too much."""
+    """As an estimate may be: too short, and the boundary seems far; too long, and it seems near."""
     liar = ClosedForm(linear().scores, lambda x: size * linear().jacobian(x), (6,), 4)
     found = minimum_norm_attack(behind(liar), norm=norm, budget=100)
     best = minimum_norm_attack(behind(linear()), norm=norm, budget=60).norms
-    np.testing.assert_allclose(found.norms, best, rtol=0.15)
+    assert (found.norms >= best * (1 - 0.004)).all()
+    assert (found.norms < 2 * best).all()
 
 
 @pytest.mark.parametrize("norm", NORMS)
