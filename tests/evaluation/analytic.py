@@ -14,6 +14,7 @@ __all__ = [
     "NoGradient",
     "Optimising",
     "Secretive",
+    "WithJacobian",
     "in_art",
     "linear",
     "linear_closed_form",
@@ -224,3 +225,37 @@ def linear_closed_form(weights, bias, shape=None, like=np.asarray):
         return (slope[:, None, :] * weights).sum(axis=2).reshape(x.shape)
 
     return ClosedForm(scores, pull, shape, weights.shape[1], like)
+
+
+class WithJacobian:
+    """What an attack asks of a classifier, from a function of float64 arrays and its Jacobian (N, K, ...).
+
+    Samples are arrays of `xp`, in single precision.
+    """
+
+    of_probabilities = False
+
+    def __init__(self, scores, jacobian, shape, classes, xp=np):
+        self.scores, self.jacobian, self.input_shape, self.nb_classes, self.xp = (
+            scores,
+            jacobian,
+            shape,
+            classes,
+            xp,
+        )
+
+    def array(self, x):
+        return self.xp.asarray(x, dtype=self.xp.float32)
+
+    def predict(self, x):
+        return self.scores(np.asarray(x, np.float64))
+
+    def forward(self, x):
+        points = np.asarray(x, np.float64)
+
+        def pull(derivative):
+            # Not by a product of matrices, whose rounding depends on the number of rows.
+            slopes = derivative.reshape(*derivative.shape, *[1] * len(self.input_shape))
+            return self.array((slopes * self.jacobian(points)).sum(axis=1))
+
+        return self.scores(points), pull

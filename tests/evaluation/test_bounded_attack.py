@@ -121,7 +121,9 @@ def test_one_gradient_is_a_step_to_the_bound():
 
 def test_a_sample_leaves_when_it_is_wrong():
     x = np.full((3, SIZE), 0.5, np.float32)
-    classifier = linear_closed_form(WEIGHTS[:, :2], [1 - 0.5 * WEIGHTS[:, 0].sum(), -0.5 * WEIGHTS[:, 1].sum()])
+    classifier = linear_closed_form(
+        WEIGHTS[:, :2], [1 - 0.5 * WEIGHTS[:, 0].sum(), -0.5 * WEIGHTS[:, 1].sum()]
+    )
     oracle = oracle_of(classifier, x, np.array([0, 1, 0]))  # scores are 1 and 0: the second is wrong
     points = bounded_attack(oracle, norm="linf", eps=0.5, budget=50)
     np.testing.assert_array_equal(oracle.backward, [2, 1, 2])

@@ -140,7 +140,7 @@ def _read(place: Path) -> dict[tuple[str, str], Array]:
         )
     if place.suffix == ".npz":
         with np.load(place) as file:
-            return {(*name.rsplit("/", 1),): file[name] for name in file.files}  # type: ignore[misc]
+            return {(*name.rsplit("/", 1),): file[name] for name in file.files}
     rows = json.loads((place / NAMES).read_text(encoding="utf-8"))
     found = {}
     for path in sorted(place.glob("*.npy")):

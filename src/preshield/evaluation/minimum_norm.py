@@ -18,7 +18,8 @@ SURVEY = (4, 8)  # looks of a walk, while target classes are compared
 SURVEYED = 0.6  # part of the budget for that, at most
 TARGETS = 9  # compared, at most
 SHORTLIST = 3  # of them are walked to further
-ALONG, DOWN = 20, 64  # looks of the walks that follow, of either kind
+ALONG, DOWN = 20, 64  # looks of the walks that follow, of either kind; at least a quarter of those left
+BLOCK = 100  # looks of the first part of a large budget
 HONEST = 0.4  # error of a linear prediction, relative to the change that it predicts
 DUAL = {"l2": "l2", "linf": "l1", "l1": "linf"}
 FIRST = 1 / 2000  # of the widest perturbation: a step without a gradient
@@ -98,8 +99,9 @@ def minimum_norm_attack(
         search.along(rows, looks, take(start, rows), None)
         left -= looks
     others = min(oracle.nb_classes - 1, TARGETS)
-    looks = int(np.clip(SURVEYED * left / others, *SURVEY))
-    survey = search.ranking(rows)[:, : min(others, max(1, int(SURVEYED * left) // looks))]
+    surveyed = SURVEYED * min(left, BLOCK - 1)
+    looks = int(np.clip(surveyed / others, *SURVEY))
+    survey = search.ranking(rows)[:, : min(others, max(1, int(surveyed) // looks))]
     if len(rows) and left > 0:
         looks = min(looks, left)
         left -= looks
@@ -121,7 +123,7 @@ class _Search:
     """The nearest wrong points so far, and the walks that look for nearer ones."""
 
     def __init__(self, oracle: Oracle, norm: str, budget: int, on_step: Callable[[float], None]) -> None:
-        self.oracle, self.norm = oracle, norm
+        self.oracle, self.norm, self.budget = oracle, norm, budget
         self.on_step, self.looks, self.all_looks = on_step, 0, budget * len(oracle)
         self.x, self.norms = oracle.x + 0, np.full(len(oracle), np.inf)
         found = oracle.look(oracle.x, np.arange(len(oracle)), margin)
@@ -141,13 +143,19 @@ class _Search:
         """Spend what is left of the budget."""
         x, walks = take(self.oracle.x, rows), 0
         while left > 0 and len(rows):
-            targets = self.ranking(rows)[:, walks % min(SHORTLIST, self.oracle.nb_classes - 1)]
-            start = x if walks < SHORTLIST else self._elsewhere(rows, x, near_best=walks % 2 == 0)
-            walk, length = (self.along, ALONG) if honest == (walks % 4 != 3) else (self.down, DOWN)
-            looks = left if left < 1.5 * length else length
-            walk(rows, looks, start, targets if honest else None)
-            left -= looks
-            walks += 1
+            # Twice as long each time, so that a larger budget does first what a smaller one does.
+            spent = self.budget - left
+            block = min(left, BLOCK - spent if spent < BLOCK else 2 * spent)
+            left -= block
+            while block > 0:
+                targets = self.ranking(rows)[:, walks % min(SHORTLIST, self.oracle.nb_classes - 1)]
+                start = x if walks < SHORTLIST else self._elsewhere(rows, x, near_best=walks % 2 == 0)
+                walk, least = (self.along, ALONG) if honest == (walks % 4 != 3) else (self.down, DOWN)
+                length = max(least, block // 4)
+                looks = block if block < 1.5 * length else length
+                walk(rows, looks, start, targets if honest else None)
+                block -= looks
+                walks += 1
 
     def along(self, rows: Array, looks: int, points: Any, targets: Array | None) -> Array:
         """Walk along the boundary of these classes, or of the best at each point.
@@ -160,7 +168,7 @@ class _Search:
         for k in range(looks - 1):
             fall = (1 + np.cos(np.pi * k / max(looks - 2, 1))) / 2
             values, normals = self._plane(rows, found, rights)
-            lead = (0.002 + 0.048 * fall) * 2.0**rights
+            lead = (0.0005 + 0.0495 * fall) * 2.0**rights
             rise = dots(normals, points - x) - values
             ahead = nearest_on_plane(x, normals, rise * (1 + lead), self.oracle.clip_values, self.norm)
             if k:  # its share falls from 1 to 0.1
@@ -205,6 +213,9 @@ class _Search:
         found = self.oracle.look(points, rows, margin if targets is None else targeted_margin, targets)
         lengths = norms(points - take(self.oracle.x, rows), self.norm)
         wrong, best = found.margin < 0, self.norms[rows]
+        nearer = np.flatnonzero(wrong & (lengths < best))
+        if self.oracle.stochastic and len(nearer):  # of many looks the luckiest is kept, unless others agree
+            wrong[nearer] = self.oracle.margin(take(points, nearer), rows[nearer]) < 0
         kept = np.flatnonzero((wrong & (lengths < best)) | np.isinf(best))
         self.x = put(self.x, rows[kept], take(points, kept))
         self.norms[rows] = np.where(wrong, np.minimum(lengths, best), best)
