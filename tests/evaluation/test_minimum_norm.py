@@ -6,7 +6,7 @@ import pytest
 from preshield.evaluation.defended import DefendedModel
 from preshield.evaluation.minimum_norm import for_most_draws, minimum_norm_attack, pull_towards
 from preshield.evaluation.oracle import Oracle
-from tests.evaluation.analytic import WithJacobian, Gain
+from tests.evaluation.analytic import Gain, WithJacobian
 
 NORMS = ["l2", "linf", "l1"]
 ORDER = {"l2": 2, "linf": np.inf, "l1": 1}
@@ -179,7 +179,9 @@ def test_a_gradient_of_the_wrong_size_is_followed(norm, size):
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_infinite_where_nothing_is_wrong(norm):
-    firm = WithJacobian(lambda x: np.tile([1.0, 0.0], (len(x), 1)), lambda x: np.ones((len(x), 2, 6)), (6,), 2)
+    firm = WithJacobian(
+        lambda x: np.tile([1.0, 0.0], (len(x), 1)), lambda x: np.ones((len(x), 2, 6)), (6,), 2
+    )
     found = minimum_norm_attack(behind(firm, X[:1]), norm=norm, budget=30)
     np.testing.assert_array_equal(found.norms, [np.inf])
     assert ((found.x >= 0) & (found.x <= 1)).all()
