@@ -8,9 +8,9 @@ from preshield.evaluation.autoattack import apgd, autoattack, fab
 from preshield.evaluation.losses import cross_entropy
 from preshield.evaluation.search import Search
 from tests.evaluation.analytic import Gain, linear_closed_form
-from tests.evaluation.test_bounded_attack import SIZE, SURE, WEIGHTS, X, Scripted, lengths, oracle_of
+from tests.evaluation.test_bounded_attack import SURE, WEIGHTS, Scripted, X, lengths, oracle_of
 
-BETWEEN = np.array([1.5, 0, 0, 0, 0])  # some samples can be broken, some cannot
+BETWEEN = np.array([4.0, 0, 0, 0, 0])  # some samples can be broken, some cannot
 
 
 class Free(Search):
@@ -53,8 +53,8 @@ def test_step_size_halves_if_the_highest_loss_does_not_change():
 def test_fab_of_a_linear_model_takes_the_shortest_way(norm, eps):
     x = np.float32(0.3) + 0.4 * X
     slope = WEIGHTS[:, 1] - WEIGHTS[:, 0]
-    classifier = linear_closed_form(WEIGHTS[:, :2], [2.0, 0])
-    gap = 2.0 - x.astype(float) @ slope
+    classifier = linear_closed_form(WEIGHTS[:, :2], [3.6, 0])
+    gap = 3.6 - x.astype(float) @ slope
     distance = gap / (np.abs(slope).sum() if norm == "linf" else np.linalg.norm(slope))
     oracle = oracle_of(classifier, x)
     search = Search(oracle, norm, eps, 100)
@@ -123,7 +123,7 @@ def test_refusals(wrong, classes, message):
         autoattack(oracle, **{"norm": "linf", "eps": 0.1, **wrong})
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), ("l2", 0.35)])
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.12)])
 def test_agrees_with_the_packages_of_others(norm, eps, monkeypatch):
     torch = pytest.importorskip("torch")
     adv_lib = pytest.importorskip("adv_lib.attacks")
@@ -134,9 +134,9 @@ def test_agrees_with_the_packages_of_others(norm, eps, monkeypatch):
     monkeypatch.setattr(module, "STEPS", 20)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        layers = [torch.nn.Flatten(), torch.nn.Linear(SIZE, 32), torch.nn.ReLU(), torch.nn.Linear(32, 5)]
+        layers = [torch.nn.Flatten(), torch.nn.Linear(36, 32), torch.nn.ReLU(), torch.nn.Linear(32, 5)]
         network = torch.nn.Sequential(*layers).eval()
-        x = torch.rand(40, 1, 3, 4)
+        x = torch.rand(40, 1, 6, 6)
         with torch.no_grad():
             network[3].bias -= network(x).mean(dim=0)
         y = network(x).argmax(dim=1)
@@ -153,7 +153,7 @@ def test_agrees_with_the_packages_of_others(norm, eps, monkeypatch):
         order = {"linf": float("inf"), "l2": 2}[norm]
         moved = adv_lib.apgd_targeted(network, x, y, eps, norm=order, n_iter=20)
         other = (network(moved).argmax(dim=1) == y).sum().item()
-    classifier = TorchClassifier(network, nb_classes=5, input_shape=(1, 3, 4), of_probabilities=False)
+    classifier = TorchClassifier(network, nb_classes=5, input_shape=(1, 6, 6), of_probabilities=False)
     oracle = oracle_of(classifier, x.numpy(), y.numpy())
     points = autoattack(oracle, norm=norm, eps=eps)
     ours = (network(points).argmax(dim=1) == y).sum().item()
