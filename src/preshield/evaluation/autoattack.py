@@ -89,7 +89,8 @@ def autoattack(
     if oracle.nb_classes < FEWEST_CLASSES[version]:
         raise ArgumentError(
             f"`version={version!r}` needs at least {FEWEST_CLASSES[version]} classes, "
-            f"got {oracle.nb_classes}: the difference of logits ratio is undefined for fewer; leave `attacks` at its default."
+            f"got {oracle.nb_classes}: the difference of logits ratio is undefined for fewer; "
+            "leave `attacks` at its default."
         )
     if not eps:
         return oracle.x
