@@ -121,9 +121,8 @@ def test_one_gradient_is_a_step_to_the_bound():
 
 def test_a_sample_leaves_when_it_is_wrong():
     x = np.full((3, SIZE), 0.5, np.float32)
-    classifier = linear_closed_form(
-        WEIGHTS[:, :2], [1 - 0.5 * WEIGHTS[:, 0].sum(), -0.5 * WEIGHTS[:, 1].sum()]
-    )
+    bias = [1, 0] - 0.5 * WEIGHTS[:, :2].sum(axis=0)
+    classifier = linear_closed_form(WEIGHTS[:, :2], bias)
     oracle = oracle_of(classifier, x, np.array([0, 1, 0]))  # scores are 1 and 0: the second is wrong
     points = bounded_attack(oracle, norm="linf", eps=0.5, budget=50)
     np.testing.assert_array_equal(oracle.backward, [2, 1, 2])
@@ -133,7 +132,7 @@ def test_a_sample_leaves_when_it_is_wrong():
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_a_sample_does_not_depend_on_its_batch(norm):
-    bias = np.array([1.5, 0, 0, 0, 0])
+    bias = np.array([4.0, 0, 0, 0, 0])
     alone = np.array([7, 2, 5])
     whole = bounded_attack(oracle_of(linear_closed_form(WEIGHTS, bias), X), norm=norm, eps=0.1, budget=120)
     part = oracle_of(linear_closed_form(WEIGHTS, bias), X[alone], numbers=alone)
@@ -157,7 +156,7 @@ def test_input_is_not_written_to():
 
 
 def test_stochastic_defence():
-    oracle = oracle_of(linear_closed_form(WEIGHTS, [0.3, 0, 0, 0, 0]), X, defence=Gain(0.1))
+    oracle = oracle_of(linear_closed_form(WEIGHTS, [3.0, 0, 0, 0, 0]), X, defence=Gain(0.1))
     assert oracle.stochastic
     points = bounded_attack(oracle, norm="linf", eps=0.4, budget=20)
     assert (oracle.backward <= 3 * 20).all()

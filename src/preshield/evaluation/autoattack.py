@@ -88,9 +88,9 @@ def autoattack(
         raise ArgumentError(f"`eps` must be finite and at least 0, got {eps!r}; pass the largest norm.")
     if oracle.nb_classes < FEWEST_CLASSES[version]:
         raise ArgumentError(
-            f"`version={version!r}` needs at least {FEWEST_CLASSES[version]} classes, got "
-            f"{oracle.nb_classes}: the difference of logits ratio is undefined for fewer; leave "
-            "`attacks` at its default."
+            f"`version={version!r}` needs at least {FEWEST_CLASSES[version]} classes, "
+            f"got {oracle.nb_classes}: the difference of logits ratio is undefined for fewer; "
+            "leave `attacks` at its default."
         )
     if not eps:
         return oracle.x
