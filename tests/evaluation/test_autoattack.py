@@ -74,7 +74,7 @@ def test_standard_suite_of_a_linear_model(norm, monkeypatch):
     eps = 0.1 if norm == "linf" else 0.3
     done = []
     oracle = oracle_of(linear_closed_form(WEIGHTS, BETWEEN), X)
-    points = autoattack(oracle, norm=norm, eps=eps, on_step=done.append)
+    points = autoattack(oracle, norm=norm, eps=eps, on_step=done.append).x
     assert done == sorted(done)
     assert done[-1] == 1
     assert (lengths(points - X, norm) <= eps + 1e-6).all()
@@ -90,7 +90,7 @@ def test_standard_suite_of_a_linear_model(norm, monkeypatch):
         np.testing.assert_array_equal(oracle.margin(points, np.arange(len(X))) < 0, breakable)
     alone = np.array([6, 3])
     part = oracle_of(linear_closed_form(WEIGHTS, BETWEEN), X[alone], numbers=alone)
-    np.testing.assert_array_equal(autoattack(part, norm=norm, eps=eps), points[alone])
+    np.testing.assert_array_equal(autoattack(part, norm=norm, eps=eps).x, points[alone])
 
 
 def test_rand_averages_over_twenty_draws(monkeypatch):
@@ -104,7 +104,7 @@ def test_rand_averages_over_twenty_draws(monkeypatch):
 
 def test_no_bound_no_attack():
     oracle = oracle_of(linear_closed_form(WEIGHTS, SURE), X)
-    assert autoattack(oracle, norm="l2", eps=0.0) is oracle.x
+    assert autoattack(oracle, norm="l2", eps=0.0).x is oracle.x
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_agrees_with_the_packages_of_others(norm, eps, monkeypatch):
         other = (network(moved).argmax(dim=1) == y).sum().item()
     classifier = TorchClassifier(network, nb_classes=5, input_shape=(1, 6, 6), of_probabilities=False)
     oracle = oracle_of(classifier, x.numpy(), y.numpy())
-    points = autoattack(oracle, norm=norm, eps=eps)
+    points = autoattack(oracle, norm=norm, eps=eps).x
     ours = (network(points).argmax(dim=1) == y).sum().item()
     assert 0 < ours < 40
     assert abs(ours - len(left)) <= 1
