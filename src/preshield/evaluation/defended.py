@@ -111,8 +111,8 @@ class DefendedModel:
             with self._drawn(numbers, (*seed, draw)):
                 outputs, pull, margin = self._forward(seen, y)
             logits, derivative = logits_of(outputs, of_probabilities=self.classifier.of_probabilities)
-            if hasattr(self.classifier, "decide"):  # votes for many wrong classes elect none
-                loss = margin_of if targets is None else loss
+            if hasattr(self.classifier, "decide") and targets is None and (y >= 0).all():
+                loss = margin_of  # votes for many wrong classes elect none
             value, slope = loss(logits, y, targets)
             if hasattr(self.classifier, "decide"):  # what is lost by the label elects nobody
                 slope = np.where(np.arange(slope.shape[1]) == y[:, None], 0.0, slope)
