@@ -52,8 +52,8 @@ def figures_in(text):
 def test_pixel_deflection():
     rows = figures(table("pixel_deflection", "Ratio"))
     both, alone, deflected = rows["PD + wavelet"], rows["wavelet alone"], rows["PD"]
-    assert both["Oblivious"] > rows["none"]["Clean"] - 0.15  # restored
-    assert alone["Oblivious"] > both["Oblivious"] - 0.05  # by the denoiser
+    assert both["Oblivious"] > rows["none"]["Clean"] - 0.2  # restored
+    assert alone["Oblivious"] >= both["Oblivious"]  # by the denoiser
     assert deflected["Oblivious"] < both["Oblivious"] - 0.1
     assert rows["PD + map + wavelet"]["Oblivious"] < both["Oblivious"] + 0.05  # the map does not help
     assert all(row["Adaptive"] < 0.25 and row["Ratio"] < 2 for row in rows.values())
