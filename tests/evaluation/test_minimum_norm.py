@@ -207,8 +207,8 @@ def test_a_point_found_elsewhere_is_a_start(norm):
 @pytest.mark.parametrize("norm", NORMS)
 def test_arrays_of_any_framework(norm, framework):
     xp = pytest.importorskip(framework)
-    expected = minimum_norm_attack(behind(linear()), norm=norm, budget=30)
-    found = minimum_norm_attack(behind(linear(xp=xp)), norm=norm, budget=30)
+    expected = minimum_norm_attack(behind(linear()), norm=norm, budget=10)
+    found = minimum_norm_attack(behind(linear(xp=xp)), norm=norm, budget=10)
     assert isinstance(found.x, type(xp.asarray(X)))
     np.testing.assert_allclose(found.norms, expected.norms, rtol=1e-3)
 

@@ -138,13 +138,14 @@ class Attacker:
                 chosen(np.isfinite(smallest[rows]), take(best, rows), take(judge.x, rows)) if place else None
             )
             oracle = self.oracle(model, take(judge.x, rows), y[rows], numbers[rows], OF_WHITE_BOX, place)
-            new = self._one(oracle, attack, start, part)
+            new, sizes = self._one(oracle, attack, start, part)
             judge.forward[rows] += oracle.forward
             judge.backward[rows] += oracle.backward
-            sizes = new.norms if self.threat.minimum else judge.mean_margin(new.x, rows)
+            if sizes is None or (judge.stochastic and not self.threat.minimum):  # on draws of its own
+                sizes = judge.mean_margin(new, rows)
             better = np.flatnonzero((sizes < smallest[rows]) | (place == 0))
             smallest[rows[better]] = sizes[better]
-            best = put(best, rows[better], take(new.x, better))
+            best = put(best, rows[better], take(new, better))
             rows = rows[self._open(judge, best, smallest, rows)]
             if not len(rows):
                 break
@@ -237,20 +238,20 @@ class Attacker:
 
     def _one(
         self, oracle: Oracle, attack: Factory | str | None, start: Any, progress: Progress
-    ) -> Adversarials:
+    ) -> tuple[Any, Array | None]:
+        """What one attack found, and its norms, or its margins within a bound, if it knows them."""
         threat, eps = self.threat, float(self.threat.eps or 0)
         if attack == AUTOATTACK:
             version: Literal["standard", "rand"] = "rand" if oracle.stochastic else "standard"
-            moved = autoattack(oracle, norm=threat.norm, eps=eps, version=version, on_step=progress)
-        elif attack is not None:
-            return self._measured(oracle, self._of_art(oracle, attack))
-        elif threat.minimum:
+            return autoattack(oracle, norm=threat.norm, eps=eps, version=version, on_step=progress)
+        if attack is not None:
+            found = self._measured(oracle, self._of_art(oracle, attack))
+            return found.x, found.norms if threat.minimum else None
+        if threat.minimum:
             return minimum_norm_attack(
                 oracle, norm=threat.norm, budget=self.budget, start=start, on_step=progress
             )
-        else:
-            moved = bounded_attack(oracle, norm=threat.norm, eps=eps, budget=self.budget, on_step=progress)
-        return Adversarials(moved, norms(moved - oracle.x, threat.norm))
+        return bounded_attack(oracle, norm=threat.norm, eps=eps, budget=self.budget, on_step=progress)
 
     def _of_art(self, oracle: Oracle, attack: Any) -> Any:
         """What an attack of ART makes of the samples, within the threat."""

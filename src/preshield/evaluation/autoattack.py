@@ -14,7 +14,7 @@ from .losses import Loss, cross_entropy, logits_ratio, targeted_logits_ratio, ta
 from .oracle import Oracle
 from .perturbations import between, chosen, dots, host, norms, scaled, take
 from .projection import nearest_on_plane
-from .search import Search
+from .search import Search, Worst
 from .square_attack import square_attack
 
 __all__ = ["apgd", "autoattack", "fab"]
@@ -36,7 +36,7 @@ def autoattack(
     eps: float,
     version: Literal["standard", "rand"] = "standard",
     on_step: Callable[[float], None] = lambda done: None,
-) -> Any:
+) -> Worst:
     """Run the attacks of AutoAttack [1]_, each on the samples that those before have left.
 
     `standard`: APGD on the cross-entropy, APGD on the targeted difference of logits ratio (DLR), FAB, both
@@ -58,7 +58,7 @@ def autoattack(
 
     Returns
     -------
-    array, shape (N, ...)
+    Worst
         A misclassified sample within the bound where one was found, else the one with the lowest margin.
 
     Raises
@@ -88,12 +88,12 @@ def autoattack(
         raise ArgumentError(f"`eps` must be finite and at least 0, got {eps!r}; pass the largest norm.")
     if oracle.nb_classes < FEWEST_CLASSES[version]:
         raise ArgumentError(
-            f"`version={version!r}` needs at least {FEWEST_CLASSES[version]} classes, got "
-            f"{oracle.nb_classes}: the difference of logits ratio is undefined for fewer; leave "
-            "`attacks` at its default."
+            f"`version={version!r}` needs at least {FEWEST_CLASSES[version]} classes, "
+            f"got {oracle.nb_classes}: the difference of logits ratio is undefined for fewer; "
+            "leave `attacks` at its default."
         )
     if not eps:
-        return oracle.x
+        return Worst(oracle.x, np.full(len(oracle), np.inf))
     targets = min(TARGETS, oracle.nb_classes - 1) if version == "standard" else 0
     looks = 1 + (STEPS + 1) * (2 + targets) + STEPS * targets
     own = oracle.model
@@ -115,7 +115,7 @@ def autoattack(
     finally:
         oracle.model = own
     on_step(1.0)
-    return search.best
+    return search.worst
 
 
 def apgd(search: Search, loss: Loss, targets: Array | None, steps: int) -> None:

@@ -22,6 +22,7 @@ from .subjects import Subject
 __all__ = ["Batch", "BatchEvaluation", "Part", "pictured", "room_for_pictures"]
 
 ORDER = ("clean", "oblivious", "transfer", "adaptive", "black-box", "noise", "shared")  # of the work
+SHOWN = ("clean", "oblivious", "adaptive")  # columns whose samples are needed again
 PICTURED_VALUES = 300_000  # of each kind of picture in a report
 PICTURES = 6
 REPEATS = 5  # of a timed prediction
@@ -138,8 +139,7 @@ class Batch:
         if "shared" in self.plan.columns and len(self.plan.subjects) > 1:
             for subject in subjects:
                 self._share(subject, models[subject.name][0], subjects)
-        undefended = models[subjects[0].name][0]
-        right = self._predicted(undefended, "clean")[0] == self.y
+        right = self.columns[subjects[0].name]["clean"].outcomes[0] == 1
         shown = pictured(right, self.y, room_for_pictures(self.x.shape))
         pictures = {
             "clean": self.x[shown].astype(np.float32),
@@ -176,7 +176,8 @@ class Batch:
                 self._noisy(models[0], made) if name == "noise" else self._predicted(models[0], name, made)
             )
             columns[name] = self._column(labels, made, words, time.perf_counter() - begin)
-            heads[name] = made
+            if self.plan.keeps or name in SHOWN:
+                heads[name] = made
         self.columns[subject.name], self.heads[subject.name] = columns, heads
 
     def _make(
@@ -288,7 +289,8 @@ class Batch:
             best[better], worst[better] = other.x[better], sizes[better]
         lengths = worst if minimum else norms(best - self.x, self.attacker.threat.norm)
         made = Made(best, lengths, forward, np.zeros_like(forward))
-        self.heads[subject.name]["shared"] = made
+        if self.plan.keeps:
+            self.heads[subject.name]["shared"] = made
         words = "the worst of the examples made through the other rows"
         labels = self._predicted(model, "shared", made)
         self.columns[subject.name]["shared"] = self._column(labels, made, words, time.perf_counter() - begin)

@@ -22,6 +22,7 @@ ALONG, DOWN = 20, 64  # looks of the walks that follow, of either kind; at least
 BLOCK = 100  # looks of the first part of a large budget
 HONEST = 0.4  # error of a linear prediction, relative to the change that it predicts
 DUAL = {"l2": "l2", "linf": "l1", "l1": "linf"}
+STRAIGHT = 0.001  # the same, where the linear prediction needs no caution
 FIRST = 1 / 2000  # of the widest perturbation: a step without a gradient
 
 
@@ -163,7 +164,7 @@ class _Search:
         Returns whether most changes of the loss were as predicted, shape (n,).
         """
         x = take(self.oracle.x, rows)
-        rights, missed = np.zeros(len(rows)), np.zeros(len(rows))
+        rights, missed, straight = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows), bool)
         found = self._look(rows, points, targets)
         for k in range(looks - 1):
             fall = (1 + np.cos(np.pi * k / max(looks - 2, 1))) / 2
@@ -171,13 +172,15 @@ class _Search:
             lead = (0.0005 + 0.0495 * fall) * 2.0**rights
             rise = dots(normals, points - x) - values
             ahead = nearest_on_plane(x, normals, rise * (1 + lead), self.oracle.clip_values, self.norm)
-            if k:  # its share falls from 1 to 0.1
+            if k:  # its share falls from 1 to 0.1, unless the boundary is straight here
                 beside = lead * np.abs(rise) - values
                 here = nearest_on_plane(points, normals, beside, self.oracle.clip_values, self.norm)
-                ahead = self._clipped(between(here, ahead, np.full(len(rows), 0.1 + 0.9 * fall)))
+                ahead = self._clipped(between(here, ahead, np.where(straight, 1, 0.1 + 0.9 * fall)))
             change = found.factors * dots(found.gradient, ahead - points)
             before, points, found = found, ahead, self._look(rows, ahead, targets)
-            missed += ~(np.abs(found.values - before.values - change) <= HONEST * np.abs(change))
+            error = np.abs(found.values - before.values - change)
+            missed += ~(error <= HONEST * np.abs(change))
+            straight = error <= STRAIGHT * np.abs(change)
             rights = np.maximum(0, rights + np.where(found.margin < 0, -1, 1))
         return missed <= (looks - 1) / 2
 

@@ -1,7 +1,7 @@
 """What attacks within a bound have in common: the ball, the best points, the samples that are left."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -11,7 +11,23 @@ from .losses import Loss
 from .oracle import Look, Oracle
 from .perturbations import dots, norms, put, scaled, take
 
-__all__ = ["Search"]
+__all__ = ["Search", "Worst"]
+
+
+class Worst(NamedTuple):
+    """What an attack within a bound found.
+
+    Attributes
+    ----------
+    x : array, shape (N, ...)
+        Of all points visited, the one with the lowest margin.
+    margins : ndarray of float, shape (N,)
+        That margin, averaged over the draws of a stochastic defence.
+    """
+
+    x: Any
+    margins: Array
+
 
 STRETCHES = 3  # of an L2 perturbation that the range has clipped
 NEARLY = 0.99  # of the bound, long enough
@@ -69,6 +85,11 @@ class Search:
         self.x, (low, high) = oracle.x, oracle.clip_values
         reach = eps if norm == "linf" else float(high) - float(low)
         self.low, self.high = xp.clip(self.x - reach, low, high), xp.clip(self.x + reach, low, high)
+
+    @property
+    def worst(self) -> Worst:
+        """The result."""
+        return Worst(self.best, self.lowest)
 
     @property
     def left(self) -> int:
