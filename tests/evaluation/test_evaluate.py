@@ -22,7 +22,7 @@ from art.attacks.evasion import DeepFool, FastGradientMethod, HopSkipJump
 from art.estimators.classification import BlackBoxClassifier
 
 from preshield._core.random import FROZEN
-from tests.evaluation.analytic import Gain, Identity, linear, threshold
+from tests.evaluation.analytic import Gain, Identity, in_art, linear, threshold
 from tests.evaluation.conftest import channels_first
 
 # Photographs
@@ -512,7 +512,7 @@ def test_samples_and_defences_are_left_alone():
         ({"verbose": 1}, TypeError, "`verbose` must be True or False, got 1"),
         ({"columns": ["clear"]}, ValueError, "`columns` must be one of 'clean'"),
         ({"columns": ["transfer"]}, ValueError, "`surrogate` must be given"),
-        ({"attacks": FastGradientMethod(threshold(SHAPE))}, TypeError, "pass the class or a function"),
+        ({"attacks": FastGradientMethod(in_art(threshold(SHAPE)))}, TypeError, "pass the class or a function"),
         ({"attacks": []}, ValueError, "`attacks` must name at least one attack"),
         ({"y": Y[:4]}, ValueError, "`y` must hold one label for each of the 10 samples of `x`, got 4"),
         ({"y": Y + 1}, ValueError, "`y` must hold classes below 2, the outputs of `classifier`, got 2"),

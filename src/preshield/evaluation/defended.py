@@ -13,8 +13,7 @@ from .._core.samples import leaves
 from .._core.typing import Array, Shape
 from ..preprocessor import Preprocessor
 from .classifiers import defences_in
-from .losses import Loss
-from .losses import margin as margin_of
+from .losses import Loss, best_other
 from .metrics import REJECTED
 from .oracle import Look, key
 from .perturbations import host, scaled, take
@@ -111,11 +110,9 @@ class DefendedModel:
             with self._drawn(numbers, (*seed, draw)):
                 outputs, pull, margin = self._forward(seen, y)
             logits, derivative = logits_of(outputs, of_probabilities=self.classifier.of_probabilities)
-            if hasattr(self.classifier, "decide"):  # votes for many wrong classes elect none
-                loss = margin_of if targets is None else loss
             value, slope = loss(logits, y, targets)
-            if hasattr(self.classifier, "decide"):  # what is lost by the label elects nobody
-                slope = np.where(np.arange(slope.shape[1]) == y[:, None], 0.0, slope)
+            if hasattr(self.classifier, "decide") and (y >= 0).all():
+                value, slope = _of_election(logits, y, targets, margin)
             with self._drawn(numbers, (*seed, draw)):
                 gradient, factors = pulled(pull, slope * derivative)
             gradient = back(gradient)
@@ -263,6 +260,19 @@ def _margin(outputs: Array, y: Array) -> Array:
     own = np.arange(outputs.shape[1]) == y[:, None]
     margin: Array = outputs[np.arange(len(y)), y] - np.where(own, -np.inf, outputs).max(axis=1)
     return margin
+
+
+def _of_election(scores: Array, y: Array, targets: Array | None, margin: Array) -> tuple[Array, Array]:
+    """What an attack on a vote climbs, whatever its loss: minus the margin, and its derivative.
+
+    That is the score of the target or of the best wrong class, because what the label loses elects nobody, nor
+    do votes for many wrong classes. Where a wrong class is elected, it is what the label lacks.
+    """
+    wrong = margin < 0
+    climbed = np.where(wrong, y, best_other(scores, y) if targets is None else targets)
+    signs = np.where(wrong, -1.0, 1.0)
+    slopes = signs[:, None] * (np.arange(scores.shape[1]) == climbed[:, None])
+    return signs * scores[np.arange(len(y)), climbed], slopes
 
 
 def logits_of(outputs: Array, *, of_probabilities: bool) -> tuple[Array, Array]:
