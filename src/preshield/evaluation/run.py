@@ -116,7 +116,7 @@ class Run:
             )
             try:
                 for part in work:
-                    if store is not None:
+                    if store is not None and len(part.rows) == len(self.plan.subjects):
                         store.write(part)
                     if files is not None:
                         files.put(part.start - self.plan.first, part.examples)
