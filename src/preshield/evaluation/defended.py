@@ -265,8 +265,8 @@ def _margin(outputs: Array, y: Array) -> Array:
 def _of_election(scores: Array, y: Array, targets: Array | None, margin: Array) -> tuple[Array, Array]:
     """What an attack on a vote climbs, whatever its loss: minus the margin, and its derivative.
 
-    That is the score of the target or of the best wrong class, because what the label loses elects nobody, nor
-    do votes for many wrong classes. Where a wrong class is elected, it is what the label lacks.
+    That is the score of the target or of the best wrong class: what the label loses elects nobody, nor do
+    votes for many wrong classes. Where a wrong class is elected, it is what the label lacks.
     """
     wrong = margin < 0
     climbed = np.where(wrong, y, best_other(scores, y) if targets is None else targets)
