@@ -113,7 +113,8 @@ def test_there_may_be_no_samples(like):
 
 def test_a_perturbation_is_brought_back_to_the_bound_and_no_further(like):
     start = np.ones((3, 1, 2))
-    x, moved = like(start), like(start + [[[3, 4]], [[0.3, -0.4]], [[0, 0]]])  # of norm 5, 0.5 and 0
+    steps = np.array([[[3, 4]], [[0.3, -0.4]], [[0, 0]]])  # of norm 5, 0.5 and 0
+    x, moved = like(start), like(start + steps)
     equal(within(x, moved, "l2", 1.0) - x, [[[0.6, 0.8]], [[0.3, -0.4]], [[0, 0]]], like, atol=2e-7)
     equal(within(x, moved, "linf", 0.35) - x, [[[0.35, 0.35]], [[0.3, -0.35]], [[0, 0]]], like, atol=2e-7)
     equal(within(x, moved, "l2", 9.0), host(moved), like)
