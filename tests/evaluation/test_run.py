@@ -263,6 +263,15 @@ def test_pictures_are_of_samples_that_are_right():
     assert report["Identity"].pictures["attacked"].shape == (6, *SHAPE)
 
 
+@pytest.mark.parametrize("columns", [["oblivious"], ["adaptive"], None])
+def test_a_report_shows_the_attack_on_the_undefended_model(columns):
+    report = run([Identity()], columns=columns)
+    labels = report.pictures["labels"]
+    assert (classifier().predict(report.pictures["clean"]).argmax(axis=1) == labels).all()
+    assert (classifier().predict(report.pictures["attacked"]).argmax(axis=1) != labels).all()
+    assert "attacked" not in run([Identity()], columns=["black-box"], budget=1).pictures
+
+
 def test_pictures_are_as_exact_as_the_samples():
     report = run([Identity()], threat="linf", eps=1 / 255)
     norms = np.abs(report["Identity"].pictures["attacked"] - report.pictures["clean"]).max(axis=(1, 2, 3))

@@ -147,6 +147,9 @@ class Batch:
             "numbers": self.numbers[shown],
             "right": right[shown],
         }
+        first = self.heads[subjects[0].name]
+        if attacked := first.get("oblivious", first.get("adaptive")):
+            pictures["attacked"] = attacked.x[shown].astype(np.float32)
         rows = [self._record(subject, models[subject.name], shown) for subject in subjects]
         examples = {
             (name, column): made.x
