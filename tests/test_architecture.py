@@ -227,7 +227,7 @@ def test_classifiers_load_their_own_framework_alone():
 
 
 def test_an_evaluation_does_without_art():
-    """Where its import fails, a torch module is attacked: every threat, every column, the published suite."""
+    """Where its import fails, a torch module is attacked: by every column, and by the published suite."""
     pytest.importorskip("torch")
     code = """
 import sys
@@ -249,11 +249,9 @@ y = model(torch.from_numpy(x)).argmax(dim=1).numpy()
 noise = GaussianAugmentation(0.1, augmentation=False, apply_fit=False, apply_predict=True)
 defences = {"bits": FeatureSqueezing((0, 1), 3), "noise": noise, "vote": MajorityVote(model)}
 small = {"budget": 3, "eot": 2, "verbose": False}
-for threat in ("l2-minimum", "linf-minimum", "l1-minimum"):
-    report = evaluate(model, x, y, defences, threat=threat, surrogate=model, **small)
-for norm in ("linf", "l2"):
-    report = evaluate(model, x, y, defences, threat=norm, eps=0.3, surrogate=model, **small)
-report = evaluate(model, x[:2], y[:2], [noise], threat="linf", eps=0.3, attacks="autoattack", **small)
+evaluate(model, x, y, defences, surrogate=model, **small)
+evaluate(model, x, y, defences, threat="linf", eps=0.3, surrogate=model, **small)
+report = evaluate(model, x[:1], y[:1], [], threat="linf", eps=0.3, attacks="autoattack", columns=["adaptive"], **small)
 str(report), report.to_json(), report.to_markdown()
 try:
     evaluate(model, x, y, [noise], attacks=print)

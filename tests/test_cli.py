@@ -787,7 +787,7 @@ def test_evaluate_layout(calls, model, data, arguments, expected):
         (["--eps", "nan"], "argument --eps: must be a number or a fraction from 0 on, got 'nan'"),
         (["--eps=-1/255"], "argument --eps: must be a number or a fraction from 0 on, got '-1/255'"),
         (["--first", "4"], "--first must be below the number of samples in data.npz, got 4"),
-        (["--first", "-1"], "argument --first: expected one argument"),
+        (["--first", "-1"], "argument --first: must be a whole number from 0 on, got '-1'"),
         (["--attacks", "pgd"], "argument --attacks: invalid choice: 'pgd'"),
         (["--samples", "0"], "argument --samples: must be a whole number from 1 on, got '0'"),
         (["--clip-values", "0"], "argument --clip-values: expected 2 arguments"),

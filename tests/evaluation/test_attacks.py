@@ -139,6 +139,21 @@ def test_what_is_drawn_for_a_sample_does_not_depend_on_the_batch(kind, eps):
         np.testing.assert_array_equal(part.forward, whole.forward[some])
 
 
+@pytest.mark.parametrize("kind", ["linf", "l2", "l2-minimum"])
+def test_tensors_are_not_written_to_while_they_are_read(kind):
+    """Behind noise the best point is looked at again, and may be better than itself; torch refuses overlaps."""
+    torch = pytest.importorskip("torch")
+    weights = np.full((SIZE, 2), 10 / SIZE) * [0, 1]
+    noise = GaussianAugmentation(0.3, augmentation=False)
+    in_torch = linear_closed_form(weights, [0, -5], SHAPE, like=torch.tensor)
+    in_numpy = linear_closed_form(weights, [0, -5], SHAPE)
+    eps = None if kind.endswith("minimum") else {"linf": 0.01, "l2": 0.01 * SIZE**0.5}[kind]
+    found, expected = (
+        white_box(attacker(kind, eps, 12), [model(noise, of, draws=2)]) for of in (in_torch, in_numpy)
+    )
+    np.testing.assert_allclose(found.x, expected.x, atol=1e-5)
+
+
 @pytest.mark.parametrize(("kind", "eps"), [("linf", 0.06), ("l2-minimum", None)])
 def test_a_forward_pass_for_each_gradient(kind, eps):
     classifier = threshold(slope=10.0)

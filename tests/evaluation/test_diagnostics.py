@@ -75,15 +75,15 @@ def fired(defence, threat, *, classifier=None, x=X, budget=30, **options):
     ids=["identity", "squeeze", "soft", "chain", "gain"],
 )
 def test_silent_where_everything_is_honest(defence, threat):
-    assert fired(defence, threat) == (set(), set())
+    assert fired(defence, threat, x=X[:12], budget=20) == (set(), set())
 
 
 @EACH_THREAT
 def test_masked_gradients(threat):
     none, it = fired(Masking(), threat)
     assert none == set()
-    assert {GRADIENTS, BLACK_BOX, UNBOUNDED} <= it
-    assert len(it) >= 3
+    assert {GRADIENTS, BLACK_BOX, DIFFERENCES} <= it  # steps at random find something if they are unbounded
+    assert (UNBOUNDED in it) == (threat == "l2-minimum")
 
 
 @pytest.mark.parametrize("threat", ["l2-minimum", "linf"])
@@ -97,8 +97,8 @@ def test_masked_gradients_of_a_photograph_classifier(threat, task, torch_model):
         task.y_test[::4],
         {"it": Masking()},
         threat=threat,
-        eps={"l2-minimum": None, "linf": 0.1, "l2": 3.0}[threat],
-        budget=15,
+        eps={"l2-minimum": None, "linf": 0.1}[threat],
+        budget={"l2-minimum": 40, "linf": 15}[threat],
         verbose=False,
     )
     checks = {row: {d.check for d in report.diagnostics if d.row == row} for row in ("none", "it")}
@@ -131,8 +131,7 @@ def test_one_gradient_that_leads_somewhere_is_enough():
 def test_gradients_that_point_the_other_way(threat):
     none, it = fired(Forger(), threat)
     assert none == set()
-    assert DIFFERENCES in it
-    assert BLACK_BOX in it
+    assert {DIFFERENCES, BLACK_BOX, UNBOUNDED} <= it
     assert GRADIENTS not in it
 
 
@@ -144,18 +143,17 @@ def test_noise():
     assert NOISE in it
 
 
-class Rugged(Identity):
-    """Honest where every value is a multiple of 1/16, and nowhere else."""
-
-    def _gradient(self, x, grad, draw):
-        on_grid = (x * 16 == np.round(x * 16)).all(axis=tuple(range(1, x.ndim)), keepdims=True)
-        return np.where(on_grid, grad, -grad)
-
-
 @EACH_THREAT
 def test_single_step(threat):
-    none, it = fired(Rugged(), threat, x=np.round(X * 16) / np.float32(16))
-    assert none == set()
+    """The default attacks take such a step themselves; one of the user's stops short of it."""
+    pytest.importorskip("art")
+    from art.attacks.evasion import FastGradientMethod
+
+    def short(classifier):
+        return FastGradientMethod(classifier, eps=0.01)
+
+    none, it = fired(Identity(), threat, attacks=short, columns=["adaptive"])
+    assert SINGLE_STEP in none
     assert SINGLE_STEP in it
 
 
@@ -178,11 +176,11 @@ def test_a_declared_draw_is_none():
 
 def test_optimisers():
     assert fired(Optimising(), "linf")[1] == {OPTIMISES}
-    x = np.repeat(np.repeat(X, 2, axis=1), 2, axis=2)
+    x = np.repeat(np.repeat(X[:2], 2, axis=1), 2, axis=2)
     classifier = threshold(x.shape[1:], slope=10)
     defences = {"alone": TotalVarMin(max_iter=2), "staged": Chain([Identity(), TotalVarMin(max_iter=2)])}
     report = evaluate(
-        classifier, x, Y, defences, threat="linf", eps=0.4, budget=3, verbose=False, columns=["adaptive"]
+        classifier, x, Y[:2], defences, threat="linf", eps=0.4, budget=1, verbose=False, columns=["adaptive"]
     )
     assert {d.row for d in report.diagnostics if d.check == OPTIMISES} == set(defences)
 
@@ -213,14 +211,15 @@ def slopes(x):
     return np.stack([-slope, slope], axis=1)
 
 
-@pytest.mark.parametrize("budget", [2, 40])
+@pytest.mark.parametrize("budget", [3, 40])
 def test_a_budget_that_is_too_small(budget):
-    """Two gradients are too few for the nearest point of a ball, and forty are enough."""
-    directions = RNG.standard_normal((24, *SHAPE))
+    """Three gradients are too few for the nearest point of a ball, and forty are enough."""
+    directions = np.random.default_rng(1).standard_normal((24, *SHAPE))
     lengths = np.where(Y, 1.3, 0.7) / np.sqrt((directions**2).sum(axis=(1, 2, 3)))
     x = np.clip(0.5 + directions * lengths[:, None, None, None], 0, 1).astype(np.float32)
-    none, _ = fired(None, "linf-minimum", classifier=Analytic(curved, slopes, SHAPE, 2), x=x, budget=budget)
-    assert (MORE_STEPS in none) == (budget == 2)
+    ball = Analytic(curved, slopes, SHAPE, 2)
+    none, _ = fired(None, "l2-minimum", classifier=ball, x=x[:12], budget=budget, columns=["adaptive"])
+    assert (MORE_STEPS in none) == (budget == 3)
 
 
 class Late(Identity):
