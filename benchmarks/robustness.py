@@ -55,7 +55,7 @@ README = ROOT / "README.md"
 ACCURACY_TOLERANCE = 0.1  # absolute: 4 of the 40 crops of the small part
 RATIO_TOLERANCE = 0.25  # relative
 
-PART = {"train_per_class": 40, "test_per_class": 4, "epochs": 6, "eot": 2, "budget": 8}
+PART = {"train_per_class": 40, "test_per_class": 4, "epochs": 6, "eot": 2, "budget": 14}
 PART_ROWS = ("SpatialSmoothing, 3x3", "JpegCompression, quality 50", "GaussianAugmentation, sigma 0.05")
 
 CROPS = """\
