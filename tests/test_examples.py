@@ -62,7 +62,8 @@ def test_stored_results(path):
 
 def test_the_tutorial_makes_the_mistakes_that_it_speaks_of():
     honest, masked, lucky = stored_reports("extending")
-    assert not honest.doubts
+    signs = ("mislead", "at fault", "zero or not finite", "fresh draws")
+    assert not [sign for sign in signs if sign in honest.doubts]
     assert masked.doubts.count("Forgotten: ") >= 2
     assert masked.figure("Forgotten", "Worst case") > honest.figure("RandomShift", "Worst case") + 0.2
     assert lucky.figure("RandomShift", "Worst case") > honest.figure("RandomShift", "Worst case") + 0.1
@@ -72,7 +73,7 @@ def test_the_tutorial_makes_the_mistakes_that_it_speaks_of():
     ("name", "rows", "restored"),
     [
         ("audio", ["MP3, 8 kbit/s", "4 kHz and back"], 0.3),
-        ("video", ["H.264, crf 23", "H.264, crf 28", "H.264, crf 35"], 0.4),
+        ("video", ["H.264, crf 23", "H.264, crf 35"], 0.4),
     ],
 )
 def test_codecs_restore_what_was_attacked_without_knowledge_of_them(name, rows, restored):

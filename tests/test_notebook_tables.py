@@ -101,20 +101,21 @@ def test_generative_models():
         assert all(rows[f"PixelDefend, {way}"]["left"] == 0 for way in ("one-pass", "sequential"))
         measured = {name: row for name, row in rows.items() if not math.isnan(row["left"])}
         assert set(rows) - set(measured) == {"DefenseGAN, 1 start", "DefenseGAN, 5 starts"}
-        assert all(row["left"] <= 0.2 and row["ratio"] <= 2.5 for row in measured.values())
+        assert all(row["left"] == 0 and row["ratio"] < 2 for row in measured.values())
     for rows in (small, large):
         assert all(row["PGD"] > rows["none"]["PGD"] + 0.05 for name, row in rows.items() if name != "none")
     for name, row in crops.items():  # the generator restores nothing
         restored = row["PGD"] - crops["none"]["PGD"]
-        assert restored > 0.05 if "PixelDefend" in name else restored < 0.05
-    assert large["PixelDefend, sequential"]["PGD"] > large["PixelDefend, one-pass"]["PGD"] + 0.05
-    assert abs(small["PixelDefend, sequential"]["PGD"] - small["PixelDefend, one-pass"]["PGD"]) < 0.05
+        assert restored > 0.1 if "PixelDefend" in name else restored < 0.1
+    for rows in (small, large, crops):
+        assert abs(rows["PixelDefend, sequential"]["PGD"] - rows["PixelDefend, one-pass"]["PGD"]) < 0.05
+    assert large["InverseGAN"]["PGD"] > large["PixelDefend, sequential"]["PGD"] + 0.2
     assert max(row["clean"] for name, row in crops.items() if "GAN" in name) < crops["none"]["clean"] - 0.1
     digits = ("8 x 8 digits", "16 x 16 digits")
     found, areas = rows_with("largest value"), rows_with("area under the curve")
     for name in digits:
         assert found[name]["largest value"] > found[name]["eps"]
-        assert all(areas[name][attack] > 0.9 for attack in ("FGSM", "PGD", "adaptive"))
+        assert all(areas[name][attack] > 0.85 for attack in ("FGSM", "PGD", "adaptive"))
     assert areas["8 x 8 RGB crops"]["PGD"] < 0.7
     assert all(row["1/4 PGD, probable"] < 0.5 for row in areas.values())
     vae, gan = (rows_with("generator")[name] for name in ("VAE", "WGAN-GP"))

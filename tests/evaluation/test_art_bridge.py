@@ -275,6 +275,22 @@ def test_gradient_attacks_of_art(attack):
     assert (vote.predict(found) == 1 - LABELS).all()
 
 
+def test_gradient_of_a_vote_for_art_is_that_of_its_loss():
+    """With more classes than two, where the label loses to nobody in particular."""
+    weights = np.array([[1.0, 0.0, 2.0], [0.0, 3.0, -1.0]])
+    x, y = np.array([[0.9, 0.3], [0.2, 0.25], [0.4, 0.8]], np.float32), np.array([2, 1, 1])
+    vote = MajorityVote(linear(weights, np.array([0.1, -0.2, 0.0])), [None], min_votes=1)
+    classifier, one_hot, step = vote.for_art(x, UNIT), np.eye(3, dtype=np.float32)[y], 0.01
+    assert (vote.predict(x) == y).all()
+    found = classifier.loss_gradient(x, one_hot)
+    for axis in range(2):
+        up, down = (x + sign * step * np.eye(2, dtype=np.float32)[axis] for sign in (1, -1))
+        rise = [classifier.compute_loss(moved, one_hot, reduction="none") for moved in (up, down)]
+        slope = (rise[0] - rise[1]) / (2 * step)
+        assert (slope != 0).any()
+        np.testing.assert_allclose(found[:, axis] * len(x), slope, rtol=1e-2, atol=1e-4)
+
+
 def as_art(vote, label, classes):
     """The recipe of the documentation: a rejected sample counts as its own class, so nothing is won by it."""
 

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from preshield import evaluate
+from preshield._core.errors import ArgumentError
 from preshield.evaluation import autoattack as module
 from preshield.evaluation.autoattack import apgd, autoattack, fab
 from preshield.evaluation.losses import cross_entropy
@@ -160,3 +162,13 @@ def test_agrees_with_the_packages_of_others(norm, eps, monkeypatch):
     assert 0 < ours < 40
     assert abs(ours - len(left)) <= 1
     assert abs(ours - other) <= 1
+
+
+def test_evaluate_refuses_it_before_any_attack_where_it_is_undefined():
+    x = np.full((3, 4), 0.5, np.float32)
+    scores = linear_closed_form(np.eye(4)[:, :3], np.zeros(3))
+    options = {"attacks": "autoattack", "verbose": False}
+    with pytest.raises(ArgumentError, match=r'`attacks="autoattack"` needs 4 classes or more, .* got 3'):
+        evaluate(scores, x, [0, 1, 2], {}, threat="linf", eps=0.1, **options)
+    with pytest.raises(ArgumentError, match=r'looks for perturbations within a bound; pass threat="linf"'):
+        evaluate(scores, x, [0, 1, 2], {}, **options)

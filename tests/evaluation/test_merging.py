@@ -169,3 +169,23 @@ def test_the_pictures_of_parts_are_those_of_the_whole():
         chosen = np.concatenate([part[pictured(right[part], labels[part], room)] for part in parts])
         again = chosen[pictured(right[chosen], labels[chosen], room)]
         np.testing.assert_array_equal(again, pictured(right, labels, room))
+
+
+def test_a_network_of_torch_gives_the_same_bits_in_every_batch():
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 4, 32), nn.ReLU())
+        model.append(nn.Linear(32, 4)).eval()
+    x = np.ascontiguousarray(np.moveaxis(X, -1, 1))
+    y = model(torch.from_numpy(x)).argmax(dim=1).numpy()
+
+    def part(some=slice(None), **options):
+        options = {"threat": "l2-minimum", "budget": 8, "eot": 2, "verbose": False, **options}
+        shown = {"noise": defences()["noise"], "squeezed": FeatureSqueezing((0, 1), 3)}
+        return evaluate(model, x[some], y[some], shown, first=some.start or 0, **options)
+
+    whole = part()
+    assert RobustnessReport.merge([part(slice(0, 7)), part(slice(7, 30))]) == whole
+    assert part(batch_size=3) == whole

@@ -7,10 +7,12 @@ from .._core.checks import check_bool, check_integer, check_number, check_option
 from .._core.errors import ArgumentError
 from .report import RobustnessReport, Threat
 from .subjects import (
+    AUTOATTACK,
     as_factories,
     as_labels,
     as_samples,
     as_subjects,
+    check_classes,
     check_columns,
     head_of,
     named_classifier,
@@ -202,6 +204,8 @@ def prepared(
         raise ArgumentError(f"`first` must be at most 2**32 minus the {len(x)} samples of `x`, got {first}.")
     low, high = range_of(clip_values, classifier, x)
     subjects = as_subjects(classifier, defences, x, y)
+    if factories is not None and AUTOATTACK in factories.values():
+        check_classes(subjects)
     outputs = (nb_classes(subject.classifier) or 0 for subject in subjects)
     return Run(
         x,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Look", "Oracle"]
 
-OF_MODEL, OF_ATTACK = range(2)  # what draws are for
+OF_LOOK, OF_ATTACK, OF_MARGIN = range(3)  # what draws are for
 
 
 class Look(NamedTuple):
@@ -83,7 +83,7 @@ class Oracle:
         self.stochastic = model.stochastic
         self.forward, self.backward = np.zeros(len(x), np.int64), np.zeros(len(x), np.int64)
         self._seed = seed
-        self._asked = np.zeros((2, len(x)), np.int64)
+        self._asked = np.zeros((3, len(x)), np.int64)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -96,7 +96,7 @@ class Oracle:
         self.forward[rows] += self.model.draws
         self.backward[rows] += self.model.draws
         parts, places = [], []
-        for some, seed in self._addresses(rows, OF_MODEL):
+        for some, seed in self._addresses(rows, OF_LOOK):
             of, aims = rows[some], None if targets is None else targets[some]
             parts.append(self.model.look(take(points, some), self.y[of], loss, aims, self.numbers[of], seed))
             places.append(some)
@@ -136,7 +136,7 @@ class Oracle:
 
     def _margins(self, kind: str, points: Any, rows: Array) -> Array:
         margins = np.empty(len(rows))
-        for some, seed in self._addresses(rows, OF_MODEL):
+        for some, seed in self._addresses(rows, OF_MARGIN):
             of = rows[some]
             margins[some], passes = getattr(self.model, kind)(
                 take(points, some), self.y[of], self.numbers[of], seed
@@ -153,11 +153,19 @@ class Oracle:
         return xp.asarray(values, dtype=self.x.dtype, device=device(self.x))
 
     def _addresses(self, rows: Array, purpose: int) -> Iterator[tuple[Array, tuple[int, ...]]]:
-        """Rows that have been asked equally often, and the seed of what they draw next."""
-        asked = self._asked[purpose][rows]
-        self._asked[purpose][rows] += 1
-        for times in np.unique(asked):
-            yield np.flatnonzero(asked == times), (*self._seed, purpose, int(times))
+        """Rows that have been asked equally often, and the seed of what they draw next.
+
+        Margins are counted from the last look on: rows of which some margins were asked are in step again at
+        the next look, and go through the model together.
+        """
+        counted = [OF_LOOK, OF_MARGIN] if purpose == OF_MARGIN else [purpose]
+        asked = self._asked[counted][:, rows]
+        self._asked[purpose, rows] += 1
+        if purpose == OF_LOOK:
+            self._asked[OF_MARGIN, rows] = 0
+        for times in np.unique(asked, axis=1).T:
+            some = np.flatnonzero((asked == times[:, None]).all(axis=0))
+            yield some, (*self._seed, purpose, *times.tolist())
 
 
 def key(seed: tuple[int, ...], words: int = 2) -> Seed:

@@ -15,6 +15,7 @@ from .._core.typing import Array
 from ..interop.foreign import as_defence
 from ..preprocessor import Preprocessor
 from .classifiers import PredictOnly, as_classifier, distributions, fits
+from .defended import usable
 from .report import COLUMNS
 
 AUTOATTACK = "autoattack"
@@ -26,6 +27,7 @@ __all__ = [
     "as_labels",
     "as_samples",
     "as_subjects",
+    "check_classes",
     "check_columns",
     "head_of",
     "named_classifier",
@@ -177,6 +179,7 @@ def named_classifier(model: Any, x: Array, y: Array, name: str) -> Any:
     takes = _input_shape(classifier, x)
     if not fits(x.shape[1:], takes):
         raise ArgumentError(f"`{name}` takes samples of shape {takes}, got {x.shape[1:]}.")
+    usable(np.asarray(classifier.predict(classifier.array(x))), name)
     classes = nb_classes(classifier, x)
     if classes is not None and y.max() >= classes:
         raise ArgumentError(f"`y` must hold classes below {classes}, the outputs of `{name}`, got {y.max()}.")
@@ -247,6 +250,22 @@ def nb_classes(classifier: Any, x: Array | None = None) -> int | None:
         return int(classifier.nb_classes)
     outputs = None if x is None else classifier.predict(x)
     return None if outputs is None or outputs.ndim == 1 else int(outputs.shape[1])
+
+
+def check_classes(subjects: Collection[Subject]) -> None:
+    """Refuse AutoAttack on a classifier with too few classes for its losses."""
+    from .autoattack import FEWEST_CLASSES
+
+    for subject in subjects:
+        parts = (subject.defence, subject.classifier)
+        version = "rand" if any(getattr(part, "stochastic", False) for part in parts) else "standard"
+        classes, least = nb_classes(subject.classifier), FEWEST_CLASSES[version]
+        if classes is not None and classes < least:
+            raise ArgumentError(
+                f'`attacks="{AUTOATTACK}"` needs {least} classes or more, because its difference of logits '
+                f"ratio is undefined for fewer, got {classes}, the outputs of the classifier of "
+                f"{subject.name!r}; leave `attacks` out for the default attacks, which need two."
+            )
 
 
 def _named(defences: Any) -> dict[str, Any]:
