@@ -226,6 +226,49 @@ def test_classifiers_load_their_own_framework_alone():
     assert loaded_by(code) & frameworks == {"torch"}
 
 
+def test_an_evaluation_does_without_art():
+    """Where its import fails, a torch module is attacked: by every column, and by the published suite."""
+    pytest.importorskip("torch")
+    code = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "art":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+import numpy as np
+import torch
+from preshield import FeatureSqueezing, GaussianAugmentation, MajorityVote, evaluate
+
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(27, 5))
+x = np.random.default_rng(0).random((4, 3, 3, 3), dtype=np.float32)
+y = model(torch.from_numpy(x)).argmax(dim=1).numpy()
+noise = GaussianAugmentation(0.1, augmentation=False, apply_fit=False, apply_predict=True)
+defences = {"bits": FeatureSqueezing((0, 1), 3), "noise": noise, "vote": MajorityVote(model)}
+small = {"budget": 3, "eot": 2, "verbose": False}
+evaluate(model, x, y, defences, surrogate=model, **small)
+evaluate(model, x, y, defences, threat="linf", eps=0.3, surrogate=model, **small)
+report = evaluate(model, x[:1], y[:1], [], threat="linf", eps=0.3, attacks="autoattack", columns=["adaptive"], **small)
+str(report), report.to_json(), report.to_markdown()
+try:
+    evaluate(model, x, y, [noise], attacks=print)
+except ImportError as error:
+    assert "preshield[art]" in str(error), error
+else:
+    raise AssertionError("an attack of ART without ART")
+assert "art" not in sys.modules
+"""
+    assert run_python(code) == ""
+
+
+def test_the_public_call_loads_no_framework():
+    frameworks = {"torch", "tensorflow", "jax", "keras", "art", "sklearn", "distributed"}
+    assert not loaded_by("import preshield; preshield.evaluate, preshield.RobustnessReport") & frameworks
+
+
 def test_namespace_is_sorted_and_complete():
     assert preshield.__all__ == sorted(preshield.__all__)
     assert set(preshield.__all__) <= set(dir(preshield))

@@ -654,9 +654,13 @@ def test_evaluate_defaults(calls, folder, capsys):
         "verbose": False,
         "surrogate": None,
         "clip_values": (0, 1),
+        "attacks": None,
+        "first": 0,
+        "checkpoint": None,
+        "keep_examples": None,
     }
     defaults = {name: p.default for name, p in inspect.signature(evaluate_itself).parameters.items()}
-    for name in ("eot", "seed", "batch_size", "budget", "surrogate"):
+    for name in {*options} - {"threat", "eps", "verbose", "clip_values"}:
         assert options[name] == defaults[name]
     out, err = capsys.readouterr()
     files = [f"preshield-report/report.{suffix}" for suffix in ("json", "md", "html")]
@@ -673,9 +677,11 @@ def test_evaluate_options(calls, folder):
     (_, x, y, _), options = evaluated(
         calls,
         *("--samples", 3, "--eps", "8/255", "--eot", 2, "--seed", 5, "--budget", 7, "--batch-size", 2),
-        *("--surrogate", "m.pt", "--clip-values", "-1", "1", "--out", "deep/er"),
+        *("--surrogate", "m.pt", "--clip-values", "-1", "1", "--out", "deep/er", "--first", 1),
+        *("--attacks", "autoattack", "--checkpoint", "half", "--keep-examples", "made.npz"),
     )
-    assert len(x) == len(y) == 3
+    np.testing.assert_array_equal(x, np.load("data.npz")["x"][1:])
+    np.testing.assert_array_equal(y, [1, 2, 3])
     assert options == {
         "threat": "linf",
         "eps": 8 / 255,
@@ -686,6 +692,10 @@ def test_evaluate_options(calls, folder):
         "verbose": False,
         "surrogate": "model of m.pt",
         "clip_values": (-1, 1),
+        "attacks": "autoattack",
+        "first": 1,
+        "checkpoint": Path("half"),
+        "keep_examples": Path("made.npz"),
     }
     assert (folder / "deep/er/report.md").read_text(encoding="utf-8") == "| the table ∞ |"
 
@@ -776,6 +786,9 @@ def test_evaluate_layout(calls, model, data, arguments, expected):
         (["--eps", "8/0"], "argument --eps: must be a number or a fraction from 0 on, got '8/0'"),
         (["--eps", "nan"], "argument --eps: must be a number or a fraction from 0 on, got 'nan'"),
         (["--eps=-1/255"], "argument --eps: must be a number or a fraction from 0 on, got '-1/255'"),
+        (["--first", "4"], "--first must be below the number of samples in data.npz, got 4"),
+        (["--first", "-1"], "argument --first: must be a whole number from 0 on, got '-1'"),
+        (["--attacks", "pgd"], "argument --attacks: invalid choice: 'pgd'"),
         (["--samples", "0"], "argument --samples: must be a whole number from 1 on, got '0'"),
         (["--clip-values", "0"], "argument --clip-values: expected 2 arguments"),
         (["--clip-values", "1", "0"], "--clip-values must be LOW HIGH with LOW < HIGH, got [1.0, 0.0]"),
@@ -845,6 +858,60 @@ def test_evaluate_help(capsys):
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_samples_after_the_first(calls):
+    for arguments, some in ((["--first", 1, "--samples", 2], [1, 2]), (["--first", 3], [3])):
+        (_, x, y, _), options = evaluated(calls, *arguments)
+        np.testing.assert_array_equal(x, np.load("data.npz")["x"][some])
+        np.testing.assert_array_equal(y, some)
+        assert options["first"] == some[0]
+
+
+# merge
+
+
+def classify(x):
+    return np.stack([0.5 - x[:, 0], x[:, 0] - 0.5], axis=1)
+
+
+def part(start, end, **options):
+    x = np.random.default_rng(0).random((10, 3), dtype=np.float32)
+    options = {"threat": "linf", "eps": 0.1, "columns": ["black-box"], "budget": 2, **options}
+    y = (x[:, 0] > 0.5).astype(int)
+    return evaluate_itself(classify, x[start:end], y[start:end], [], first=start, verbose=False, **options)
+
+
+def test_merge(folder, capsys):
+    pytest.importorskip("matplotlib")
+    for name, ends in {"a.json": (0, 4), "b.json": (4, 10)}.items():
+        part(*ends).to_json(name)
+    assert run("merge", "b.json", "a.json", "--out", "whole") == 0
+    out, err = capsys.readouterr()
+    whole = part(0, 10)
+    assert RobustnessReport.from_json("whole/report.json") == whole
+    assert out.startswith(f"{whole.table().splitlines()[0]}\n")
+    assert "Written: whole/report.html" in out
+    assert err == ""
+
+
+def test_merge_errors(folder, capsys):
+    pytest.importorskip("matplotlib")
+    for name, ends in {"a.json": (0, 4), "b.json": (4, 10), "c.json": (5, 10)}.items():
+        part(*ends).to_json(name)
+    part(4, 10, seed=1).to_json("other.json")
+    Path("broken.json").write_text("{")
+    for arguments, message in (
+        (["a.json", "c.json"], "leave a gap"),
+        (["a.json", "a.json"], "overlap"),
+        (["a.json", "other.json"], "differ in 'seed': 0 and 1"),
+        (["a.json", "none.json"], "none.json"),
+        (["a.json", "broken.json"], "`source`"),
+        (["a.json", "b.json", "--out", "in.png"], "--out must be a folder, got the file 'in.png'"),
+        ([], "the following arguments are required: REPORT"),
+    ):
+        assert message in fails(capsys, "merge", *arguments)
+    assert not Path("preshield-report").exists()
+
+
 # evaluate, from files to files
 
 
@@ -852,7 +919,6 @@ def test_evaluate_help(capsys):
 def brightness(tmp_path_factory):
     """Bright and dark images, (N, H, W, C), and models that tell them apart, in both layouts."""
     keras, torch = pytest.importorskip("keras"), pytest.importorskip("torch")
-    pytest.importorskip("art")
     folder = tmp_path_factory.mktemp("brightness")
     y = np.arange(12) % 2
     x = np.random.default_rng(0).uniform(0.1, 0.6, (12, 8, 8, 3)).astype(np.float32)
@@ -909,6 +975,27 @@ def test_evaluate_end_to_end(brightness, tmp_path, capfd, model, data, execute):
     assert all(row.columns["clean"].accuracy == 1 for row in report.rows)
     assert "jpeg:quality=50" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert "jpeg:quality=50" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_parts_and_a_checkpoint_end_to_end(brightness, tmp_path, capfd):
+    """Two parts merged are one run; a second run reads what is finished, and the examples are kept."""
+    common = ["--model", brightness / "model.pt", "--data", brightness / "first.npz"]
+    common += ["--eps", "8/255", "--budget", "3", "--eot", "2", "--batch-size", "6"]
+
+    def report(name, *arguments):
+        assert run("evaluate", *common, "--out", tmp_path / name, *arguments) == 0
+        return RobustnessReport.from_json(tmp_path / name / "report.json")
+
+    kept = ["--checkpoint", tmp_path / "c", "--keep-examples", tmp_path / "x.npz"]
+    whole = report("whole", *kept)
+    assert whole.examples["none"]["adaptive"].shape == (12, 3, 8, 8)
+    seconds = whole["none"].columns["adaptive"].seconds
+    assert report("again", *kept)["none"].columns["adaptive"].seconds == seconds
+    report("a", "--samples", "6")
+    report("b", "--first", "6")
+    parts = [tmp_path / name / "report.json" for name in ("a", "b")]
+    assert run("merge", *parts, "--out", tmp_path / "merged") == 0
+    assert RobustnessReport.from_json(tmp_path / "merged" / "report.json") == whole
 
 
 # Other errors

@@ -49,8 +49,6 @@ def test_code_runs(path, tmp_path, monkeypatch):
     for package in FRAMEWORKS:
         if imports(package, "".join(blocks)):
             pytest.importorskip(package)
-    if "evaluate(" in "".join(blocks):
-        pytest.importorskip("art")
     if "plots" in "".join(blocks):
         pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)

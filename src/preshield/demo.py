@@ -60,9 +60,9 @@ def run_demo(
     seed: int = 0,
     epochs: int = 8,
     train_per_class: int = 150,
-    test_per_class: int = 15,
-    eot: int = 8,
-    budget: int = 50,
+    test_per_class: int = 8,
+    eot: int = 4,
+    budget: int = 30,
     defences: Callable[[Any], Mapping[str, Any]] = lambda model: exhibits(),
     verbose: bool = False,
 ) -> RobustnessReport:
@@ -81,7 +81,8 @@ def run_demo(
     train_per_class, test_per_class : int
         The most crops of each photograph in the training and the test set.
     eot, budget : int
-        Draws and steps of the attack; see `evaluate`.
+        Draws of a stochastic defence, and gradients of an attack; see `evaluate`. The defaults are smaller
+        than there, because the demonstration has many rows.
     defences : callable
         Gives what to evaluate, by the name of its row, for the trained classifier; `exhibits` by default.
     verbose : bool
@@ -108,8 +109,11 @@ def run_demo(
     surrogate = trained("the surrogate", task.x_train, seed + 1)
     shown = dict(defences(model))
     for name, defence in shown.items():
-        if isinstance(defence, ThermometerEncoding):  # the network must fit the new shape
-            shown[name] = (defence, trained(f"behind {name}", defence.transform(task.x_train), seed))
+        if not defence.changes_shape:
+            continue
+        defended = defence.transform(task.x_train)
+        if defended.shape[1:] != task.x_train.shape[1:]:  # of each sample, not of the batch
+            shown[name] = (defence, trained(f"behind {name}", defended, seed))
     return evaluate(
         model,
         task.x_test,

@@ -150,7 +150,9 @@ def test_every_number_of_the_table_is_there(report, page):
     for cells in report.cells():
         for cell in cells:
             assert cell in page.text
-    assert f'<td class="ps-strong"><strong>{report["chain"].worst_case:.2f}</strong></td>' in report.to_html()
+    low, high = report["chain"].interval
+    worst = f"{report['chain'].worst_case:.2f} [{low:.2f}, {high:.2f}]"
+    assert f'<td class="ps-strong"><strong>{worst}</strong></td>' in report.to_html()
     scopes = [attributes.get("scope") for attributes in page.all("th")]
     assert set(scopes) == {"col", "row"}
 

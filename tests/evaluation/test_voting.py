@@ -15,7 +15,7 @@ from preshield import (
 )
 from preshield.evaluation.classifiers import PredictOnly, has_gradients
 from preshield.evaluation.defended import DefendedModel
-from preshield.evaluation.losses import cross_entropy
+from preshield.evaluation.losses import cross_entropy, logits_ratio, margin, targeted_margin
 from preshield.evaluation.perturbations import host, scaled
 from tests.evaluation.analytic import Analytic, Gain, threshold
 from tests.test_majority_vote import UNIT, WEIGHTS, X, art_classifier, scores, torch_model
@@ -97,14 +97,48 @@ def test_gradients_of_the_stand_in_meet_finite_differences(min_votes, of_probabi
     np.testing.assert_allclose((pull(upstream) * direction).sum(axis=(1, 2, 3)), along, rtol=0.02, atol=0.01)
 
 
-def test_the_label_has_no_part_in_the_loss():
-    """What it loses elects nobody: only the score of other classes counts."""
+@pytest.mark.parametrize("loss", [cross_entropy, logits_ratio, targeted_margin])
+def test_the_label_has_no_part_in_the_loss(loss):
+    """What it loses elects nobody: the score of the target counts, or that of the best wrong class."""
     stand_in = MajorityVote(smooth(), BLURS).for_attacks(X)
-    y = stand_in.predict(X).argmax(axis=1)
-    found = whole(stand_in).look(X, y, cross_entropy, None, np.arange(6), (0,))
-    slope = cross_entropy(found.scores, y)[1] * (np.arange(4) != y[:, None])
+    scores, pull = stand_in.forward(X)
+    y = scores.argmax(axis=1)
+    targets = (y + 2) % 4 if loss is targeted_margin else None
+    found = whole(stand_in).look(X, y, loss, targets, np.arange(6), (0,))
+    climbed = np.where(np.arange(4) == y[:, None], -np.inf, scores).argmax(axis=1)
+    climbed = climbed if targets is None else targets
+    np.testing.assert_allclose(found.values, scores[range(6), climbed], rtol=1e-6)
     np.testing.assert_allclose(
-        host(scaled(found.gradient, found.factors)), stand_in.forward(X)[1](slope), rtol=1e-3, atol=1e-6
+        host(scaled(found.gradient, found.factors)), pull(np.eye(4)[climbed]), rtol=1e-3, atol=1e-6
+    )
+
+
+def test_where_a_wrong_class_is_elected_the_way_back_is_to_the_label():
+    stand_in = MajorityVote(smooth(), BLURS, min_votes=3).for_attacks(X)
+    scores, pull = stand_in.forward(X)
+    elected = stand_in.decide(X)
+    y = np.where(elected == 0, 1, 0)
+    found = whole(stand_in).look(X, y, margin, None, np.arange(6), (0,))
+    wrong = elected >= 0
+    assert wrong.any()
+    np.testing.assert_allclose(found.values[wrong], -scores[range(6), y][wrong], rtol=1e-6)
+    expected = pull(-np.eye(4)[y])
+    np.testing.assert_allclose(
+        host(scaled(found.gradient, found.factors))[wrong], expected[wrong], rtol=1e-3, atol=1e-6
+    )
+
+
+def test_a_loss_of_scores_without_labels_is_taken_as_it_is():
+    """The derivative of a class's score, for attacks of ART."""
+    stand_in = MajorityVote(smooth(), BLURS).for_attacks(X)
+    upstream = RNG.standard_normal((6, 4))
+
+    def weighted(scores, y, targets):
+        return (scores * upstream).sum(axis=1), upstream
+
+    found = whole(stand_in).look(X, np.full(6, -1), weighted, None, np.arange(6), (0,))
+    np.testing.assert_allclose(
+        host(scaled(found.gradient, found.factors)), stand_in.forward(X)[1](upstream), rtol=1e-3, atol=1e-6
     )
 
 
@@ -239,7 +273,7 @@ def test_norms_of_a_linear_vote():
         SAMPLES,
         Y,
         {"one": lenient, "two": vote, "three": unanimous},
-        **OPTIONS | {"columns": ["adaptive", "oblivious"]},
+        **OPTIONS | {"columns": ["adaptive", "oblivious"], "budget": 100},
     )
     mean, sign = SAMPLES.mean(axis=(1, 2, 3)), np.where(Y, 1, -1)
     size = np.sqrt(192)

@@ -225,7 +225,7 @@ class Batch:
             if self._white(subject.classifier):
                 made = self.attacker.white_box(models, self.x, self.y, self.numbers, progress)
             else:
-                radii = np.full(len(self.x), self._usual)
+                radii = self._radii() if kind == "transfer" else np.full(len(self.x), self._usual)
                 made = self.attacker.black_box(models[0], self.x, self.y, self.numbers, radii, progress)
             self.made[kind] = made
             if kept is not None and not models[0].stochastic:

@@ -10,7 +10,7 @@ from .._core.errors import ArgumentError
 from .._core.typing import Array
 from .losses import Loss, cross_entropy, targeted_logits_ratio, targeted_margin
 from .oracle import Oracle
-from .perturbations import chosen, take
+from .perturbations import chosen, copied, take
 from .search import Search, Worst
 
 __all__ = ["bounded_attack"]
@@ -99,7 +99,7 @@ def bounded_attack(
             targets = targets[: plan.screened]
             reached = [climb(search, start, targeted_margin, target, plan.screening) for target in targets]
             targets = np.take_along_axis(targets, np.argsort(reached, axis=0, kind="stable"), axis=0)
-        start = search.start if number else lambda: take(search.best, search.rows)
+        start = search.start if number else lambda: copied(take(search.best, search.rows))
         for target in targets[: plan.finalists]:
             climb(search, start, targeted_logits_ratio, target, plan.final)
         if not len(search.rows):

@@ -13,15 +13,15 @@ from .._core.samples import leaves
 from .._core.typing import Array, Shape
 from ..preprocessor import Preprocessor
 from .classifiers import defences_in
-from .losses import Loss
-from .losses import margin as margin_of
+from .losses import Loss, best_other
 from .metrics import REJECTED
 from .oracle import Look, key
 from .perturbations import host, scaled, take
 
-__all__ = ["DefendedModel", "drawing", "held", "logits_of", "pulled", "through"]
+__all__ = ["DefendedModel", "drawing", "held", "logits_of", "pulled", "through", "usable"]
 
 TINY = 1e-30  # in place of a probability of 0
+LARGE = 1e30  # in place of an infinite score
 
 
 class DefendedModel:
@@ -111,11 +111,9 @@ class DefendedModel:
             with self._drawn(numbers, (*seed, draw)):
                 outputs, pull, margin = self._forward(seen, y)
             logits, derivative = logits_of(outputs, of_probabilities=self.classifier.of_probabilities)
-            if hasattr(self.classifier, "decide") and targets is None and (y >= 0).all():
-                loss = margin_of  # votes for many wrong classes elect none
             value, slope = loss(logits, y, targets)
-            if hasattr(self.classifier, "decide"):  # what is lost by the label elects nobody
-                slope = np.where(np.arange(slope.shape[1]) == y[:, None], 0.0, slope)
+            if hasattr(self.classifier, "decide") and (y >= 0).all():
+                value, slope = _of_election(logits, y, targets, margin)
             with self._drawn(numbers, (*seed, draw)):
                 gradient, factors = pulled(pull, slope * derivative)
             gradient = back(gradient)
@@ -196,7 +194,7 @@ class DefendedModel:
         """Scores `(N, K)` or labels `(N,)` of the classifier itself: what it decides by."""
         with self._drawn(numbers, seed):
             decides = getattr(self.classifier, "decide", self.classifier.predict)
-            return _usable(np.asarray(decides(seen)))
+            return usable(np.asarray(decides(seen)))
 
     def _forward(self, seen: Any, y: Array) -> tuple[Array, Callable[[Array], Any], Array]:
         """Scores, what takes a derivative back, and margins, all from one pass."""
@@ -204,7 +202,7 @@ class DefendedModel:
             found: tuple[Array, Callable[[Array], Any], Array] = self.classifier.look(seen, y)
             return found
         outputs, pull = self.classifier.forward(seen)
-        return outputs, pull, _margin(_usable(outputs), y)
+        return outputs, pull, _margin(usable(outputs), y)
 
     def _margin_of_draw(self, x: Any, y: Array, numbers: Array, seed: tuple[int, ...]) -> Array:
         seen, _ = self.defended(x, numbers, seed)
@@ -265,22 +263,36 @@ def _margin(outputs: Array, y: Array) -> Array:
     return margin
 
 
+def _of_election(scores: Array, y: Array, targets: Array | None, margin: Array) -> tuple[Array, Array]:
+    """What an attack on a vote climbs, whatever its loss: minus the margin, and its derivative.
+
+    That is the score of the target or of the best wrong class: what the label loses elects nobody, nor do
+    votes for many wrong classes. Where a wrong class is elected, it is what the label lacks.
+    """
+    wrong = margin < 0
+    climbed = np.where(wrong, y, best_other(scores, y) if targets is None else targets)
+    signs = np.where(wrong, -1.0, 1.0)
+    slopes = signs[:, None] * (np.arange(scores.shape[1]) == climbed[:, None])
+    return signs * scores[np.arange(len(y)), climbed], slopes
+
+
 def logits_of(outputs: Array, *, of_probabilities: bool) -> tuple[Array, Array]:
     """Scores as logits, and the derivative of these."""
-    outputs = _usable(outputs).astype(np.float64)
-    if not of_probabilities:
-        return outputs, np.ones_like(outputs)
+    outputs = usable(outputs).astype(np.float64)
+    if not of_probabilities:  # of a class that is ruled out, minus infinity, no difference could be taken
+        return np.clip(outputs, -LARGE, LARGE), np.ones_like(outputs)
     floored = np.maximum(outputs, TINY)
     return np.log(floored), (outputs > TINY) / floored
 
 
-def _usable(outputs: Array) -> Array:
+def usable(outputs: Array, name: str = "classifier") -> Array:
+    """Scores or labels, if they name a class; messages call what returned them `name`."""
     rows = outputs.reshape(len(outputs), -1)
     spoilt = np.isnan(rows).any(axis=1) | (np.isposinf(rows).sum(axis=1) > 1)
     if spoilt.any():  # whatever the label, the largest would be the first class
         kind = "NaN" if np.isnan(rows).any() else "several infinite scores"
         raise ArgumentError(
-            f"`classifier` must return numbers, got {kind} for {spoilt.sum()} of {len(outputs)} samples; "
+            f"`{name}` must return numbers, got {kind} for {spoilt.sum()} of {len(outputs)} samples; "
             "look for an overflow in the model."
         )
     return outputs

@@ -9,11 +9,11 @@ import numpy as np
 
 from .._core.errors import ArgumentError
 from .._core.typing import Array
-from .batch import pictured, room_for_pictures
+from .batch import Part, pictured, room_for_pictures
 from .diagnostics import diagnose, window
 from .report import COLUMNS, Column, Curve, Diagnostic, RobustnessReport, RobustnessRow, Threat
 
-__all__ = ["curves", "diagnostics", "joined", "merged"]
+__all__ = ["curves", "diagnostics", "joined", "merged", "with_fewest_pictures"]
 
 OWN = ("batch size", "first", "samples")  # settings in which shards differ
 
@@ -39,6 +39,31 @@ def joined(
     shown = pictured(together["right"], together["labels"], room_for_pictures(together["clean"].shape))
     rows = tuple(_row(rows, shown, threat) for rows in zip(*(rows for rows, _ in parts), strict=True))
     return rows, {name: values[shown] for name, values in together.items()}
+
+
+def with_fewest_pictures(parts: list[Part]) -> list[Part]:
+    """The parts, with those pictures alone that a report of all of them shows.
+
+    Others are not in a report of more parts either: the samples that are preferred to them only become more.
+    """
+    places = [place for place, part in enumerate(parts) if len(part.pictures["right"])]
+    places.sort(key=lambda place: parts[place].start)
+    if not places:
+        return parts
+    some = [parts[place].pictures for place in places]
+    right, labels = (np.concatenate([pictures[name] for pictures in some]) for name in ("right", "labels"))
+    shown = np.isin(np.arange(len(right)), pictured(right, labels, room_for_pictures(some[0]["clean"].shape)))
+    ends = np.cumsum([len(pictures["right"]) for pictures in some])[:-1]
+    for place, kept in zip(places, np.split(shown, ends), strict=True):
+        part = parts[place]
+        if not kept.all():
+            cut = {name: values[kept] for name, values in part.pictures.items()}
+            rows = [
+                replace(row, pictures={name: values[kept] for name, values in row.pictures.items()})
+                for row in part.rows
+            ]
+            parts[place] = part._replace(rows=rows, pictures=cut)
+    return parts
 
 
 def diagnostics(rows: Sequence[RobustnessRow], threat: Threat) -> tuple[Diagnostic, ...]:

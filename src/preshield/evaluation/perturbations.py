@@ -89,13 +89,13 @@ def chosen(mask: Array, x: Any, other: Any) -> Any:
 def dots(x: Any, other: Any) -> Array:
     """Inner product of each sample with its counterpart."""
     xp = array_namespace(x)
-    return host(xp.sum(xp.reshape(x * other, (len(x), -1)), axis=1)).astype(np.float64)
+    return host(xp.sum(_rows(x * other), axis=1)).astype(np.float64)
 
 
 def norms(x: Any, norm: str = "l2") -> Array:
     """Norm of each sample: "l2", "linf" or "l1"; no power of a tiny or of a large value is lost."""
     xp = array_namespace(x)
-    magnitudes = xp.abs(xp.reshape(x, (len(x), -1)))
+    magnitudes = xp.abs(_rows(x))
     largest = xp.max(magnitudes, axis=1, keepdims=True)
     if norm == "linf":
         return host(largest[:, 0]).astype(np.float64)
@@ -117,7 +117,7 @@ def unit(x: Any) -> Any:
     xp = array_namespace(x)
     # In two steps: one factor for both would overflow where a gradient is tiny.
     largest = norms(x, "linf")
-    x = x / for_each(np.where(largest > 0, largest, 1), x) if largest.size else x
+    x = x / for_each(np.where(largest > 0, largest, 1), x)
     lengths = norms(x)
     return xp.astype(scaled(x, 1 / np.where(lengths > 0, lengths, 1)), x.dtype)
 
@@ -136,3 +136,8 @@ def within(x: Any, moved: Any, norm: str, eps: float) -> Any:
     if (lengths <= eps).all():
         return moved
     return between(x, moved, np.minimum(1, eps / lengths.clip(1e-30)))
+
+
+def _rows(x: Any) -> Any:
+    """The values of each sample in a row, also of no samples."""
+    return array_namespace(x).reshape(x, (len(x), int(np.prod(x.shape[1:]))))

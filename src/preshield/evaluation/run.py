@@ -15,7 +15,7 @@ from .._core.typing import Array
 from .batch import Batch, BatchEvaluation, Part
 from .checkpoint import Checkpoint
 from .examples import ExampleFiles
-from .merging import curves, diagnostics, joined
+from .merging import curves, diagnostics, joined, with_fewest_pictures
 from .report import RobustnessReport
 from .sweep import Sweep
 from .workers import spread
@@ -98,15 +98,14 @@ class Run:
             bar = stack.enter_context(
                 progress_bar(total=len(self._starts), disable=not verbose, bar_format=form)
             )
-            store = None
-            if self.checkpoint is not None:
-                store = Checkpoint(self.checkpoint, settings, self.plan, self.x, self.y)
-                done = [part for start in self._starts if (part := store.read(start)) is not None]
-            files = None
+            store, files = None, None
             if self.keep_examples is not None:
                 files = stack.enter_context(ExampleFiles(self.keep_examples, self.x.shape))
-                for part in done:
-                    files.put(part.start - self.plan.first, part.examples)
+            if self.checkpoint is not None:
+                store = Checkpoint(self.checkpoint, settings, self.plan, self.x, self.y)
+                for part in map(store.read, self._starts):
+                    if part is not None:
+                        done = self._taken(done, part, files)
             bar.update(len(done))
             left = [start for start in self._starts if start not in {part.start for part in done}]
             work = (
@@ -116,11 +115,9 @@ class Run:
             )
             try:
                 for part in work:
-                    if store is not None:
+                    if store is not None and len(part.rows) == len(self.plan.subjects):
                         store.write(part)
-                    if files is not None:
-                        files.put(part.start - self.plan.first, part.examples)
-                    done.append(part._replace(examples={}))
+                    done = self._taken(done, part, files)
                     bar.update(max(0.0, len(done) - bar.n))
                 self.complete = len(done) == len(self._starts)
             except KeyboardInterrupt:
@@ -131,6 +128,12 @@ class Run:
         if not names or not names[0]:
             raise KeyboardInterrupt
         return [part for part in in_order if len(part.rows) == names[0]]
+
+    def _taken(self, done: list[Part], part: Part, files: ExampleFiles | None) -> list[Part]:
+        """The finished parts and one more, without what is not needed in memory."""
+        if files is not None:
+            files.put(part.start - self.plan.first, part.examples)
+        return with_fewest_pictures([*done, part._replace(examples={})])
 
     @property
     def _starts(self) -> list[int]:

@@ -1,15 +1,19 @@
 """Batches on the workers of an engine that exists: Dask's, or an executor of the standard library."""
 
+import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
+from itertools import chain
 from typing import Any
 
 from .._core.errors import ArgumentError
 from .._core.typing import Array
 
 __all__ = ["check_client", "spread"]
+
+AHEAD = 2  # batches that are handed to a worker at once
 
 
 def check_client(client: Any) -> None:
@@ -54,32 +58,47 @@ def spread(
         If the work cannot be sent to another process.
     """
     if _is_dask(client):
-        from distributed import as_completed as completed
+        import distributed
 
         everywhere = client.scatter(work, broadcast=True, hash=False)
-        futures = [client.submit(_done, everywhere, batch, pure=False) for batch in batches]
-        try:
-            for future in completed(futures):  # type: ignore[no-untyped-call]
-                yield future.result()
-        finally:
-            client.cancel(futures)
-        return
-    if isinstance(client, ProcessPoolExecutor):
-        try:
-            pickle.dumps(work)
-        except Exception as error:
-            raise ArgumentError(
-                "`client` is a pool of processes, and the classifier or a defence cannot be sent there: "
-                f"{error}. Define it in a module, use a dask.distributed Client, which sends functions too, "
-                "or a ThreadPoolExecutor."
-            ) from error
-    pending = [client.submit(_done, work, batch) for batch in batches]
+        wait_for: Callable[..., Any] = distributed.wait
+        workers = sum(client.nthreads().values())
+
+        def submit(batch: tuple[Any, ...]) -> Any:
+            return client.submit(_done, everywhere, batch, pure=False)
+    else:
+        _check_sendable(client, work)
+        wait_for, workers = wait, getattr(client, "_max_workers", os.cpu_count() or 1)
+
+        def submit(batch: tuple[Any, ...]) -> Any:
+            return client.submit(_done, work, batch)
+
+    pending: set[Any] = set()
     try:
-        for future in as_completed(pending):
-            yield future.result()
+        for batch in chain(batches, [None]):
+            # A few for each worker: all at once would hold all samples in memory.
+            while pending and (batch is None or len(pending) >= AHEAD * workers):
+                finished, pending = wait_for(pending, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield future.result()
+            if batch is not None:
+                pending.add(submit(batch))
     finally:
         for future in pending:
             future.cancel()
+
+
+def _check_sendable(client: Executor, work: Any) -> None:
+    if not isinstance(client, ProcessPoolExecutor):
+        return
+    try:
+        pickle.dumps(work)
+    except Exception as error:
+        raise ArgumentError(
+            "`client` is a pool of processes, and the classifier or a defence cannot be sent there: "
+            f"{error}. Define it in a module, use a dask.distributed Client, which sends functions too, "
+            "or a ThreadPoolExecutor."
+        ) from error
 
 
 def _done(work: Callable[..., Any], batch: tuple[Any, ...]) -> Any:
