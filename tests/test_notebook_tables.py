@@ -55,9 +55,7 @@ def test_pixel_deflection():
     assert both["Oblivious"] > rows["none"]["Clean"] - 0.15  # restored
     assert alone["Oblivious"] > both["Oblivious"] - 0.05  # by the denoiser
     assert deflected["Oblivious"] < both["Oblivious"] - 0.1
-    (few,) = (row for name, row in rows.items() if name.endswith(" deflections"))
-    assert abs(rows["PD + map"]["Oblivious"] - few["Oblivious"]) < 0.1  # the map does not help
-    assert rows["PD + map + wavelet"]["Oblivious"] < both["Oblivious"] + 0.05
+    assert rows["PD + map + wavelet"]["Oblivious"] < both["Oblivious"] + 0.05  # the map does not help
     assert all(row["Adaptive"] < 0.25 and row["Ratio"] < 2 for row in rows.values())
     twice = figures(table("pixel_deflection", "smallest"))
     assert all(row["twice that"] < 0.25 for row in twice.values())
@@ -73,7 +71,9 @@ def test_blurnet():
     assert all(row["**worst**"] > undefended["**worst**"] - 0.15 for row in trained)
     weights = figures(table("blurnet", "total variation, weight"))["sticker, **worst**"]
     assert all(rate >= weights["0"] for rate in weights.values())
-    assert all(row["Adaptive"] < 0.1 for row in figures(table("blurnet", "Ratio")).values())
+    smallest = figures(table("blurnet", "Ratio"))
+    assert all(row["Adaptive"] < 0.1 for row in smallest.values())
+    assert max(row["Ratio"] for row in smallest.values()) == smallest["second seed"]["Ratio"]
 
 
 def test_voting():
