@@ -251,7 +251,8 @@ defences = {"bits": FeatureSqueezing((0, 1), 3), "noise": noise, "vote": Majorit
 small = {"budget": 3, "eot": 2, "verbose": False}
 evaluate(model, x, y, defences, surrogate=model, **small)
 evaluate(model, x, y, defences, threat="linf", eps=0.3, surrogate=model, **small)
-report = evaluate(model, x[:1], y[:1], [], threat="linf", eps=0.3, attacks="autoattack", columns=["adaptive"], **small)
+bound = {"threat": "linf", "eps": 0.3, "columns": ["adaptive"]}
+report = evaluate(model, x[:1], y[:1], [], attacks="autoattack", **bound, **small)
 str(report), report.to_json(), report.to_markdown()
 try:
     evaluate(model, x, y, [noise], attacks=print)

@@ -243,8 +243,8 @@ example:
         "--threat",
         choices=("l2-minimum", "linf-minimum", "l1-minimum", "linf", "l2"),
         metavar="THREAT",
-        help="l2-minimum, linf-minimum or l1-minimum: the smallest perturbation that succeeds; linf or l2: any "
-        "perturbation up to EPS (default: linf if --eps is given, else l2-minimum)",
+        help="l2-minimum, linf-minimum or l1-minimum: the smallest perturbation that succeeds; linf or l2: "
+        "any perturbation up to EPS (default: linf if --eps is given, else l2-minimum)",
     )
     attack.add_argument(
         "--attacks",

@@ -141,7 +141,7 @@ def test_what_is_drawn_for_a_sample_does_not_depend_on_the_batch(kind, eps):
 
 @pytest.mark.parametrize("kind", ["linf", "l2", "l2-minimum"])
 def test_tensors_are_not_written_to_while_they_are_read(kind):
-    """Behind noise the best point is looked at again, and may be better than itself; torch refuses overlaps."""
+    """Behind noise the best point is looked at again, and may beat itself; torch refuses overlaps."""
     torch = pytest.importorskip("torch")
     weights = np.full((SIZE, 2), 10 / SIZE) * [0, 1]
     noise = GaussianAugmentation(0.3, augmentation=False)
