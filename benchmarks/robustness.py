@@ -226,9 +226,9 @@ def measure(name: str) -> None:
         store("gradients", measure_gradients())
         return
     report = TASKS[name][1](verbose=True)
+    store("tasks", {**stored()["tasks"], name: json.loads(without_pictures(report).to_json())})
     if name == next(iter(TASKS)):
         PICTURE.write_bytes(plots.png(plots.samples(report)))
-    store("tasks", {**stored()["tasks"], name: json.loads(without_pictures(report).to_json())})
 
 
 def store(key: str, value: Any) -> None:
