@@ -107,6 +107,17 @@ def test_the_budget_is_what_is_spent(budget, norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
+def test_two_gradients_are_enough_on_a_line(norm):
+    """The second looks where the first says that the boundary is."""
+    oracle = behind(linear(WEIGHTS[:2]))
+    found = minimum_norm_attack(oracle, norm=norm, budget=2)
+    slope = WEIGHTS[1] - WEIGHTS[0]
+    distances = np.abs((X - 0.5) @ slope) / np.linalg.norm(slope, DUAL[norm])
+    assert (oracle.margin(found.x, np.arange(8)) < 0).all()
+    np.testing.assert_allclose(found.norms, distances, rtol=0.06)
+
+
+@pytest.mark.parametrize("norm", NORMS)
 def test_more_budget_finds_nearer_points(norm):
     few, some, many = (
         minimum_norm_attack(behind(curved()), norm=norm, budget=budget).norms for budget in (10, 100, 300)

@@ -49,13 +49,14 @@ def minimum_norm_attack(
 ) -> Adversarials:
     """Look for the smallest perturbation that makes the prediction wrong.
 
-    A first walk along the decision boundary shows whether the gradient predicts the margin. If it does, short
-    walks compare the target classes, and longer ones return to the nearest of them. If it does not, as behind
-    a defence whose gradient is an estimate, walks down the margin take their place, with a bound on the
-    perturbation that each success tightens: they average the gradient over many points. Every fourth of the
-    longer walks is of the other kind, and all but the first few begin at random points, so that a larger
-    budget gets past a local minimum. No step has a length in the unit of the data, and no decision depends on
-    the scale of the logits.
+    A first short walk along the decision boundary shows whether the gradient predicts the margin. Half of the
+    first 100 gradients then go down to the boundary, from the sample, within a bound that grows until the
+    prediction is wrong and shrinks while it is: this averages the gradient over many points on both sides.
+    Where the gradient predicts the margin, the rest goes along the boundary: from the nearest wrong point,
+    then towards the nearest other classes. Elsewhere, as behind a defence whose gradient is an estimate, it
+    goes down again from a random point. A larger budget adds longer walks from random points, every fourth of
+    the other kind. No step has a length in the unit of the data, and no decision depends on the scale of the
+    logits.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ def minimum_norm_attack(
     -----
     The walk along the boundary combines the projections of the sample and of the current point onto the
     linearised boundary, as FAB does [1]_, towards one class at a time and with the share of the first
-    falling. The bound of the walk downwards is adapted as in DDN [2]_ and FMN [3]_.
+    falling. The bound of the walk down is adapted as in DDN [2]_ and FMN [3]_.
 
     References
     ----------
@@ -148,7 +149,7 @@ class _Search:
                 walks += 1
 
     def _first(self, rows: Array, left: int, honest: bool) -> None:
-        """Spend the first part of it: half goes down, and the rest where the gradient allows it."""
+        """Spend the first part of it: half goes down, the rest along the boundary if that is honest."""
         x = take(self.oracle.x, rows)
         looks = left // 2
         self.down(rows, looks, x, all_others, of(self.found, rows))
