@@ -135,7 +135,8 @@ def test_arrays_of_any_framework(norm, framework):
 )
 def test_the_nearest_point_in_a_ball_by_hand(norm, moves):
     x = np.array([[0.25, 0.5, -1.0]])
-    found = nearest_in_ball(x, x + [3, -1, 0.5], np.array([2.0]), norm)
+    moved = x + np.array([3, -1, 0.5])
+    found = nearest_in_ball(x, moved, np.array([2.0]), norm)
     np.testing.assert_allclose(found - x, [moves], rtol=1e-12, atol=1e-15)
 
 
