@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import linprog, minimize
 
 from preshield.evaluation.perturbations import norms
-from preshield.evaluation.projection import nearest_on_plane
+from preshield.evaluation.projection import nearest_in_ball, nearest_on_plane
 
 NORMS = ["l2", "linf", "l1"]
 LOW, HIGH = -1.0, 2.0
@@ -127,3 +127,38 @@ def test_arrays_of_any_framework(norm, framework):
     assert found.dtype == xp.float32
     expected = nearest_on_plane(x, normals, rise, (0.0, 1.0), norm)
     np.testing.assert_allclose(np.asarray(found), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("norm", "moves"),  # the nearest to (3, -1, 0.5) within 2
+    [("l2", np.array([3, -1, 0.5]) * 2 / np.sqrt(10.25)), ("linf", [2, -1, 0.5]), ("l1", [2, 0, 0])],
+)
+def test_the_nearest_point_in_a_ball_by_hand(norm, moves):
+    x = np.array([[0.25, 0.5, -1.0]])
+    moved = x + np.array([3, -1, 0.5])
+    found = nearest_in_ball(x, moved, np.array([2.0]), norm)
+    np.testing.assert_allclose(found - x, [moves], rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_nothing_in_a_ball_is_nearer(norm):
+    """The inner product of what was cut off with a step to any other point of the ball is not positive."""
+    rng = np.random.default_rng(5)
+    x, moved, radii = rng.normal(size=(20, 7)), 3 * rng.normal(size=(20, 7)), rng.random(20) * 4
+    found = nearest_in_ball(x, moved, radii, norm)
+    assert (norms(found - x, norm) <= radii * (1 + 1e-9)).all()
+    for _ in range(50):
+        other = rng.normal(size=x.shape) * rng.integers(0, 2, x.shape)
+        other *= (radii / norms(other, norm).clip(1e-9))[:, None]
+        assert (((moved - found) * (x + other - found)).sum(axis=1) <= 1e-9).all()
+    outside = norms(moved - x, norm) > radii
+    np.testing.assert_allclose(norms(found - x, norm)[outside], radii[outside], rtol=1e-9)
+    inside = nearest_in_ball(x, moved, norms(moved - x, norm) * 1.01, norm)
+    np.testing.assert_allclose(inside, moved, rtol=1e-12)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_ball_without_extent(norm):
+    x = np.array([[0.5, 1.0], [2.0, 0.0]])
+    found = nearest_in_ball(x, np.array([[4.0, 1.0], [2.0, 0.0]]), np.zeros(2), norm)
+    np.testing.assert_array_equal(found, x)

@@ -16,6 +16,7 @@ from .._core.typing import Array
 
 __all__ = [
     "Loss",
+    "all_others",
     "best_other",
     "cross_entropy",
     "logits_ratio",
@@ -28,6 +29,7 @@ __all__ = [
 Loss = Callable[[Array, Array, Any], tuple[Array, Array]]
 
 SLOPE = 1e-13  # of the cross-entropy where its own is less; too little to be seen elsewhere
+SPAN = 10.0  # of the scores of a model whose probabilities are neither even nor certain
 TINY = 1e-12  # in the place of a difference of 0
 
 
@@ -40,6 +42,18 @@ def cross_entropy(scores: Array, y: Array, targets: Array | None = None) -> tupl
     slope = np.exp(-np.logaddexp(0, -odds)) + SLOPE
     derivative = np.where(own, -1.0, np.exp(log_softmax(others, axis=1)))
     return values, derivative * slope[:, None]
+
+
+def all_others(scores: Array, y: Array, targets: Array | None = None) -> tuple[Array, Array]:
+    """A mean margin of the wrong classes, weighted as in a cross-entropy of scores that span `SPAN`.
+
+    The derivative, of constant weights, points as that cross-entropy does, whatever the scale of the scores.
+    """
+    own = _own(scores, y)
+    span = np.maximum(np.ptp(scores, axis=1, keepdims=True), np.finfo(float).tiny)
+    weights = np.exp(log_softmax(np.where(own, -np.inf, SPAN * (scores / span)), axis=1))
+    derivative = weights - own
+    return (derivative * scores).sum(axis=1), derivative
 
 
 def margin(scores: Array, y: Array, targets: Array | None = None) -> tuple[Array, Array]:

@@ -7,23 +7,20 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from .._core.typing import Array
-from .losses import margin, targeted_margin
+from .losses import Loss, all_others, best_other, margin, targeted_margin
 from .oracle import Look, Oracle
 from .perturbations import between, chosen, dots, for_each, norms, put, scaled, take, unit
-from .projection import nearest_on_plane
+from .projection import nearest_in_ball, nearest_on_plane
 
 __all__ = ["Adversarials", "for_most_draws", "minimum_norm_attack", "pull_towards"]
 
-SURVEY = (4, 8)  # looks of a walk, while target classes are compared
-SURVEYED = 0.6  # part of the budget for that, at most
-TARGETS = 9  # compared, at most
-SHORTLIST = 3  # of them are walked to further
-ALONG, DOWN = 20, 64  # looks of the walks that follow, of either kind; at least a quarter of those left
+FIRST, POLISH, SHORT = 8, 14, 6  # looks of walks along the boundary, while the budget is small
+TARGETS = 4  # wrong classes that are walked to, the nearest first
 BLOCK = 100  # looks of the first part of a large budget
 HONEST = 0.4  # error of a linear prediction, relative to the change that it predicts
 DUAL = {"l2": "l2", "linf": "l1", "l1": "linf"}
 STRAIGHT = 0.001  # the same, where the linear prediction needs no caution
-FIRST = 1 / 2000  # of the widest perturbation: a step without a gradient
+LEAST = 1 / 2000  # of the widest perturbation: a step without a gradient
 
 
 class Adversarials(NamedTuple):
@@ -52,13 +49,14 @@ def minimum_norm_attack(
 ) -> Adversarials:
     """Look for the smallest perturbation that makes the prediction wrong.
 
-    A first walk along the decision boundary shows whether the gradient predicts the margin. If it does, short
-    walks compare the target classes, and longer ones return to the nearest of them. If it does not, as behind
-    a defence whose gradient is an estimate, walks down the margin take their place, with a bound on the
-    perturbation that each success tightens: they average the gradient over many points. Every fourth of the
-    longer walks is of the other kind, and all but the first few begin at random points, so that a larger
-    budget gets past a local minimum. No step has a length in the unit of the data, and no decision depends on
-    the scale of the logits.
+    A first short walk along the decision boundary shows whether the gradient predicts the margin. Half of the
+    first 100 gradients then go down to the boundary, from the sample, within a bound that grows until the
+    prediction is wrong and shrinks while it is: this averages the gradient over many points on both sides.
+    Where the gradient predicts the margin, the rest goes along the boundary: from the nearest wrong point,
+    then towards the nearest other classes. Elsewhere, as behind a defence whose gradient is an estimate, it
+    goes down again from a random point. A larger budget adds longer walks from random points, every fourth of
+    the other kind. No step has a length in the unit of the data, and no decision depends on the scale of the
+    logits.
 
     Parameters
     ----------
@@ -82,7 +80,7 @@ def minimum_norm_attack(
     -----
     The walk along the boundary combines the projections of the sample and of the current point onto the
     linearised boundary, as FAB does [1]_, towards one class at a time and with the share of the first
-    falling. The bound of the walk downwards is adapted as in DDN [2]_ and FMN [3]_.
+    falling. The bound of the walk down is adapted as in DDN [2]_ and FMN [3]_.
 
     References
     ----------
@@ -95,25 +93,13 @@ def minimum_norm_attack(
     """
     search = _Search(oracle, norm, budget, on_step)
     rows, left = search.rows, budget - 1
-    if start is not None and left:
-        looks = min(left, ALONG)
-        search.along(rows, looks, take(start, rows), None)
-        left -= looks
-    others = min(oracle.nb_classes - 1, TARGETS)
-    surveyed = SURVEYED * min(left, BLOCK - 1)
-    looks = int(np.clip(surveyed / others, *SURVEY))
-    survey = search.ranking(rows)[:, : min(others, max(1, int(surveyed) // looks))]
-    if len(rows) and left > 0:
-        looks = min(looks, left)
-        left -= looks
-        honest = search.along(rows, looks, take(oracle.x, rows), survey[:, 0])
-        search.finish(rows[~honest], left, honest=False)
-        rows, survey = rows[honest], survey[honest]
-        votes = np.ones(len(rows))
-        for targets in survey.T[1:] if len(rows) else ():
-            votes += search.along(rows, looks, take(oracle.x, rows), targets)
+    for points, found in ((start, None), (oracle.x, search.found)):
+        if points is not None and left and len(rows):
+            looks = min(left, FIRST)
             left -= looks
-        honest = votes > survey.shape[1] / 2
+            targets = None if found is None else search.ranking(rows)[:, 0]
+            honest = search.along(rows, looks, take(points, rows), targets, of(found, rows))
+    if left and len(rows):
         search.finish(rows[honest], left, honest=True)
         search.finish(rows[~honest], left, honest=False)
     on_step(1.0)
@@ -127,12 +113,12 @@ class _Search:
         self.oracle, self.norm, self.budget = oracle, norm, budget
         self.on_step, self.looks, self.all_looks = on_step, 0, budget * len(oracle)
         self.x, self.norms = oracle.x + 0, np.full(len(oracle), np.inf)
-        found = oracle.look(oracle.x, np.arange(len(oracle)), margin)
-        wrong = found.margin < 0
+        self.found = oracle.look(oracle.x, np.arange(len(oracle)), margin)
+        wrong = self.found.margin < 0
         self.rows, self.norms[wrong] = np.flatnonzero(~wrong), 0
         self._count(len(oracle) + (budget - 1) * int(wrong.sum()))
         own = np.arange(oracle.nb_classes) == oracle.y[:, None]
-        self.scores = np.where(own, -np.inf, found.scores)
+        self.scores = np.where(own, -np.inf, self.found.scores)
         self.reached = np.where(own, np.nan, np.inf)  # the smallest norm while each class was aimed at
 
     def ranking(self, rows: Array) -> Array:
@@ -142,32 +128,58 @@ class _Search:
 
     def finish(self, rows: Array, left: int, *, honest: bool) -> None:
         """Spend what is left of the budget."""
-        x, walks = take(self.oracle.x, rows), 0
-        while left > 0 and len(rows):
+        if not len(rows):
+            return
+        block = min(left, max(0, BLOCK - self.budget + left))
+        self._first(rows, block, honest)
+        left, walks = left - block, 0
+        while left > 0:
             # Twice as long each time, so that a larger budget does first what a smaller one does.
-            spent = self.budget - left
-            block = min(left, BLOCK - spent if spent < BLOCK else 2 * spent)
+            block = min(left, 2 * (self.budget - left))
             left -= block
+            length = max(FIRST, block // 4)
             while block > 0:
-                targets = self.ranking(rows)[:, walks % min(SHORTLIST, self.oracle.nb_classes - 1)]
-                start = x if walks < SHORTLIST else self._elsewhere(rows, x, near_best=walks % 2 == 0)
-                walk, least = (self.along, ALONG) if honest == (walks % 4 != 3) else (self.down, DOWN)
-                length = max(least, block // 4)
                 looks = block if block < 1.5 * length else length
-                walk(rows, looks, start, targets if honest else None)
+                start = self._elsewhere(rows, near_best=walks % 2 == 0)
+                if honest == (walks % 4 != 3):
+                    self.along(rows, looks, start, self._target(rows, walks) if honest else None)
+                else:
+                    self.down(rows, looks, start, margin if walks % 2 else all_others)
                 block -= looks
                 walks += 1
 
-    def along(self, rows: Array, looks: int, points: Any, targets: Array | None) -> Array:
+    def _first(self, rows: Array, left: int, honest: bool) -> None:
+        """Spend the first part of it: half goes down, the rest along the boundary if that is honest."""
+        x = take(self.oracle.x, rows)
+        looks = left // 2
+        self.down(rows, looks, x, all_others, of(self.found, rows))
+        left -= looks
+        if not honest:
+            self.down(rows, left, self._elsewhere(rows, near_best=False), margin)
+            return
+        start, looks, walks = take(self.x, rows), min(left, POLISH), 0
+        while left > 0:
+            self.along(rows, looks, start, self._target(rows, walks))
+            left -= looks
+            start, looks, walks = x, left if left < 2 * SHORT else SHORT, walks + 1
+
+    def _target(self, rows: Array, rank: int) -> Array:
+        targets: Array = self.ranking(rows)[:, rank % min(TARGETS, self.oracle.nb_classes - 1)]
+        return targets
+
+    def along(
+        self, rows: Array, looks: int, points: Any, targets: Array | None, found: Look | None = None
+    ) -> Array:
         """Walk along the boundary of these classes, or of the best at each point.
 
         Returns whether most changes of the loss were as predicted, shape (n,).
         """
-        x = take(self.oracle.x, rows)
+        x, aim = take(self.oracle.x, rows), (margin, None) if targets is None else (targeted_margin, targets)
         rights, missed, straight = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows), bool)
-        found = self._look(rows, points, targets)
-        for k in range(looks - 1):
-            fall = (1 + np.cos(np.pi * k / max(looks - 2, 1))) / 2
+        steps = looks - (found is None)
+        found = self._look(rows, points, *aim) if found is None else found
+        for k in range(steps):
+            fall = (1 + np.cos(np.pi * k / max(steps - 1, 1))) / 2
             values, normals = self._plane(rows, found, rights)
             lead = (0.0005 + 0.0495 * fall) * 2.0**rights
             rise = dots(normals, points - x) - values
@@ -177,43 +189,39 @@ class _Search:
                 here = nearest_on_plane(points, normals, beside, self.oracle.clip_values, self.norm)
                 ahead = self._clipped(between(here, ahead, np.where(straight, 1, 0.1 + 0.9 * fall)))
             change = found.factors * dots(found.gradient, ahead - points)
-            before, points, found = found, ahead, self._look(rows, ahead, targets)
+            before, points, found = found, ahead, self._look(rows, ahead, *aim)
             error = np.abs(found.values - before.values - change)
             missed += ~(error <= HONEST * np.abs(change))
             straight = error <= STRAIGHT * np.abs(change)
             rights = np.maximum(0, rights + np.where(found.margin < 0, -1, 1))
-        return missed <= (looks - 1) / 2
+        return missed <= steps / 2
 
-    def down(self, rows: Array, looks: int, points: Any, targets: Array | None) -> None:
-        """Walk down the margin within a bound that each success tightens."""
-        xp, x = array_namespace(points), take(self.oracle.x, rows)
-        found = self._look(rows, points, targets)
-        values, normals = self._plane(rows, found, np.zeros(len(rows)))
+    def down(self, rows: Array, looks: int, points: Any, loss: Loss, found: Look | None = None) -> None:
+        """Walk up a loss within a bound that follows the boundary, narrower after each success."""
+        if not looks:
+            return
+        xp, x, none = array_namespace(points), take(self.oracle.x, rows), np.zeros(len(rows))
+        steps = looks - (found is None)
+        found = self._look(rows, points, margin) if found is None else found
+        values, normals = self._plane(rows, found, none)
         rise = dots(normals, points - x) - values
         bound = norms(nearest_on_plane(x, normals, rise, self.oracle.clip_values, self.norm) - x, self.norm)
-        for k in range(looks - 1):
-            fall = (1 + np.cos(np.pi * k / max(looks - 2, 1))) / 2
-            best, factor = self.norms[rows], 0.01 + 0.09 * fall
+        for k in range(steps):
+            fall = (1 + np.cos(np.pi * k / max(steps - 1, 1))) / 2
             if k:
-                values, normals = self._plane(rows, found, np.zeros(len(rows)))
-                wider = bound * np.where(np.isfinite(best), 1 + factor, 1.5)
-                bound = np.where(found.margin < 0, norms(points - x, self.norm), wider)
-            bound = np.minimum(bound, best * (1 - factor))
+                _, normals = self._plane(rows, found, none)
+                change = 0.01 + 0.19 * fall
+                wider = np.where(np.isfinite(self.norms[rows]), 1 + change, 1.5) * bound
+                narrower = (1 - change) * np.minimum(bound, norms(points - x, self.norm))
+                bound = np.where(found.margin < 0, narrower, wider)
             direction = xp.sign(normals) if self.norm == "linf" else unit(normals)
-            step = (0.01 + 0.99 * fall) * bound / norms(direction, self.norm)
-            points = points + scaled(direction, step)
-            if self.norm == "linf":
-                limit = for_each(bound, x)
-                points = xp.minimum(xp.maximum(points, x - limit), x + limit)
-            else:
-                lengths = norms(points - x, self.norm)
-                points = between(x, points, bound / np.maximum(lengths, np.maximum(bound, 1e-30)))
-            points = self._clipped(points)
-            found = self._look(rows, points, targets)
+            points = points + scaled(direction, (0.01 + 0.49 * fall) * bound)
+            points = self._clipped(nearest_in_ball(x, points, bound, self.norm))
+            found = self._look(rows, points, loss)
 
-    def _look(self, rows: Array, points: Any, targets: Array | None) -> Look:
+    def _look(self, rows: Array, points: Any, loss: Loss, targets: Array | None = None) -> Look:
         """Look at points, and keep those that are wrong and nearer than all before."""
-        found = self.oracle.look(points, rows, margin if targets is None else targeted_margin, targets)
+        found = self.oracle.look(points, rows, loss, targets)
         lengths = norms(points - take(self.oracle.x, rows), self.norm)
         wrong, best = found.margin < 0, self.norms[rows]
         nearer = np.flatnonzero(wrong & (lengths < best))
@@ -222,9 +230,9 @@ class _Search:
         kept = np.flatnonzero((wrong & (lengths < best)) | np.isinf(best))
         self.x = put(self.x, rows[kept], take(points, kept))
         self.norms[rows] = np.where(wrong, np.minimum(lengths, best), best)
-        if targets is not None:
-            reached = self.reached[rows, targets]
-            self.reached[rows, targets] = np.where(wrong, np.minimum(lengths, reached), reached)
+        classes = best_other(found.scores, self.oracle.y[rows]) if targets is None else targets
+        reached = self.reached[rows, classes]
+        self.reached[rows, classes] = np.where(wrong, np.minimum(lengths, reached), reached)
         self._count(len(rows))
         return found
 
@@ -243,13 +251,14 @@ class _Search:
         if len(lost):
             noise = self.oracle.standard_normal(rows[lost])
             low, high = self.oracle.clip_values
-            lengths = FIRST * (high - low) * norms(xp.ones_like(noise), self.norm) * 2.0 ** rights[lost]
+            lengths = LEAST * (high - low) * norms(xp.ones_like(noise), self.norm) * 2.0 ** rights[lost]
             values[lost] = -lengths * norms(noise, DUAL[self.norm])
             normals = put(normals, lost, noise)
         return values, normals
 
-    def _elsewhere(self, rows: Array, x: Any, near_best: bool) -> Any:
+    def _elsewhere(self, rows: Array, near_best: bool) -> Any:
         """Random points as far away as the nearest wrong ones, or points near those."""
+        x = take(self.oracle.x, rows)
         best = np.where(np.isfinite(self.norms[rows]), self.norms[rows], 0)
         noise = self.oracle.standard_normal(rows)
         centre, size = (take(self.x, rows), 0.3 * best) if near_best else (x, best)
@@ -262,6 +271,11 @@ class _Search:
     def _count(self, looks: int) -> None:
         self.looks += looks
         self.on_step(self.looks / self.all_looks)
+
+
+def of(found: Look | None, rows: Array) -> Look | None:
+    """What was seen at some of the points."""
+    return None if found is None else Look._make(take(value, rows) for value in found)
 
 
 def pull_towards(

@@ -1,4 +1,4 @@
-"""Points nearest to samples on hyperplanes within a box, for arrays of any framework."""
+"""Points nearest to samples: on hyperplanes within a box, and in balls; for arrays of any framework."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from .._core.typing import Array
-from .perturbations import for_each, norms, scaled
+from .perturbations import between, for_each, norms, scaled
 
-__all__ = ["nearest_on_plane"]
+__all__ = ["nearest_in_ball", "nearest_on_plane"]
 
 
 def nearest_on_plane(x: Any, normals: Any, rise: Array, clip_values: tuple[float, float], norm: str) -> Any:
@@ -85,3 +85,40 @@ def _steepest_first(slopes: Any, room: Any, wanted: Any) -> Any:
     left = wanted - (xp.cumulative_sum(gains, axis=1) - gains)  # to be gained when this one's turn comes
     share = xp.maximum(left, 0 * left) / xp.where(ranked > 0, ranked, 1 + ranked)
     return xp.take_along_axis(xp.minimum(share, most), xp.argsort(order, axis=1), axis=1)
+
+
+def nearest_in_ball(x: Any, moved: Any, radii: Array, norm: str) -> Any:
+    """Move points as little as possible in L2, to within a distance of their samples.
+
+    Parameters
+    ----------
+    x, moved : array, shape (N, ...)
+        Samples, and a point for each.
+    radii : ndarray of float, shape (N,)
+        Largest distance, at least 0.
+    norm : str
+        Of the distance: "l2", "linf" or "l1".
+
+    Returns
+    -------
+    array, like x
+
+    Notes
+    -----
+    For L1 all components come nearer by a common length, and stop at 0: as many of the largest move as still
+    exceed the length that brings them to the ball.
+    """
+    xp = array_namespace(x)
+    limits = for_each(radii, x)
+    if norm == "linf":
+        return xp.minimum(xp.maximum(moved, x - limits), x + limits)
+    lengths = norms(moved - x, norm)
+    if norm == "l2":
+        return between(x, moved, np.minimum(1, radii / np.where(lengths > 0, lengths, 1)))
+    magnitudes = xp.reshape(xp.abs(moved - x), (len(x), -1))
+    ranked = xp.sort(magnitudes, axis=1, descending=True)
+    counts = xp.cumulative_sum(xp.ones_like(ranked), axis=1)
+    excess = (xp.cumulative_sum(ranked, axis=1) - xp.reshape(limits, (-1, 1))) / counts
+    shift = xp.max(xp.maximum(excess, 0 * excess), axis=1, keepdims=True)
+    left = xp.maximum(magnitudes - shift, 0 * magnitudes)
+    return x + xp.sign(moved - x) * xp.reshape(left, x.shape)
