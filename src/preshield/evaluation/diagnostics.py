@@ -33,7 +33,7 @@ CROCE = "Croce et al. 2022, arXiv:2202.13711"
 TRAMER = "Tramèr et al. 2020, arXiv:2002.08347"
 
 EXAMINED = 32  # samples at the beginning of the data set that are looked at more closely within a bound
-OF_MINIMUM = 16  # of them where the smallest perturbation is sought, which costs the whole budget for each
+OF_MINIMUM = 8  # of them where the smallest perturbation is sought, which costs the whole budget for each
 FEW = 0.05  # share of samples that may behave oddly by chance
 HALF = 0.5
 STRONGER = 0.95  # a second attack counts as stronger below this fraction of the first one's norm
@@ -128,10 +128,9 @@ class _Examination:
         )
 
     def effort(self) -> Array:
-        """The norm that twice the gradients find, over twice the draws; or the share that is still right."""
-        models = [model.with_draws(2 * model.draws) for model in self.models]
+        """The norm that twice the gradients find; or the share of draws that is still right."""
         harder = replace(self.attacker, budget=2 * self.attacker.budget, seed=self.attacker.seed + 1)
-        found = harder.white_box(models, self.x, self.y, self.numbers)
+        found = harder.white_box(self.models, self.x, self.y, self.numbers)
         if self.attacker.threat.minimum:
             return found.norms
         points = self.models[0].array(found.x)
@@ -336,7 +335,7 @@ def _unbounded(row: RobustnessRow, threat: Threat) -> Found:
 
 
 def _more_effort(row: RobustnessRow, threat: Threat) -> Found:
-    """Whether twice the gradients, over twice the draws of a stochastic defence, find more."""
+    """Whether twice the gradients find more."""
     adaptive, after = row.columns["adaptive"], row.evidence.get("effort", np.zeros(0))
     looked = ~np.isnan(after)
     if not looked.any():
@@ -355,10 +354,9 @@ def _more_effort(row: RobustnessRow, threat: Threat) -> Found:
         helps = helps and now < before
     if not helps:
         return None
-    twice, cure = ("gradients and draws", "budget and eot") if draws > 1 else ("gradients", "budget")
     message = (
-        f"twice the {twice} take the {what} of {len(numbers)} samples from {before:.3g} to {now:.3g}. Raise "
-        f"{cure} until it stays."
+        f"twice the gradients take the {what} of {len(numbers)} samples from {before:.3g} to {now:.3g}. Raise "
+        "budget until it stays."
     )
     return "more iterations still help", message, f"{CARLINI}; {TRAMER}"
 
