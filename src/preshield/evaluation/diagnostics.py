@@ -355,8 +355,8 @@ def _more_effort(row: RobustnessRow, threat: Threat) -> Found:
     if not helps:
         return None
     message = (
-        f"twice the gradients take the {what} of {len(numbers)} samples from {before:.3g} to {now:.3g}. Raise "
-        "budget until it stays."
+        f"twice the gradients take the {what} of {len(numbers)} samples from {before:.3g} to {now:.3g}. "
+        "Raise budget until it stays."
     )
     return "more iterations still help", message, f"{CARLINI}; {TRAMER}"
 
