@@ -29,7 +29,7 @@ __all__ = [
 Loss = Callable[[Array, Array, Any], tuple[Array, Array]]
 
 SLOPE = 1e-13  # of the cross-entropy where its own is less; too little to be seen elsewhere
-SPAN = 10.0  # of the scores of a model whose probabilities are neither even nor certain
+SPAN = 20.0  # of the scores of a model whose probabilities are neither even nor certain
 TINY = 1e-12  # in the place of a difference of 0
 
 
