@@ -335,7 +335,7 @@ def test_evaluate_takes_defences_of_art():
     np.testing.assert_array_equal(after[1], state[1])
     assert after[2:] == state[2:]
     ours = evaluate(scores, x, y, {"squeeze": FeatureSqueezing((0, 1), 2)}, eot=4, budget=3, verbose=False)
-    for column in report["squeeze"].columns:
+    for column in set(ours["squeeze"].columns) - {"shared"}:  # which depends on the other rows
         assert report["squeeze"].columns[column].accuracy == ours["squeeze"].columns[column].accuracy
     assert (report["squeeze"].defence.name, report["squeeze"].defence.stochastic) == (
         "FeatureSqueezing",
@@ -344,8 +344,8 @@ def test_evaluate_takes_defences_of_art():
     assert report["squeeze"].defence.parameters == {"clip_values": "(0, 1)", "bit_depth": "2"}
     assert report["noise"].defence.stochastic
     again = evaluate(scores, x, y, {"noise": Noise()}, eot=4, budget=3, verbose=False)
-    for name, column in again["noise"].columns.items():
-        assert column.accuracy == report["noise"].columns[name].accuracy
+    for name in set(again["noise"].columns) - {"shared"}:
+        assert again["noise"].columns[name].accuracy == report["noise"].columns[name].accuracy
     assert [row.name for row in evaluate(scores, x, y, squeeze, budget=1, verbose=False).rows] == [
         "none",
         "FeatureSqueezing",

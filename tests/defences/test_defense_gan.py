@@ -637,6 +637,7 @@ def test_a_fork_while_another_thread_evaluates_the_module():
 
 
 def in_a_child(model, leave):
+    torch.set_num_threads(1)  # a pool of OpenMP that the parent has started does not survive a fork
     leave.set()
     out = DefenseGAN(gan=model, rng=0, restarts=1, max_iter=1).transform(X)
     os._exit(0 if out.shape == X.shape else 1)

@@ -57,7 +57,7 @@ def test_threads(alone):
 
 
 def test_processes(alone, tmp_path):
-    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
+    with ProcessPoolExecutor(2, mp_context=get_context("forkserver")) as pool:
         report = run(client=pool, keep_examples=tmp_path)
     assert report == alone
     assert report.examples["squeezed"]["adaptive"].shape == X.shape
@@ -68,7 +68,7 @@ def test_what_cannot_be_sent_to_a_process():
         pass
 
     with (
-        ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool,
+        ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as pool,
         pytest.raises(ArgumentError, match="pool of processes, and the classifier or a defence cannot be"),
     ):
         run(Local(), client=pool)

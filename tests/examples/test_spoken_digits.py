@@ -190,7 +190,8 @@ def table(report):
     """The rows of a report's text, each a dict of figures."""
     head, *rows = (re.split(r" {2,}", line) for line in report.split("\n\n")[0].splitlines())
     return [
-        {name: float(cell.rstrip("x")) for name, cell in zip(head[1:], row[1:], strict=True)} for row in rows
+        {name: float(cell.split(" [")[0].rstrip("x")) for name, cell in zip(head[1:], row[1:], strict=True)}
+        for row in rows
     ]
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from scipy.stats import binomtest
 
 from .._core.typing import Array
 from .documents import aligned
@@ -40,6 +39,8 @@ class Comparison:
     @classmethod
     def of(cls, first: str, first_right: Array, second: str, second_right: Array) -> Self:
         """Compare two masks of right samples, shape (N,)."""
+        from scipy.stats import binomtest  # SciPy takes as long to load as the rest of the package
+
         ahead, behind = int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum())
         p_value = float(binomtest(ahead, ahead + behind).pvalue) if ahead + behind else 1.0
         accuracy = float(first_right.mean()), float(second_right.mean())

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax, logsumexp
 
 from .._core.typing import Array
 
@@ -37,10 +36,11 @@ def cross_entropy(scores: Array, y: Array, targets: Array | None = None) -> tupl
     """Cross-entropy, from the log-odds of the label: it keeps its direction where a model is sure."""
     own = _own(scores, y)
     others = np.where(own, -np.inf, scores)
-    odds = logsumexp(others, axis=1) - scores[own]
+    together = _log_sum(others)
+    odds = together - scores[own]
     values = np.logaddexp(0, odds) + SLOPE * odds
     slope = np.exp(-np.logaddexp(0, -odds)) + SLOPE
-    derivative = np.where(own, -1.0, np.exp(log_softmax(others, axis=1)))
+    derivative = np.where(own, -1.0, np.exp(others - together[:, None]))
     return values, derivative * slope[:, None]
 
 
@@ -51,7 +51,8 @@ def all_others(scores: Array, y: Array, targets: Array | None = None) -> tuple[A
     """
     own = _own(scores, y)
     span = np.maximum(np.ptp(scores, axis=1, keepdims=True), np.finfo(float).tiny)
-    weights = np.exp(log_softmax(np.where(own, -np.inf, SPAN * (scores / span)), axis=1))
+    others = np.where(own, -np.inf, SPAN * (scores / span))
+    weights = np.exp(others - _log_sum(others)[:, None])
     derivative = weights - own
     return (derivative * scores).sum(axis=1), derivative
 
@@ -109,3 +110,10 @@ def _own(scores: Array, classes: Array) -> Array:
 def _at(scores: Array, classes: Array) -> Array:
     values: Array = scores[np.arange(len(scores)), classes]
     return values
+
+
+def _log_sum(scores: Array) -> Array:
+    """Logarithm of the sum of the exponentials of each row."""
+    largest = scores.max(axis=1)
+    found: Array = largest + np.log(np.exp(scores - largest[:, None]).sum(axis=1))
+    return found

@@ -15,7 +15,7 @@ from .._core.typing import Array
 from ..interop.foreign import as_defence
 from ..preprocessor import Preprocessor
 from .classifiers import PredictOnly, as_classifier, distributions, fits
-from .defended import usable
+from .defended import drawing, held, usable
 from .report import COLUMNS
 
 AUTOATTACK = "autoattack"
@@ -179,7 +179,8 @@ def named_classifier(model: Any, x: Array, y: Array, name: str) -> Any:
     takes = _input_shape(classifier, x)
     if not fits(x.shape[1:], takes):
         raise ArgumentError(f"`{name}` takes samples of shape {takes}, got {x.shape[1:]}.")
-    usable(np.asarray(classifier.predict(classifier.array(x))), name)
+    with held(drawing(classifier), np.arange(len(x)), (0,)):  # whose own streams stay where they are
+        usable(np.asarray(classifier.predict(classifier.array(x))), name)
     classes = nb_classes(classifier, x)
     if classes is not None and y.max() >= classes:
         raise ArgumentError(f"`y` must hold classes below {classes}, the outputs of `{name}`, got {y.max()}.")
