@@ -92,7 +92,7 @@ class Attacker:
     def black_box_in_words(self) -> str:
         """The black-box attack."""
         bound = "twice the oblivious perturbation" if self.threat.eps is None else f"{self.threat.eps:.4g}"
-        return f"Square, {QUERIES * self.budget} queries, {self.threat.norm} norm {bound}"
+        return f"Square, {QUERIES * self.budget} queries, {self.search_norm} norm {bound}"
 
     def oracle(self, model: DefendedModel, x: Any, y: Array, numbers: Array, *purpose: int) -> Oracle:
         """A batch in front of a model, and random numbers of its own for each purpose."""

@@ -14,7 +14,7 @@ from .losses import Loss, cross_entropy, logits_ratio, targeted_logits_ratio, ta
 from .oracle import Oracle
 from .perturbations import between, chosen, dots, host, norms, scaled, take
 from .projection import nearest_on_plane
-from .search import Search, Worst
+from .search import Search, Worst, check_bound
 from .square_attack import square_attack
 
 __all__ = ["apgd", "autoattack", "fab"]
@@ -82,10 +82,8 @@ def autoattack(
     .. [3] Andriushchenko, Croce, Flammarion, Hein. Square Attack: a query-efficient black-box adversarial
        attack via random search. ECCV 2020. arXiv:1912.00049
     """
-    check_option("norm", norm, ("linf", "l2"))
+    check_bound(norm, eps)
     check_option("version", version, tuple(FEWEST_CLASSES))
-    if not 0 <= eps < np.inf:
-        raise ArgumentError(f"`eps` must be finite and at least 0, got {eps!r}; pass the largest norm.")
     if oracle.nb_classes < FEWEST_CLASSES[version]:
         raise ArgumentError(
             f"`version={version!r}` needs at least {FEWEST_CLASSES[version]} classes, "

@@ -114,6 +114,7 @@ class Batch:
         self.x, self.y, self.start = x, y, start
         self.numbers = np.arange(start, start + len(x))
         self.progress = progress
+        self.models = {subject.name: self._models(subject) for subject in plan.subjects}
         self.made: dict[str, Made] = {}  # on the undefended classifier and on the surrogate
         self.columns: dict[str, dict[str, Column]] = {}  # by row
         self.heads: dict[str, dict[str, Made]] = {}
@@ -127,7 +128,7 @@ class Batch:
                 def part(done: float, place: int = place) -> None:
                     self.progress((place + done) / len(subjects))
 
-                self._row(subject, self._models(subject), part)
+                self._row(subject, self.models[subject.name], part)
             return self.finished()
 
     def finished(self) -> Part:
@@ -135,7 +136,7 @@ class Batch:
         subjects = [subject for subject in self.plan.subjects if subject.name in self.columns]
         if not subjects:
             return Part(self.start, [], {}, {})
-        models = {subject.name: self._models(subject) for subject in subjects}
+        models = self.models
         if "shared" in self.plan.columns and len(self.plan.subjects) > 1:
             for subject in subjects:
                 self._share(subject, models[subject.name][0], subjects)
@@ -300,10 +301,11 @@ class Batch:
 
     # Predictions
 
-    def _predicted(self, model: DefendedModel, name: str, made: Made | None = None) -> Array:
+    def _predicted(self, model: DefendedModel, name: str, made: Made) -> Array:
         """Labels under each draw, shape (draws, N)."""
-        x = model.array(self.x if made is None else made.x)
-        return model.labels(x, self.numbers, (self.attacker.seed, OF_LABELS, tuple(COLUMNS).index(name)))
+        return model.labels(
+            model.array(made.x), self.numbers, (self.attacker.seed, OF_LABELS, tuple(COLUMNS).index(name))
+        )
 
     def _noisy(self, model: DefendedModel, made: Made) -> Array:
         """Labels under as many draws of noise, each with another draw of the defence."""

@@ -5,13 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._core.checks import check_integer, check_option
-from .._core.errors import ArgumentError
+from .._core.checks import check_integer
 from .._core.typing import Array
 from .losses import Loss, cross_entropy, targeted_logits_ratio, targeted_margin
 from .oracle import Oracle
 from .perturbations import chosen, copied, take
-from .search import Search, Worst
+from .search import Search, Worst, check_bound
 
 __all__ = ["bounded_attack"]
 
@@ -84,10 +83,8 @@ def bounded_attack(
     .. [1] Croce, Hein. Reliable evaluation of adversarial robustness with an ensemble of diverse
        parameter-free attacks. ICML 2020. arXiv:2003.01690
     """
-    check_option("norm", norm, ("linf", "l2"))
+    check_bound(norm, eps)
     check_integer("budget", budget, 1)
-    if not 0 <= eps < np.inf:
-        raise ArgumentError(f"`eps` must be finite and at least 0, got {eps!r}; pass the largest norm.")
     if not eps:
         return Worst(oracle.x, np.full(len(oracle), np.inf))
     search = Search(oracle, norm, eps, budget, on_step)

@@ -9,7 +9,7 @@ from array_api_compat import array_namespace
 from .._core.typing import Array
 from .losses import Loss, all_others, best_other, margin, targeted_margin
 from .oracle import Look, Oracle
-from .perturbations import between, chosen, dots, for_each, norms, put, scaled, take, unit
+from .perturbations import between, chosen, copied, dots, for_each, norms, put, scaled, take, unit
 from .projection import nearest_in_ball, nearest_on_plane
 
 __all__ = ["Adversarials", "for_most_draws", "minimum_norm_attack", "pull_towards"]
@@ -112,7 +112,7 @@ class _Search:
     def __init__(self, oracle: Oracle, norm: str, budget: int, on_step: Callable[[float], None]) -> None:
         self.oracle, self.norm, self.budget = oracle, norm, budget
         self.on_step, self.looks, self.all_looks = on_step, 0, budget * len(oracle)
-        self.x, self.norms = oracle.x + 0, np.full(len(oracle), np.inf)
+        self.x, self.norms = copied(oracle.x), np.full(len(oracle), np.inf)
         self.found = oracle.look(oracle.x, np.arange(len(oracle)), margin)
         wrong = self.found.margin < 0
         self.rows, self.norms[wrong] = np.flatnonzero(~wrong), 0

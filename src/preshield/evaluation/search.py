@@ -6,12 +6,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from array_api_compat import array_namespace
 
+from .._core.checks import check_option
+from .._core.errors import ArgumentError
 from .._core.typing import Array
 from .losses import Loss
 from .oracle import Look, Oracle
-from .perturbations import dots, norms, put, scaled, take
+from .perturbations import copied, dots, norms, put, scaled, take
 
-__all__ = ["Search", "Worst"]
+__all__ = ["Search", "Worst", "check_bound"]
+
+STRETCHES = 3  # of an L2 perturbation that the range has clipped
+NEARLY = 0.99  # of the bound, long enough
 
 
 class Worst(NamedTuple):
@@ -29,8 +34,11 @@ class Worst(NamedTuple):
     margins: Array
 
 
-STRETCHES = 3  # of an L2 perturbation that the range has clipped
-NEARLY = 0.99  # of the bound, long enough
+def check_bound(norm: str, eps: float) -> None:
+    """Refuse a bound that is none."""
+    check_option("norm", norm, ("linf", "l2"))
+    if not 0 <= eps < np.inf:
+        raise ArgumentError(f"`eps` must be finite and at least 0, got {eps!r}; pass the largest norm.")
 
 
 class Search:
@@ -81,7 +89,7 @@ class Search:
         self.scores = np.zeros((len(oracle), oracle.nb_classes))
         self._suspect = np.zeros(len(oracle), bool)
         xp = array_namespace(oracle.x)
-        self.best = xp.asarray(oracle.x, copy=True)  # which `put` may write into
+        self.best = copied(oracle.x)
         self.x, (low, high) = oracle.x, oracle.clip_values
         reach = eps if norm == "linf" else float(high) - float(low)
         self.low, self.high = xp.clip(self.x - reach, low, high), xp.clip(self.x + reach, low, high)
@@ -99,8 +107,8 @@ class Search:
     def look(self, points: Any, loss: Loss, targets: Array | None) -> tuple[Look, Array]:
         """Look at one point of each of `rows`, and let those go that are broken.
 
-        Returns the look, and the places of those that stay. A sample behind a
-        stochastic defence goes if it is wrong on every draw of two looks in a row.
+        Returns the look, and the places of those that stay. A sample behind a stochastic defence goes if it
+        is wrong on every draw of two looks in a row.
         """
         rows = self.rows
         look = self.oracle.look(points, rows, loss, None if targets is None else targets[rows])

@@ -10,7 +10,7 @@ import numpy as np
 from .._core.errors import ArgumentError
 from .._core.typing import Array
 from . import metrics
-from .documents import document, saved
+from .documents import aligned, document, saved
 from .metrics import REJECTED
 
 __all__ = ["VotePoint", "VoteReport", "elect"]
@@ -157,13 +157,7 @@ class VoteReport:
 
     def __str__(self) -> str:
         """The table with aligned columns, and what they mean."""
-        cells = self.cells()
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = (
-            "  ".join([name.ljust(widths[0]), *map(str.rjust, figures, widths[1:])])
-            for name, *figures in cells
-        )
-        return "\n".join([*lines, "", self.explanation()])
+        return f"{aligned(self.cells())}\n\n{self.explanation()}"
 
     __repr__ = __str__  # a console shows the table
 
