@@ -90,13 +90,7 @@ def _parser() -> _Parser:
         "without knowledge of each defence. Takes a few minutes. Writes the report (HTML, Markdown, "
         "JSON); files of an earlier run are replaced.",
     )
-    demo.add_argument(
-        "--out",
-        type=Path,
-        default=Path("preshield-demo"),
-        metavar="DIR",
-        help="folder of the report (default: %(default)s)",
-    )
+    _add_out(demo, "preshield-demo")
     demo.add_argument(
         "--seed",
         type=_whole_number(0),
@@ -280,13 +274,7 @@ example:
         metavar="N",
         help="the same seed gives the same figures (default: %(default)s)",
     )
-    evaluate.add_argument(
-        "--out",
-        type=Path,
-        default=Path("preshield-report"),
-        metavar="DIR",
-        help="folder of the report (default: %(default)s)",
-    )
+    _add_out(evaluate, "preshield-report")
     evaluate.add_argument(
         "--checkpoint",
         type=Path,
@@ -307,15 +295,20 @@ example:
         description="Make one report of reports about parts of a data set, evaluated with --first.",
     )
     merge.add_argument("reports", nargs="+", type=Path, metavar="REPORT", help="report.json of a part")
-    merge.add_argument(
+    _add_out(merge, "preshield-report")
+    merge.set_defaults(run=_merge)
+    return parser
+
+
+def _add_out(parser: argparse.ArgumentParser, default: str) -> None:
+    """Let a command say where its report goes."""
+    parser.add_argument(
         "--out",
         type=Path,
-        default=Path("preshield-report"),
+        default=Path(default),
         metavar="DIR",
         help="folder of the report (default: %(default)s)",
     )
-    merge.set_defaults(run=_merge)
-    return parser
 
 
 def _whole_number(least: int) -> Callable[[str], int]:
