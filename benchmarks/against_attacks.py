@@ -289,7 +289,7 @@ def behind_defences(samples: int, models: list[tuple[str, str]]) -> list[dict[st
 def right_behind(model: Any, defence: Any, x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
     """Which samples most of 16 draws get right behind a defence."""
     draws = 16 if defence.stochastic else 1
-    votes = [right(model, torch.from_numpy(defence.transform(x.numpy())), y) for _ in range(draws)]
+    votes = [right(model, torch.from_numpy(defence.transform(x.detach().numpy())), y) for _ in range(draws)]
     return np.mean(votes, axis=0) > 0.5
 
 

@@ -5,10 +5,11 @@ import functools
 import numpy as np
 import pytest
 
+from preshield import GaussianAugmentation
 from preshield.evaluation.defended import DefendedModel
 from preshield.evaluation.minimum_norm import for_most_draws, minimum_norm_attack, pull_towards
 from preshield.evaluation.oracle import Oracle
-from tests.evaluation.analytic import Gain, WithJacobian
+from tests.evaluation.analytic import WithJacobian
 
 NORMS = ["l2", "linf", "l1"]
 ORDER = {"l2": 2, "linf": np.inf, "l1": 1}
@@ -235,18 +236,33 @@ def test_arrays_of_any_framework(norm, framework):
     np.testing.assert_allclose(found.norms, expected.norms, rtol=1e-3)
 
 
-def test_a_stochastic_defence_is_broken_under_every_draw_and_judged_by_most():
-    oracle = behind(linear(), defence=Gain(0.05), draws=4)
+def test_behind_a_stochastic_defence_most_draws_decide():
+    """With noise of 0.02 in each direction, half of the draws are wrong at the boundary of a linear model."""
+    noise = GaussianAugmentation(0.02, augmentation=False)
+    oracle = behind(linear(), defence=noise, draws=4)
     found = minimum_norm_attack(oracle, norm="l2", budget=60)
-    np.testing.assert_array_equal(oracle.backward, 4 * 60)
-    broken = np.isfinite(found.norms)
-    assert broken.any()
+    wrong = found.norms == 0
+    np.testing.assert_array_equal(oracle.backward, np.where(wrong, 4, 4 * 60))
+    np.testing.assert_allclose(found.norms, of_linear("l2"), atol=0.03)
     judged = for_most_draws(oracle, found, norm="l2")
-    np.testing.assert_array_equal(judged.x, found.x)
-    agreed = np.isfinite(judged.norms)
-    assert agreed[broken].mean() > 0.8
-    assert (judged.norms[broken & agreed] <= found.norms[broken & agreed] * (1 + 1e-6)).all()
-    assert (judged.norms[broken] < found.norms[broken]).any()
+    lengths, before = (np.linalg.norm(points - X, axis=1) for points in (judged.x, found.x))
+    half, nearly_all = (
+        (oracle.model.with_draws(64).labels(points, oracle.numbers, (9,)) != oracle.y)[:, ~wrong].mean()
+        for points in (found.x, judged.x)
+    )
+    assert 0.3 < half < 0.7 < nearly_all
+    assert (lengths >= before - 1e-6).all()
+    assert (lengths > before + 1e-3).any()
+    np.testing.assert_allclose(judged.norms, found.norms, atol=0.03)
+    assert (judged.norms <= lengths + 1e-6).all()
+
+
+@pytest.mark.parametrize("budget", [8, 30, 200])
+def test_what_lucky_draws_found_is_not_lost_when_others_judge(budget):
+    """Predictions that change with every draw: no length makes all of them wrong."""
+    oracle = behind(linear(), defence=GaussianAugmentation(1.0, augmentation=False), draws=4)
+    found = minimum_norm_attack(oracle, norm="l2", budget=budget)
+    assert np.isfinite(for_most_draws(oracle, found, norm="l2").norms[np.isfinite(found.norms)]).all()
 
 
 def test_without_draws_there_is_nothing_to_judge():

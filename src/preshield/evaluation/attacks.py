@@ -150,10 +150,11 @@ class Attacker:
             if not len(rows):
                 break
         progress(1.0)
-        lengths = smallest if self.threat.minimum else norms(best - judge.x, self.threat.norm)
-        if self.threat.minimum and judge.stochastic:
-            lengths = for_most_draws(judge, Adversarials(best, smallest), norm=self.threat.norm).norms
-        return Made(host(best), lengths, judge.forward, judge.backward)
+        if self.threat.minimum:
+            found = for_most_draws(judge, Adversarials(best, smallest), norm=self.threat.norm)
+        else:
+            found = Adversarials(best, norms(best - judge.x, self.threat.norm))
+        return Made(host(found.x), found.norms, judge.forward, judge.backward)
 
     def black_box(
         self,
@@ -191,11 +192,10 @@ class Attacker:
             on_query=progress,
         )
         found = self._measured(judge, model.array(moved))
-        if self.threat.minimum and judge.stochastic:
+        if self.threat.minimum:
             found = for_most_draws(judge, found, norm=self.threat.norm)
-        return Made(
-            moved if not self.threat.minimum else host(found.x), found.norms, judge.forward, judge.backward
-        )
+            moved = host(found.x)
+        return Made(moved, found.norms, judge.forward, judge.backward)
 
     @property
     def search_norm(self) -> str:

@@ -17,6 +17,7 @@ __all__ = ["Adversarials", "for_most_draws", "minimum_norm_attack", "pull_toward
 FIRST, POLISH, SHORT = 8, 14, 6  # looks of walks along the boundary, while the budget is small
 TARGETS = 4  # wrong classes that are walked to, the nearest first
 BLOCK = 100  # looks of the first part of a large budget
+STRETCHES = 1, 1.2, 1.5, 2, 3, 5, 8, 16  # of a perturbation that most draws get wrong, until all do
 HONEST = 0.4  # error of a linear prediction, relative to the change that it predicts
 DUAL = {"l2": "l2", "linf": "l1", "l1": "linf"}
 STRAIGHT = 0.001  # the same, where the linear prediction needs no caution
@@ -32,7 +33,7 @@ class Adversarials(NamedTuple):
         The perturbed samples, as the oracle holds them; where the attack failed, the last point tried.
     norms : ndarray of float, shape (N,)
         Norm of each perturbation: 0 where the sample was wrong from the start, infinite where the attack
-        failed. Where predictions vary, `for_most_draws` puts a smaller one in its place.
+        failed. Where predictions vary, most draws are wrong from this norm on.
     """
 
     x: Any
@@ -113,8 +114,9 @@ class _Search:
         self.oracle, self.norm, self.budget = oracle, norm, budget
         self.on_step, self.looks, self.all_looks = on_step, 0, budget * len(oracle)
         self.x, self.norms = copied(oracle.x), np.full(len(oracle), np.inf)
-        self.found = oracle.look(oracle.x, np.arange(len(oracle)), margin)
-        wrong = self.found.margin < 0
+        everyone = np.arange(len(oracle))
+        self.found = oracle.look(oracle.x, everyone, margin)
+        wrong = self._agreed(self.found.mean < 0, oracle.x, everyone)
         self.rows, self.norms[wrong] = np.flatnonzero(~wrong), 0
         self._count(len(oracle) + (budget - 1) * int(wrong.sum()))
         own = np.arange(oracle.nb_classes) == oracle.y[:, None]
@@ -193,7 +195,7 @@ class _Search:
             error = np.abs(found.values - before.values - change)
             missed += ~(error <= HONEST * np.abs(change))
             straight = error <= STRAIGHT * np.abs(change)
-            rights = np.maximum(0, rights + np.where(found.margin < 0, -1, 1))
+            rights = np.maximum(0, rights + np.where(found.mean < 0, -1, 1))
         return missed <= steps / 2
 
     def down(self, rows: Array, looks: int, points: Any, loss: Loss, found: Look | None = None) -> None:
@@ -213,7 +215,7 @@ class _Search:
                 change = 0.01 + 0.19 * fall
                 wider = np.where(np.isfinite(self.norms[rows]), 1 + change, 1.5) * bound
                 narrower = (1 - change) * np.minimum(bound, norms(points - x, self.norm))
-                bound = np.where(found.margin < 0, narrower, wider)
+                bound = np.where(found.mean < 0, narrower, wider)
             direction = xp.sign(normals) if self.norm == "linf" else unit(normals)
             points = points + scaled(direction, (0.01 + 0.49 * fall) * bound)
             points = self._clipped(nearest_in_ball(x, points, bound, self.norm))
@@ -223,10 +225,8 @@ class _Search:
         """Look at points, and keep those that are wrong and nearer than all before."""
         found = self.oracle.look(points, rows, loss, targets)
         lengths = norms(points - take(self.oracle.x, rows), self.norm)
-        wrong, best = found.margin < 0, self.norms[rows]
-        nearer = np.flatnonzero(wrong & (lengths < best))
-        if self.oracle.stochastic and len(nearer):  # of many looks the luckiest is kept, unless others agree
-            wrong[nearer] = self.oracle.margin(take(points, nearer), rows[nearer]) < 0
+        wrong, best = found.mean < 0, self.norms[rows]
+        wrong &= self._agreed(wrong & (lengths < best), points, rows) | (lengths >= best)
         kept = np.flatnonzero((wrong & (lengths < best)) | np.isinf(best))
         self.x = put(self.x, rows[kept], take(points, kept))
         self.norms[rows] = np.where(wrong, np.minimum(lengths, best), best)
@@ -235,6 +235,13 @@ class _Search:
         self.reached[rows, classes] = np.where(wrong, np.minimum(lengths, reached), reached)
         self._count(len(rows))
         return found
+
+    def _agreed(self, wrong: Array, points: Any, rows: Array) -> Array:
+        """Which of these wrong points other draws find wrong too: of many, the luckiest would be kept."""
+        some = np.flatnonzero(wrong)
+        if self.oracle.stochastic and len(some):
+            wrong[some] = self.oracle.median_margin(take(points, some), rows[some]) < 0
+        return wrong
 
     def _plane(self, rows: Array, found: Look, rights: Array) -> tuple[Array, Any]:
         """Value and gradient of a linear loss that is 0 at the boundary, the gradient's largest component 1.
@@ -330,10 +337,21 @@ def pull_towards(
 
 
 def for_most_draws(oracle: Oracle, found: Adversarials, *, norm: str) -> Adversarials:
-    """The perturbations, with the norm from which on most draws are wrong, and not all of them.
+    """The perturbations, longer until every draw is wrong, with the norms from which on most draws are.
 
-    The norm that every draw needs grows with the number of draws, whatever the defence does.
+    The norm that every draw needs grows with the number of draws, whatever the defence does. Without a
+    stochastic defence, what was found.
     """
     if not oracle.stochastic:
         return found
-    return Adversarials(found.x, pull_towards(oracle, found.x, norm=norm, margin=oracle.median_margin).norms)
+    moved, rows = copied(found.x), np.flatnonzero(np.isfinite(found.norms))
+    for factor in STRETCHES:
+        x = take(oracle.x, rows)
+        longer = between(x, take(found.x, rows), np.full(len(rows), factor))
+        longer = array_namespace(longer).clip(longer, *oracle.clip_values)
+        wrong = oracle.margin(longer, rows) < 0
+        moved = put(moved, rows[wrong], take(longer, np.flatnonzero(wrong)))
+        rows = rows[~wrong]
+    pulled = pull_towards(oracle, moved, norm=norm, margin=oracle.median_margin)
+    # Where no length makes every draw wrong, other draws may say no: those of the search said yes.
+    return Adversarials(moved, np.where(np.isfinite(pulled.norms), pulled.norms, found.norms))
