@@ -1,8 +1,9 @@
 """Measure `evaluate` beside the attacks of torchattacks and adv-lib, on the same torch models.
 
-python benchmarks/against_attacks.py                       all tables: about an hour on two cores
-python benchmarks/against_attacks.py --only bounds norms   some of: bounds, norms, defences, time
-python benchmarks/against_attacks.py --samples 40 --json out.json
+python benchmarks/against_attacks.py                       all tables: about three hours on two cores
+python benchmarks/against_attacks.py --only bounds norms   some of: bounds, norms, defences, time, workers
+python benchmarks/against_attacks.py --data digits --samples 40
+python benchmarks/against_attacks.py --only norms --write  into against_attacks.json and docs/robustness.md
 
 The models are convolutional networks for 8 x 8 digits and for crops of photographs, plain and adversarially
 trained, made here in a minute each. A sample counts as broken by a peer if any of its attacks breaks it.
@@ -10,6 +11,7 @@ trained, made here in a minute each. A sample counts as broken by a peer if any 
 
 import argparse
 import json
+import re
 import sys
 import time
 import types
@@ -51,6 +53,11 @@ BOUNDS = {
 AUTOATTACK = 1900  # gradients that the published suite asks for, for a sample that it does not break
 BUDGET = 100
 OF_DEFENCES = 64  # samples behind defences
+STORE = Path(__file__).with_suffix(".json")
+PAGE = Path(__file__).parents[1] / "docs/robustness.md"
+BETWEEN = re.compile(r"(?<=<!-- against -->\n).*(?=<!-- /against -->)", re.DOTALL)
+# Memory that a model frees stays with the process: Dask's own setting would return it at each call.
+OF_WORKERS = {"MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**28, "OMP_NUM_THREADS": 1}
 SWITCHED_OFF = {"verbose": False, "columns": ["adaptive"]}
 
 
@@ -214,7 +221,7 @@ def smallest(samples: int, models: list[tuple[str, str]]) -> list[dict[str, Any]
             for name, points in moved.items():
                 sizes = (points.detach() - x).flatten(1).norm(p=p, dim=1).numpy()
                 row[name] = float(np.median(np.where(right(model, points, y), np.inf, sizes)[start]))
-            for budget in (30, BUDGET, 1000):
+            for budget in (30, BUDGET, 3 * BUDGET):
                 report = evaluate(
                     model, x.numpy(), y.numpy(), {}, threat=f"{norm}-minimum", budget=budget, **SWITCHED_OFF
                 )
@@ -322,16 +329,70 @@ def timed(samples: int, models: list[tuple[str, str]]) -> list[dict[str, Any]]:
     return rows
 
 
-def show(row: dict[str, Any]) -> None:
-    def text(value: Any) -> str:
-        if isinstance(value, list):
-            return " / ".join(map(text, value))
-        return f"{value:.3f}" if isinstance(value, float | np.floating) else str(value)
+def workers(samples: int, models: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Time with two workers of Dask beside one process, each on one thread, without starting them."""
+    import dask
+    from distributed import Client, LocalCluster
 
+    model, x, y = trained("crops", "linf", samples)
+    rows: list[Any] = [model, x.numpy(), y.numpy(), {"JPEG 50": shown_defences()["JPEG 50"]}]
+    settings = {"threat": "linf", "eps": BOUNDS["crops", "linf"], "budget": BUDGET, "batch_size": 25}
+    few = [model, rows[1][:50], rows[2][:50], rows[3]]
+    dask.config.set({"distributed.nanny.pre-spawn-environ": OF_WORKERS})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with LocalCluster(n_workers=2, threads_per_worker=1) as cluster, Client(cluster) as client:
+        evaluate(*few, **{**settings, "budget": 1}, client=client, **SWITCHED_OFF)
+        seconds, reports = [], []
+        for where in (None, client):
+            start = time.perf_counter()
+            reports.append(evaluate(*rows, **settings, client=where, **SWITCHED_OFF))
+            seconds.append(time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    row = {"model": "crops, linf", "one process, s": seconds[0], "two workers, s": seconds[1]}
+    row |= {"of half the time": 2 * seconds[1] / seconds[0], "same bits": reports[0] == reports[1]}
+    show(row)
+    return [row]
+
+
+def text(value: Any) -> str:
+    if isinstance(value, list):
+        return " / ".join(f"{part:.0f}" for part in value)
+    return f"{value:.3f}" if isinstance(value, float | np.floating) else str(value)
+
+
+def show(row: dict[str, Any]) -> None:
     print("  ".join(f"{name}: {text(value)}" for name, value in row.items()), flush=True)
 
 
-TABLES = {"bounds": bounds, "norms": smallest, "defences": behind_defences, "time": timed}
+def write(found: dict[str, list[dict[str, Any]]]) -> None:
+    """Put rows into the stored tables, in place of those of the same model, and these into the page."""
+    stored = json.loads(STORE.read_text(encoding="utf-8")) if STORE.exists() else {}
+    for name, rows in found.items():
+        by_model = {tuple(row.get(key) for key in KEYS): row for row in [*stored.get(name, []), *rows]}
+        stored[name] = list(by_model.values())
+    STORE.write_text(json.dumps(stored, indent=1, default=float) + "\n", encoding="utf-8")
+    parts = [f"{TABLES[name].__doc__}\n\n{markdown(stored[name])}" for name in TABLES if name in stored]
+    page = PAGE.read_text(encoding="utf-8")
+    body = "\n" + "\n\n".join(parts) + "\n\n"
+    PAGE.write_text(BETWEEN.sub(lambda _: body, page), encoding="utf-8")
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [names, ["---" if name in KEYS else "---:" for name in names]]
+    lines += [[text(row.get(name, "")) for name in names] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+KEYS = ("model", "norm", "defence")
+TABLES = {
+    "bounds": bounds,
+    "norms": smallest,
+    "defences": behind_defences,
+    "time": timed,
+    "workers": workers,
+}
 MODELS = [(data, kind) for data in ("digits", "crops") for kind in ("plain", "linf", "l2")]
 
 
@@ -340,16 +401,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--data", choices=("digits", "crops"), help="models of this data alone")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--write", action="store_true", help="into the stored tables and the page")
     arguments = parser.parse_args()
     models = [(data, kind) for data, kind in MODELS if arguments.data in (None, data)]
-    found = {}
     for name in arguments.only:
         print(f"\n{TABLES[name].__doc__}")
         samples = min(arguments.samples, OF_DEFENCES) if name == "defences" else arguments.samples
-        found[name] = TABLES[name](samples, models)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1, default=float) + "\n")
+        rows = [{**row, "samples": samples} for row in TABLES[name](samples, models)]
+        if arguments.write:
+            write({name: rows})
 
 
 if __name__ == "__main__":

@@ -78,8 +78,10 @@ def examine(
     right = np.flatnonzero(row.always_right)
     if not row.white_box or not (threat.minimum or threat.eps) or not len(right):
         return found
+    adaptive = row.columns["adaptive"]
+    survived = (adaptive.outcomes[:, right] != 0).any(axis=0)
     examination = _Examination(
-        models, attacker, x[right], y[right], numbers[right], row.columns["adaptive"].norms[right]
+        models, attacker, x[right], y[right], numbers[right], adaptive.norms[right], survived
     )
     kinds: dict[str, Callable[[], Array]] = {}
     if attacker.factories is None:  # attacks of the user have bounds and steps of their own
@@ -117,6 +119,7 @@ class _Examination:
     y: Array
     numbers: Array
     norms: Array
+    survived: Array
 
     def unbounded(self) -> Array:
         """Whether they keep their label however far they are moved."""
@@ -130,12 +133,14 @@ class _Examination:
     def effort(self) -> Array:
         """The norm that twice the gradients find; or the share of draws that is still right."""
         harder = replace(self.attacker, budget=2 * self.attacker.budget, seed=self.attacker.seed + 1)
-        found = harder.white_box(self.models, self.x, self.y, self.numbers)
         if self.attacker.threat.minimum:
-            return found.norms
-        points = self.models[0].array(found.x)
-        labels = self.models[0].labels(points, self.numbers, (self.attacker.seed, OF_EFFORT))
-        share: Array = (labels == self.y).mean(axis=0)
+            return harder.white_box(self.models, self.x, self.y, self.numbers).norms
+        share = np.zeros(len(self.x))  # what is broken stays broken
+        if (some := np.flatnonzero(self.survived)).size:
+            numbers, y = self.numbers[some], self.y[some]
+            points = self.models[0].array(harder.white_box(self.models, self.x[some], y, numbers).x)
+            labels = self.models[0].labels(points, numbers, (self.attacker.seed, OF_EFFORT))
+            share[some] = (labels == y).mean(axis=0)
         return share
 
     def probabilities(self) -> Array:
