@@ -187,6 +187,18 @@ def test_the_best_gradient_counts_for_each_sample(order, kind):
         np.testing.assert_allclose(found.norms, DISTANCE * np.sqrt(SIZE), rtol=0.01)
 
 
+@pytest.mark.parametrize("models", [1, 2, 3])
+@pytest.mark.parametrize("budget", [1, 6, 100])
+@pytest.mark.parametrize("kind", ["linf", "l2-minimum"])
+def test_several_gradients_share_what_they_have_together(kind, budget, models):
+    shares = [
+        attacker(kind, 0.1 if kind == "linf" else None, budget).budget_of(k, models) for k in range(models)
+    ]
+    assert sum(shares) == models * budget
+    assert min(shares) >= 1
+    assert shares == sorted(shares, reverse=True)
+
+
 def test_within_a_bound_a_further_gradient_is_tried_on_what_is_left():
     classifiers = [threshold(slope=10.0), threshold(slope=10.0)]
     models = [model(classifier=classifier) for classifier in classifiers]

@@ -131,14 +131,15 @@ class _Examination:
         )
 
     def effort(self) -> Array:
-        """The norm that twice the gradients find; or the share of draws that is still right."""
-        harder = replace(self.attacker, budget=2 * self.attacker.budget, seed=self.attacker.seed + 1)
+        """What twice the gradients find through the first: the norm, or the share of draws still right."""
+        budget = 2 * self.attacker.budget_of(0, len(self.models))
+        harder = replace(self.attacker, budget=budget, seed=self.attacker.seed + 1)
         if self.attacker.threat.minimum:
-            return harder.white_box(self.models, self.x, self.y, self.numbers).norms
+            return harder.white_box(self.models[:1], self.x, self.y, self.numbers).norms
         share = np.zeros(len(self.x))  # what is broken stays broken
         if (some := np.flatnonzero(self.survived)).size:
             numbers, y = self.numbers[some], self.y[some]
-            points = self.models[0].array(harder.white_box(self.models, self.x[some], y, numbers).x)
+            points = self.models[0].array(harder.white_box(self.models[:1], self.x[some], y, numbers).x)
             labels = self.models[0].labels(points, numbers, (self.attacker.seed, OF_EFFORT))
             share[some] = (labels == y).mean(axis=0)
         return share
@@ -348,7 +349,9 @@ def _more_effort(row: RobustnessRow, threat: Threat) -> Found:
     numbers = row.examined[looked]
     draws = len(adaptive.outcomes)
     if threat.minimum:
-        before, now = np.median(adaptive.norms[numbers]), np.median(after[looked])
+        norms = adaptive.norms[numbers]  # those behind draws vary by chance
+        least = after[looked] if draws > 1 else np.minimum(norms, after[looked])
+        before, now = np.median(norms), np.median(least)
         helps, what = now < STRONGER * before, "median norm"
     else:
         shares = (adaptive.outcomes[:, numbers] == 1).mean(axis=0)

@@ -90,8 +90,8 @@ def evaluate(
         Samples that are attacked at once.
     budget : int, default 100
         Gradients that the white-box attack may ask for, for each sample and each gradient that a defence
-        offers, each of them averaged over `eot` draws; the black-box attack has four queries for each. The
-        report states how many passes were spent.
+        offers, each of them averaged over `eot` draws; within a bound, the strongest one has most of the sum.
+        The black-box attack has four queries for each. The report states how many passes were spent.
     verbose : bool, default True
         Show a progress bar.
     surrogate : object, optional
