@@ -976,7 +976,7 @@ def test_deviation_resample_of_integers_at_the_same_rate():
 # MP3. ART runs the programs ffmpeg and ffprobe
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def programs():
     """What ART's MP3 compression needs, with the version of LAME that PyAV has, so that results are equal."""
     missing = [name for name in ("ffmpeg", "ffprobe") if shutil.which(name) is None]
@@ -986,12 +986,14 @@ def programs():
     mp3_pydub._pydub()  # importing it warns
 
 
-@pytest.fixture
-def same_lame(programs, monkeypatch):
+@pytest.fixture(scope="module")
+def same_lame(programs):
     """Skip where the program ffmpeg has another version of LAME, which decides otherwise."""
     x = np.zeros((44100, 1), np.int16)
-    monkeypatch.setattr(ffmpeg, "executable", lambda: shutil.which("ffmpeg"))
-    ours, theirs = (re.search(rb"LAME\d\.\d+", codec.encode(x, 44100)).group() for codec in (mp3, mp3_pydub))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ffmpeg, "executable", lambda: shutil.which("ffmpeg"))
+        encoded = [codec.encode(x, 44100) for codec in (mp3, mp3_pydub)]
+    ours, theirs = (re.search(rb"LAME\d\.\d+", stream).group() for stream in encoded)
     if ours != theirs:
         pytest.skip(f"PyAV has {ours.decode()}, ffmpeg {theirs.decode()}")
 

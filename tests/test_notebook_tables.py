@@ -90,8 +90,8 @@ def test_generative_models():
     def rows_with(column):
         return figures(table("generative_models", column))
 
-    small, large, crops = map(rows_with, ("8 x 8 digits", "16 x 16 digits", "8 x 8 RGB crops"))
-    for rows in (small, large, crops):
+    digits, crops = map(rows_with, ("8 x 8 digits", "8 x 8 RGB crops"))
+    for rows in (digits, crops):
         plain, one, five = rows["none"], rows["DefenseGAN, 1 start"], rows["DefenseGAN, 5 starts"]
         defended = [row for name, row in rows.items() if name != "none"]
         assert all(row["**worst case**"] < plain["clean"] - 0.4 for row in defended)
@@ -101,21 +101,16 @@ def test_generative_models():
         assert all(rows[f"PixelDefend, {way}"]["left"] == 0 for way in ("one-pass", "sequential"))
         measured = {name: row for name, row in rows.items() if not math.isnan(row["left"])}
         assert set(rows) - set(measured) == {"DefenseGAN, 1 start", "DefenseGAN, 5 starts"}
-        assert all(row["left"] == 0 and row["ratio"] < 2 for row in measured.values())
-    for rows in (small, large):
-        assert all(row["PGD"] > rows["none"]["PGD"] + 0.05 for name, row in rows.items() if name != "none")
+        assert all(row["left"] < 0.1 and row["ratio"] < 2 for row in measured.values())
+        assert abs(rows["PixelDefend, sequential"]["PGD"] - rows["PixelDefend, one-pass"]["PGD"]) < 0.05
+    assert all(row["PGD"] > digits["none"]["PGD"] + 0.4 for name, row in digits.items() if name != "none")
     for name, row in crops.items():  # the generator restores nothing
         restored = row["PGD"] - crops["none"]["PGD"]
         assert restored > 0.1 if "PixelDefend" in name else restored < 0.1
-    for rows in (small, large, crops):
-        assert abs(rows["PixelDefend, sequential"]["PGD"] - rows["PixelDefend, one-pass"]["PGD"]) < 0.05
-    assert large["InverseGAN"]["PGD"] > large["PixelDefend, sequential"]["PGD"] + 0.2
     assert max(row["clean"] for name, row in crops.items() if "GAN" in name) < crops["none"]["clean"] - 0.1
-    digits = ("8 x 8 digits", "16 x 16 digits")
-    found, areas = rows_with("largest value"), rows_with("area under the curve")
-    for name in digits:
-        assert found[name]["largest value"] > found[name]["eps"]
-        assert all(areas[name][attack] > 0.85 for attack in ("FGSM", "PGD", "adaptive"))
+    areas = rows_with("area under the curve")
+    assert all(row["largest value"] > row["eps"] for row in rows_with("largest value").values())
+    assert all(areas["8 x 8 digits"][attack] > 0.85 for attack in ("FGSM", "PGD", "adaptive"))
     assert areas["8 x 8 RGB crops"]["PGD"] < 0.7
     assert all(row["1/4 PGD, probable"] < 0.5 for row in areas.values())
     vae, gan = (rows_with("generator")[name] for name in ("VAE", "WGAN-GP"))

@@ -44,7 +44,9 @@ class TensorFlowClassifier:
         self.of_probabilities = of_probabilities
         self._dtype = tf.float64 if double else tf.float32
         samples = tf.TensorSpec((None, *input_shape), self._dtype)  # one graph for batches of every size
-        self._scores = tf.function(self._passes, input_signature=[samples])
+        # The graph itself: looking it up at each call would take as long as a small network, and TensorFlow
+        # would warn of tracing where many classifiers are called a few times each.
+        self._scores = tf.function(self._passes, input_signature=[samples]).get_concrete_function()
 
     def array(self, x: Any) -> Array:
         """Samples as an array of NumPy."""
