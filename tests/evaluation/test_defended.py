@@ -90,7 +90,27 @@ def test_a_look_is_one_pass_forward_and_one_back():
     assert classifier.passes == ["forward", "backward"]
     classifier.passes.clear()
     looked(defended(Gain(), classifier, draws=3))
-    assert classifier.passes == ["forward", "backward"] * 3
+    assert classifier.passes == ["forward", "backward"]  # of all draws together
+
+
+@pytest.mark.parametrize(("most", "batches"), [(1, 5), (2 * len(X), 3), (5 * len(X), 1)])
+def test_draws_go_through_the_classifier_together_as_far_as_they_fit(most, batches, monkeypatch):
+    expected = defended(Gain(), draws=5)
+    monkeypatch.setattr("preshield.evaluation.defended.TOGETHER", most)
+    classifier = linear(WEIGHTS, BIAS)
+    model = defended(Gain(), classifier, draws=5)
+    look, wanted = looked(model), looked(expected)
+    assert classifier.passes == ["forward", "backward"] * batches
+    for found, value in zip(look, wanted, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-6)
+    for ask in ("mean_margin", "median_margin"):
+        found, passes = getattr(model, ask)(X, Y, NUMBERS, SEED)
+        value, cost = getattr(expected, ask)(X, Y, NUMBERS, SEED)
+        np.testing.assert_allclose(found, value, rtol=1e-6)
+        np.testing.assert_array_equal(passes, cost)
+    labels = model.labels(X, NUMBERS, SEED)
+    assert labels.shape == (5, len(X))
+    np.testing.assert_array_equal(labels, expected.labels(X, NUMBERS, SEED))
 
 
 def test_probabilities_are_attacked_as_logits():
@@ -127,10 +147,9 @@ def test_the_backward_pass_sees_the_draw_of_its_forward_pass(chained):
     gain = Gain()
     looked(defended(Chain([Identity(), gain]) if chained else gain, draws=3))
     kinds, draws = zip(*gain.used, strict=True)
-    assert kinds == ("forward", "backward") * 3
-    per_pass = np.reshape(draws, (3, 2))
-    assert (per_pass == per_pass[:, :1]).all()
-    assert len(set(per_pass[:, 0])) == 3
+    assert kinds == ("forward",) * 3 + ("backward",) * 3
+    assert draws[:3] == draws[3:]
+    assert len(set(draws[:3])) == 3
 
 
 def test_bpda_takes_the_gradient_at_the_defended_point():

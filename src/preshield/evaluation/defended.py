@@ -1,10 +1,12 @@
 """A classifier behind a defence, as an attacker sees it who knows both."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from .._core.errors import ArgumentError
 from .._core.layout import channel_axis
@@ -22,6 +24,7 @@ __all__ = ["DefendedModel", "drawing", "held", "logits_of", "pulled", "through",
 
 TINY = 1e-30  # in place of a probability of 0
 LARGE = 1e30  # in place of an infinite score
+TOGETHER, VALUES = 128, 1 << 19  # how much the classifier sees at once for several draws
 
 
 class DefendedModel:
@@ -71,6 +74,7 @@ class DefendedModel:
         self.classifier = classifier
         self.defence = defence
         self._held = [] if hasattr(classifier, "at") else drawing(classifier)
+        self._own_draws = hasattr(classifier, "at") or bool(self._held)
         parts = (classifier, defence, *self._held)
         self.stochastic = any(getattr(part, "stochastic", False) for part in parts)
         self.draws = draws if self.stochastic else 1
@@ -103,33 +107,38 @@ class DefendedModel:
         self, x: Any, y: Array, loss: Loss, targets: Array | None, numbers: Array, seed: tuple[int, ...]
     ) -> Look:
         """Margins, scores and the gradient of a loss at `x`; without labels, -1, margins mean nothing."""
-        margins, scores, values = [], [], []
+        margins: list[Array] = []
+        scores: list[Array] = []
+        values: list[Array] = []
         total: Any = None
         units = np.ones(len(x))
-        for draw in range(self.draws):
-            seen, back = self.defended(x, numbers, (*seed, draw))
-            with self._drawn(numbers, (*seed, draw)):
-                outputs, pull, margin = self._forward(seen, y)
+        for draws in self._together(len(x), range(self.draws)):
+            seen, backs = self._seen(x, numbers, seed, draws)
+            ys, aims = np.tile(y, len(draws)), None if targets is None else np.tile(targets, len(draws))
+            with self._drawn(numbers, (*seed, draws[0])):
+                outputs, pull, margin = self._forward(seen, ys)
             logits, derivative = logits_of(outputs, of_probabilities=self.classifier.of_probabilities)
-            value, slope = loss(logits, y, targets)
+            value, slope = loss(logits, ys, aims)
             if hasattr(self.classifier, "decide") and (y >= 0).all():
-                value, slope = _of_election(logits, y, targets, margin)
-            with self._drawn(numbers, (*seed, draw)):
-                gradient, factors = pulled(pull, slope * derivative)
-            gradient = back(gradient)
-            margins.append(margin)
-            scores.append(logits)
-            values.append(value)
-            if total is None:
-                total, units = gradient, factors
-            else:
-                larger = np.maximum(units, factors)
-                total, units = scaled(total, units / larger) + scaled(gradient, factors / larger), larger
+                value, slope = _of_election(logits, ys, aims, margin)
+            with self._drawn(numbers, (*seed, draws[0])):
+                gradients, all_factors = pulled(pull, slope * derivative)
+            for found, part in ((margins, margin), (scores, logits), (values, value)):
+                found.append(part.reshape(len(draws), len(x), *part.shape[1:]))
+            for back, start in zip(backs, range(0, len(ys), len(x)), strict=True):
+                gradient, factors = (a[start : start + len(x)] for a in (gradients, all_factors))
+                gradient = back(gradient)
+                if total is None:
+                    total, units = gradient, factors
+                else:
+                    larger = np.maximum(units, factors)
+                    total = scaled(total, units / larger) + scaled(gradient, factors / larger)
+                    units = larger
         return Look(
-            margin=np.max(margins, axis=0),
-            mean=np.mean(margins, axis=0),
-            scores=np.mean(scores, axis=0),
-            values=np.mean(values, axis=0),
+            margin=np.concatenate(margins).max(axis=0),
+            mean=np.concatenate(margins).mean(axis=0),
+            scores=np.concatenate(scores).mean(axis=0),
+            values=np.concatenate(values).mean(axis=0),
             factors=units / self.draws,
             gradient=total,
         )
@@ -139,7 +148,8 @@ class DefendedModel:
         largest, undecided = np.full(len(x), -np.inf), np.arange(len(x))
         passes = np.zeros(len(x), np.int64)
         for draw in range(2 * self.draws if self.draws > 1 else 1):
-            margin = self._margin_of_draw(take(x, undecided), y[undecided], numbers[undecided], (*seed, draw))
+            one = range(draw, draw + 1)
+            (margin,) = self._margins(take(x, undecided), y[undecided], numbers[undecided], seed, one)
             passes[undecided] += 1
             largest[undecided] = np.maximum(largest[undecided], margin)
             undecided = undecided[margin < 0]
@@ -149,13 +159,13 @@ class DefendedModel:
 
     def mean_margin(self, x: Any, y: Array, numbers: Array, seed: tuple[int, ...]) -> tuple[Array, Array]:
         """Margin averaged over the draws, and the passes that it took."""
-        margins = [self._margin_of_draw(x, y, numbers, (*seed, draw)) for draw in range(self.draws)]
-        return np.mean(margins, axis=0), np.full(len(x), self.draws)
+        margins = self._margins(x, y, numbers, seed, range(self.draws))
+        return margins.mean(axis=0), np.full(len(x), self.draws)
 
     def median_margin(self, x: Any, y: Array, numbers: Array, seed: tuple[int, ...]) -> tuple[Array, Array]:
         """Median margin over twice the draws, and the passes that it took."""
         draws = 2 * self.draws if self.draws > 1 else 1
-        margins = [self._margin_of_draw(x, y, numbers, (*seed, draw)) for draw in range(draws)]
+        margins = self._margins(x, y, numbers, seed, range(draws))
         return np.median(margins, axis=0), np.full(len(x), draws)
 
     # What the evaluation asks
@@ -163,10 +173,11 @@ class DefendedModel:
     def labels(self, x: Any, numbers: Array, seed: tuple[int, ...]) -> Array:
         """Label of each sample under each draw, shape (draws, N); -1 where the sample is rejected."""
         labels = []
-        for draw in range(self.draws):
-            outputs = self.outputs(self.defended(x, numbers, (*seed, draw))[0], numbers, (*seed, draw))
-            labels.append(outputs if outputs.ndim == 1 else outputs.argmax(axis=1))
-        return np.stack(labels)
+        for draws in self._together(len(x), range(self.draws)):
+            outputs = self.outputs(self._seen(x, numbers, seed, draws)[0], numbers, (*seed, draws[0]))
+            given = outputs if outputs.ndim == 1 else outputs.argmax(axis=1)
+            labels.append(given.reshape(len(draws), len(x)))
+        return np.concatenate(labels)
 
     def scores(self, x: Any, numbers: Array, seed: tuple[int, ...], *, rejected_as: int = REJECTED) -> Array:
         """Logits or log-probabilities `(N, K)`, averaged over the draws; of labels, how often each is given.
@@ -204,13 +215,32 @@ class DefendedModel:
         outputs, pull = self.classifier.forward(seen)
         return outputs, pull, _margin(usable(outputs), y)
 
-    def _margin_of_draw(self, x: Any, y: Array, numbers: Array, seed: tuple[int, ...]) -> Array:
-        seen, _ = self.defended(x, numbers, seed)
-        if hasattr(self.classifier, "margin"):
-            with self._drawn(numbers, seed):
-                margin: Array = self.classifier.margin(seen, y)
-            return margin
-        return _margin(self.outputs(seen, numbers, seed), y)
+    def _margins(self, x: Any, y: Array, numbers: Array, seed: tuple[int, ...], draws: range) -> Array:
+        """Margins under some draws, shape (draws, n)."""
+        margins = []
+        for some in self._together(len(x), draws):
+            seen, _ = self._seen(x, numbers, seed, some)
+            ys = np.tile(y, len(some))
+            if hasattr(self.classifier, "margin"):
+                with self._drawn(numbers, (*seed, some[0])):
+                    margin = self.classifier.margin(seen, ys)
+            else:
+                margin = _margin(self.outputs(seen, numbers, (*seed, some[0])), ys)
+            margins.append(margin.reshape(len(some), len(x)))
+        return np.concatenate(margins)
+
+    def _together(self, samples: int, draws: range) -> list[range]:
+        """Draws that the classifier sees in one batch: as many as fit, unless it draws itself."""
+        most = min(TOGETHER, VALUES // max(1, math.prod(self.input_shape)))
+        size = 1 if self._own_draws else max(1, most // max(1, samples))
+        return [draws[place : place + size] for place in range(0, len(draws), size)]
+
+    def _seen(
+        self, x: Any, numbers: Array, seed: tuple[int, ...], draws: range
+    ) -> tuple[Any, list[Callable[[Any], Any]]]:
+        """What the classifier receives under these draws, one after the other, and the way back of each."""
+        seen, backs = zip(*(self.defended(x, numbers, (*seed, draw)) for draw in draws), strict=True)
+        return seen[0] if len(seen) == 1 else array_namespace(seen[0]).concat(list(seen)), list(backs)
 
     def _drawn(self, numbers: Array, seed: tuple[int, ...]) -> AbstractContextManager[Any]:
         """Let the classifier, and the defences that it holds, draw from these addresses."""
