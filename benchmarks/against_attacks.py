@@ -2,7 +2,7 @@
 
 python benchmarks/against_attacks.py                       all tables: about three hours on two cores
 python benchmarks/against_attacks.py --only bounds norms   some of: bounds, norms, defences, time, workers
-python benchmarks/against_attacks.py --data digits --samples 40
+python benchmarks/against_attacks.py --data digits --kind linf --samples 40
 python benchmarks/against_attacks.py --only norms --write  into against_attacks.json and docs/robustness.md
 
 The models are convolutional networks for 8 x 8 digits and for crops of photographs, plain and adversarially
@@ -401,9 +401,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--data", choices=("digits", "crops"), help="models of this data alone")
+    parser.add_argument("--kind", choices=("plain", "linf", "l2"), help="models trained in this way alone")
     parser.add_argument("--write", action="store_true", help="into the stored tables and the page")
     arguments = parser.parse_args()
-    models = [(data, kind) for data, kind in MODELS if arguments.data in (None, data)]
+    models = [
+        (data, kind)
+        for data, kind in MODELS
+        if arguments.data in (None, data) and arguments.kind in (None, kind)
+    ]
     for name in arguments.only:
         print(f"\n{TABLES[name].__doc__}")
         samples = min(arguments.samples, OF_DEFENCES) if name == "defences" else arguments.samples
