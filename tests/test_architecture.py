@@ -20,7 +20,8 @@ NAMESPACE = "the namespace"
 # Each room, and the rooms that it may import. `_core` is open to all, a room to itself; exceptions are below.
 MAY_IMPORT = {
     "_core": set(),
-    "preprocessor": set(),
+    "frameworks": set(),
+    "preprocessor": {"frameworks"},
     "chain": {"preprocessor", "interop"},
     "codecs": set(),
     "neural": set(),

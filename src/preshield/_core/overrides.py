@@ -19,7 +19,7 @@ from .errors import ArgumentError
 from .generators import Generators, peeked_seed, seeded
 from .layout import as_array, object_array
 from .random import SEED_WORDS, SeedStream
-from .tensors import _traced, framework, to_numpy
+from .tensors import framework, to_numpy, traced
 from .typing import Array, Seed, Shape
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PASSES",
-    "Pass",
+    "Written",
     "check_assignment",
     "honour",
     "in_pass_of",
@@ -91,7 +91,7 @@ def _scope(defence: "Preprocessor", seed: Seed | None, index: Array = NO_INDEX) 
 def labels_for(defence: "Preprocessor", x: Any, y: Any) -> Iterator[None]:
     """Let the pass that begins in a `with` block know its labels: one method takes both."""
     kind = framework(y)
-    known = not (_traced(kind, y) or _traced(framework(x), x))
+    known = not (traced(kind, y) or traced(framework(x), x))
     token = _labels.set((defence, (y if kind == "numpy" else to_numpy(y)) if known else None))
     try:
         yield
@@ -262,8 +262,8 @@ def check_assignment(defence: "Preprocessor") -> None:
 # One pass
 
 
-class Pass:
-    """The draw of a class that writes public methods: a pass through them, from its seed.
+class Written:
+    """The draw of a class that writes public methods: these methods as hooks, from the seed of a pass.
 
     The methods run with the shared random generators set from the seed if they draw from these, which the
     first run shows. So the backward pass sees the draw of the forward pass.
@@ -280,7 +280,7 @@ class Pass:
         self._relabelled: tuple[Any, Any] | None = None  # labels, and what they became
         self._of_hooks: list[Any] = []
 
-    def transform(self, x: Array) -> Any:
+    def _transform(self, x: Array, _: Any = None) -> Any:
         """The data after `__call__`; what it returns of the labels is kept."""
         defence = self.defence
         if not _is_free(defence):
@@ -295,7 +295,7 @@ class Pass:
         self._shape = out.shape
         return out
 
-    def relabel(self, y: Any) -> Any:
+    def _transform_labels(self, y: Any, _: Any) -> Any:
         """The labels after the `__call__` that was written."""
         if not wrote(type(self.defence), "__call__"):
             return self.defence._transform_labels(y, self.of_hooks())
@@ -303,7 +303,7 @@ class Pass:
             self._relabelled = (y, self._call("labels", self.x, y)[1])
         return self._relabelled[1]
 
-    def pull_back(self, x: Array, grad: Array) -> Array:
+    def _gradient(self, x: Array, grad: Array, _: Any) -> Array:
         """The gradient after `estimate_gradient`."""
         name = type(self.defence).__name__
         if not wrote(type(self.defence), "estimate_gradient"):
@@ -324,7 +324,7 @@ class Pass:
             shape: Shape = self.of_hooks().output_shape(x)
             return shape
         if self._shape is None:
-            self.transform(x)
+            self._transform(x)
         return self._shape or ()
 
     def of_hooks(self) -> Any:
@@ -435,7 +435,7 @@ def _begin(self: "Preprocessor", x: Array, seed: Seed) -> Any:
     if in_pass_of(self) is not None:
         return _of_hooks(self, "_begin")(x, seed)
     check_assignment(self)
-    return Pass(self, x, seed)
+    return Written(self, x, seed)
 
 
 def _next_seed(self: "Preprocessor", *, addressed: bool = False) -> Seed:
