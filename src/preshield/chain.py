@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ._core import overrides, random
+from ._core import random
 from ._core.checks import check_bool
 from ._core.errors import ArgumentError
 from ._core.generators import peeked_seed
@@ -20,18 +20,11 @@ __all__ = ["Chain"]
 class _Draw:
     """The draw of a chain: the seeds of its stages and, once it has run, the pass through each."""
 
-    def __init__(self, chain: "Chain", x: Array, seeds: list[Seed], labels: Any) -> None:
-        self.chain = chain
+    def __init__(self, x: Array, seeds: list[Seed]) -> None:
         self.x = x
         self.seeds = seeds
-        self.labels = labels
-        self.shape: Shape = ()
+        self.labels: Any = None
         self.steps: list[Pass] = []
-
-    def output_shape(self, x: Array) -> Shape:
-        """Shape of the output, for which the chain runs if it has not."""
-        self.chain._steps(self)
-        return self.shape
 
 
 class Chain(Preprocessor):
@@ -157,14 +150,12 @@ class Chain(Preprocessor):
         draw.steps.clear()
         y = draw.labels
         for stage, seed in zip(self._stages, draw.seeds, strict=True):
-            with overrides.labels_for(stage, x, y):
-                # Before the first stage, _check_layout looked at all.
-                step = Pass.begin(stage, x, seed, doubt=False, runs=True, kept=True)
+            # Before the first stage, _check_layout looked at all.
+            step = Pass.begin(stage, x, seed, y=y, doubt=False, runs=True, kept=True)
             draw.steps.append(step)
             x = step.output()
             if y is not None and stage._changes_labels:
                 y = step.relabel(y)
-        draw.shape = x.shape
         return x
 
     def _gradient(self, x: Array, grad: Array, draw: _Draw) -> Array:
@@ -265,7 +256,7 @@ class Chain(Preprocessor):
         words, index = seed[: ends[-1]], seed[ends[-1] :]
         seeds = np.split(random.distinct(words, peeked_seed), ends[:-1])
         seeds = [np.concatenate([words, index]) if len(words) else words for words in seeds]
-        return _Draw(self, x, seeds, overrides.known_labels(self))
+        return _Draw(x, seeds)
 
     @property
     def _changes_labels(self) -> bool:

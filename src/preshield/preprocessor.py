@@ -614,14 +614,8 @@ class Preprocessor:
 
     # What starts a pass
 
-    def _start_call(self, x: Any, y: Any = None, index: Any = None) -> tuple[Any, Any]:
-        if y is None or not self._wants_labels:
-            return call(self, x, y, index)
-        with overrides.labels_for(self, x, y):
-            return call(self, x, y, index)
-
-    def _start_estimate_gradient(self, x: Any, grad: Any, index: Any = None) -> Any:
-        return pull_back(self, x, grad, index)
+    _start_call = call
+    _start_estimate_gradient = pull_back
 
     def _start_gradient(self, x: Any, grad: Any, index: Any) -> Any:
         return self._estimate_gradient(x, grad) if index is None else pull_back(self, x, grad, index)

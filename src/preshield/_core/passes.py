@@ -1,6 +1,6 @@
 """One pass through a defence: a batch and a draw, an output and a pull-back."""
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -8,11 +8,8 @@ from .checks import check_gradient, check_index, check_labels, check_ragged_grad
 from .errors import ArgumentError
 from .layout import as_numbers, kept_dtype, object_array
 from .overrides import Written
-from .tensors import like, to_numpy
-from .typing import Array, Seed, Shape
-
-if TYPE_CHECKING:
-    from ..preprocessor import Preprocessor
+from .tensors import framework, like, to_numpy
+from .typing import Array, Defence, Seed, Shape
 
 __all__ = ["Pass", "next_seed", "numbers_of"]
 
@@ -20,38 +17,34 @@ __all__ = ["Pass", "next_seed", "numbers_of"]
 class Pass:
     """What hooks make of one batch and one draw: the output, the labels and the pull-back.
 
-    Parameters
-    ----------
-    defence : Preprocessor
-        The defence.
-    x : ndarray
-        A batch that the defence has checked; for labels alone, one of the same shape and dtype.
-    draw : object
-        What `_begin` made of a seed for this batch.
+    The defence has checked the batch; for labels alone, its shape and dtype are enough. The draw is what
+    `_begin` has made of a seed for this batch.
     """
 
-    __slots__ = ("defence", "draw", "x")
-
-    def __init__(self, defence: "Preprocessor", x: Array, draw: Any) -> None:
+    def __init__(self, defence: Defence, x: Array, draw: Any) -> None:
         self.defence = defence
         self.x = x
         self.draw = draw
+        self._shape: Shape = ()  # of the output, once it is known
 
     @classmethod
     def begin(
-        cls, defence: "Preprocessor", x: Any, seed: Seed | None = None, *, index: Any = None, **use: bool
+        cls, defence: Defence, x: Any, seed: Seed | None = None, y: Any = None, index: Any = None, **use: bool
     ) -> Self:
-        """Check a batch for its `use`, as `_checked` takes it, and draw: from `seed`, else from the next one.
+        """Check a batch for its `use`, as `_checked` has it, and draw: from `seed`, else from the next one.
 
-        No seed is drawn for a batch that is refused.
+        No seed is drawn for a batch that is refused. Methods that take data and labels are told `y`.
         """
         x = defence._checked(x, **use)
         if seed is None:
             seed = next_seed(defence, () if index is None else np.shape(x), index)
-        return cls(defence, x, defence._begin(x, seed))
+        draw = defence._begin(x, seed)
+        if y is not None and defence._wants_labels:
+            draw.labels = y if framework(y) == "numpy" else to_numpy(y)
+        return cls(defence, x, draw)
 
     @property
-    def _hooks(self) -> Any:
+    def _hooks(self) -> "Defence | Written":
         """What has the hooks: the defence, or the public methods that its class wrote."""
         return self.draw if isinstance(self.draw, Written) else self.defence
 
@@ -60,12 +53,13 @@ class Pass:
         x = self.x
         if self.defence.domains == ("labels",):
             return x
-        out: Array = self._hooks._transform(x, self.draw)
-        if x.dtype == object and out.dtype == object:
-            return object_array([self._as_promised(*pair) for pair in zip(out, x, strict=True)])
-        if x.dtype == object:  # samples that now have one shape
+        out = self._hooks._transform(x, self.draw)
+        self._shape = out.shape
+        if x.dtype != object:
+            return self._as_promised(out, x)
+        if out.dtype != object:  # samples that now have one shape
             return out
-        return self._as_promised(out, x)
+        return object_array([self._as_promised(*pair) for pair in zip(out, x, strict=True)])
 
     def _as_promised(self, out: Array, x: Array) -> Array:
         """The output in its dtype, in memory of its own."""
@@ -85,8 +79,7 @@ class Pass:
 
     def relabel(self, y: Array | None) -> Array | None:
         """Labels after the defence."""
-        labels: Array | None = self._hooks._transform_labels(y, self.draw)
-        return labels
+        return self._hooks._transform_labels(y, self.draw)
 
     def pull_back(self, grad: Array) -> Array:
         """Vector-Jacobian product at the batch; `grad` itself, in its memory, if it is passed on."""
@@ -98,7 +91,7 @@ class Pass:
         shape = shape_after(x.shape)
         given = np.shape(grad)
         if not self.defence._states_shape and shape not in (given, given[:1] + given[2:]):
-            shape = self.draw.output_shape(x)
+            shape = self._shape or self.output().shape
         grad = check_gradient(grad, shape)
         if grad.ndim == len(shape):
             pulled = self._pulled(grad)
@@ -108,8 +101,7 @@ class Pass:
         return _in_type_of(grad, pulled)
 
     def _pulled(self, grad: Array) -> Array:
-        pulled: Array = self._hooks._gradient(self.x, grad, self.draw)
-        return pulled
+        return self._hooks._gradient(self.x, grad, self.draw)
 
 
 def _in_type_of(grad: Array, pulled: Array) -> Array:
@@ -117,17 +109,15 @@ def _in_type_of(grad: Array, pulled: Array) -> Array:
     return pulled.astype(kept_dtype(grad.dtype), copy=False)
 
 
-def next_seed(defence: "Preprocessor", shape: Shape, index: Any) -> Seed:
+def next_seed(defence: Defence, shape: Shape, index: Any) -> Seed:
     """The seed of a pass that begins, and behind it the numbers of the samples if the caller gives them."""
-    if index is None:
-        return defence._next_seed()
-    numbers = numbers_of(defence, shape, index)
-    if not defence._seed_words:
+    numbers = None if index is None else numbers_of(defence, shape, index)
+    if numbers is None or not defence._seed_words:
         return defence._next_seed()
     return np.concatenate([defence._next_seed(addressed=True), numbers])
 
 
-def numbers_of(defence: "Preprocessor", shape: Shape, index: Any) -> Array:
+def numbers_of(defence: Defence, shape: Shape, index: Any) -> Array:
     """The numbers of the samples, if the defence can make use of them."""
     if not shape:  # of labels alone
         return np.zeros(0, dtype=np.uint32)

@@ -9,30 +9,16 @@ therefore refused, unless the gradient was passed on unchanged: then the framewo
 and stays connected.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .._core.checks import check_output_shape
 from .._core.passes import Pass, next_seed
 from .._core.random import FROZEN
-from .._core.typing import Array, Seed, Shape
+from .._core.typing import Array, Defence, Seed, Shape
 
-if TYPE_CHECKING:
-    from ..preprocessor import Preprocessor
-
-__all__ = [
-    "RECOMPUTED",
-    "TWICE",
-    "backward",
-    "forward",
-    "is_passed_on",
-    "is_waveform",
-    "label_example",
-    "passed_on",
-    "relabel",
-    "seed_of",
-]
+__all__ = ["RECOMPUTED", "TWICE", "Callback", "is_passed_on", "is_waveform"]
 
 TWICE = (
     "{} has neither second nor forward-mode derivatives: its gradient is computed in NumPy. Leave it out of "
@@ -54,67 +40,65 @@ def is_passed_on(pulled: Array, grad: Array) -> bool:
     return bool(place(pulled) == place(grad))
 
 
-def is_waveform(defence: "Preprocessor", x: Any) -> bool:
+def is_waveform(defence: Defence, x: Any) -> bool:
     """Whether `x` is one waveform `(length,)`, as ART's speech recognisers pass it; no batch of audio is."""
     if defence.domains != ("audio",):
         return False
     shape = getattr(x, "shape", ())
     rank = shape.rank if hasattr(shape, "rank") else len(shape)  # TensorFlow's may be unknown
-    return rank == 1 and not _holds_samples(x)
+    of_objects = (
+        isinstance(x, np.ndarray) and x.dtype == object
+    )  # samples that may differ in length, or numbers
+    return rank == 1 and not (of_objects and not (len(x) and np.ndim(x[0]) == 0))
 
 
-def _holds_samples(x: Any) -> bool:
-    """Whether an array of one axis is a batch of samples that may differ in length."""
-    return isinstance(x, np.ndarray) and x.dtype == object and not (len(x) and np.ndim(x[0]) == 0)
+class Callback:
+    """What traced graphs call in NumPy; there a pass is made again from its seed, which the graph holds.
 
+    A thread of the framework calls on behalf of another one, which may have frozen the defence.
+    """
 
-# In a traced graph; a thread of the framework calls on behalf of another, which may have frozen the defence
+    def __init__(self, defence: Defence) -> None:
+        self.defence = defence
 
+    def seed(self, shape: Any, *index: Any) -> Seed:
+        """The seed of a pass."""
+        with FROZEN.borrowed():
+            return next_seed(self.defence, tuple(map(int, shape)), *(index or (None,)))
 
-def seed_of(defence: "Preprocessor", shape: Any, *index: Any) -> Seed:
-    """The seed of a pass, while the graph runs."""
-    with FROZEN.borrowed():
-        return next_seed(defence, tuple(map(int, shape)), *(index or (None,)))
+    def forward(self, x: Array, seed: Seed) -> Array:
+        """The batch after the defence."""
+        if is_waveform(self.defence, x):  # in a graph that does not know its rank
+            return self.forward(x[None], seed)[0]  # type: ignore[no-any-return]
+        begun = self._begun(x, seed, runs=True)
+        out = begun.output()
+        check_output_shape(self.defence, out.shape, self.defence._output_shape(begun.x.shape))
+        return out
 
+    def backward(self, x: Array, seed: Seed, grad: Array) -> Array:
+        """The gradient before the defence."""
+        if is_waveform(self.defence, x):
+            return self.backward(x[None], seed, grad[None])[0]  # type: ignore[no-any-return]
+        begun = self._begun(x, seed)
+        return begun.pull_back(grad).astype(begun.x.dtype, copy=False)
 
-def forward(defence: "Preprocessor", x: Array, seed: Seed) -> Array:
-    """The batch after the defence."""
-    if is_waveform(defence, x):  # in a graph that does not know its rank
-        return forward(defence, x[None], seed)[0]  # type: ignore[no-any-return]
-    begun = _begun(defence, x, seed, runs=True)
-    out = begun.output()
-    check_output_shape(defence, out.shape, defence._output_shape(begun.x.shape))
-    return out
+    def again(self, x: Array, seed: Seed, grad: Array, back: Array) -> Array:
+        """The second backward pass: `back`, if the first one passed its gradient on."""
+        if not is_passed_on(self._begun(x, seed).pull_back(grad), grad):
+            raise RuntimeError(TWICE.format(self.defence))
+        return back
 
+    def relabel(self, y: Array, x: Array, seed: Seed) -> Array:
+        """The labels after the defence."""
+        with FROZEN.borrowed():
+            draw = self.defence._begin(x, seed)
+        return np.asarray(Pass(self.defence, x, draw).labels(y))
 
-def backward(defence: "Preprocessor", x: Array, seed: Seed, grad: Array) -> Array:
-    """The gradient before the defence."""
-    if is_waveform(defence, x):
-        return backward(defence, x[None], seed, grad[None])[0]  # type: ignore[no-any-return]
-    begun = _begun(defence, x, seed)
-    return begun.pull_back(grad).astype(begun.x.dtype, copy=False)
+    def relabelled(self, y: Shape, y_dtype: Any, x: Shape, x_dtype: Any) -> Array:
+        """What labels of this kind become, found by trying it on zeros."""
+        seed = np.zeros(self.defence._seed_words, dtype=np.uint32)
+        return self.relabel(np.zeros(y, y_dtype), np.broadcast_to(np.zeros((), x_dtype), x), seed)
 
-
-def passed_on(defence: "Preprocessor", x: Array, seed: Seed, grad: Array, back: Array) -> Array:
-    """The second backward pass: `back`, if the first one passed its gradient on."""
-    if not is_passed_on(_begun(defence, x, seed).pull_back(grad), grad):
-        raise RuntimeError(TWICE.format(defence))
-    return back
-
-
-def relabel(defence: "Preprocessor", y: Array, x: Array, seed: Seed) -> Array:
-    """The labels after the defence."""
-    with FROZEN.borrowed():
-        begun = Pass(defence, x, defence._begin(x, seed))
-    return np.asarray(begun.labels(y))
-
-
-def label_example(defence: "Preprocessor", y: Shape, y_dtype: Any, x: Shape, x_dtype: Any) -> Array:
-    """What labels of this kind become, found by trying it on zeros."""
-    seed = np.zeros(defence._seed_words, dtype=np.uint32)
-    return relabel(defence, np.zeros(y, y_dtype), np.broadcast_to(np.zeros((), x_dtype), x), seed)
-
-
-def _begun(defence: "Preprocessor", x: Array, seed: Seed, **use: bool) -> Pass:
-    with FROZEN.borrowed():
-        return Pass.begin(defence, x, seed, **use)
+    def _begun(self, x: Array, seed: Seed, **use: bool) -> Pass:
+        with FROZEN.borrowed():
+            return Pass.begin(self.defence, x, seed, **use)

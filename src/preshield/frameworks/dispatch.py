@@ -1,6 +1,6 @@
 """Public calls with a batch of any framework: what all have in common, and which one is entered."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -8,17 +8,16 @@ from .._core.checks import check_given_labels
 from .._core.layout import as_array, object_array
 from .._core.passes import Pass
 from .._core.tensors import cast, framework, is_bfloat16, like, to_numpy, traced
-from .._core.typing import Array
+from .._core.typing import Array, Defence
 from .callback import is_waveform
-
-if TYPE_CHECKING:
-    from ..preprocessor import Preprocessor
 
 __all__ = ["call", "pull_back"]
 
 
-def call(defence: "Preprocessor", x: Any, y: Any, index: Any = None) -> tuple[Any, Any]:
+def call(defence: Defence, x: Any, y: Any = None, index: Any = None) -> tuple[Any, Any]:
     """Apply `defence` to a batch of any framework, and to its labels."""
+    if defence.mixes_samples:
+        check_given_labels(y, type(defence).__name__)
     kind = framework(x)
     if kind == "numpy" and defence._changes_labels and traced(framework(y), y):
         if defence.domains == ("labels",):  # the data may be anything, and pass
@@ -36,7 +35,6 @@ def call(defence: "Preprocessor", x: Any, y: Any, index: Any = None) -> tuple[An
         out, y = call(defence, cast(x, "float32"), y, index)
         kept = defence._output_dtype(np.dtype(np.float16)) == np.float16
         return (cast(out, "bfloat16") if kept else out), y
-    _require_labels(defence, y)
     if kind == "torch":
         from .torch import call as enter
     elif kind == "jax":
@@ -46,9 +44,8 @@ def call(defence: "Preprocessor", x: Any, y: Any, index: Any = None) -> tuple[An
     return enter(defence, x, y, index)
 
 
-def _call_numpy(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
-    _require_labels(defence, y)
-    begun = Pass.begin(defence, x, index=index, runs=True)
+def _call_numpy(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
+    begun = Pass.begin(defence, x, y=y, index=index, runs=True)
     out = begun.output()
     of_python = isinstance(x, np.ndarray) and x.dtype == object and begun.x.dtype != object
     if defence.ragged and of_python:
@@ -56,21 +53,13 @@ def _call_numpy(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[An
     return out, begun.labels(y)
 
 
-def _require_labels(defence: "Preprocessor", y: Any) -> None:
-    if defence.mixes_samples:
-        check_given_labels(y, type(defence).__name__)
-
-
-def pull_back(defence: "Preprocessor", x: Any, grad: Any, index: Any = None) -> Any:
+def pull_back(defence: Defence, x: Any, grad: Any, index: Any = None) -> Any:
     """Vector-Jacobian product at an eager batch of any framework."""
     batch, given = to_numpy(x), to_numpy(grad)
     if is_waveform(defence, batch):
-        x, grad = (
-            given[None] if framework(given) != "numpy" else array[None]
-            for given, array in ((x, batch), (grad, given))
-        )
-        return pull_back(defence, x, grad, index)[0]
-    pulled = Pass.begin(defence, batch, index=index).pull_back(given)
+        pulled = Pass.begin(defence, batch[None], index=index).pull_back(given[None])[0]
+    else:
+        pulled = Pass.begin(defence, batch, index=index).pull_back(given)
     if pulled.dtype == object:
         pulled = object_array([_own(*pair) for pair in zip(pulled, given, strict=True)])
     else:

@@ -1,6 +1,6 @@
 """Arrays of JAX, eager, and traced by `jit` and `grad`."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,29 +9,28 @@ from jax.experimental import io_callback
 from .._core.checks import check_array_labels
 from .._core.passes import Pass, numbers_of
 from .._core.tensors import like, to_numpy, traced
-from .._core.typing import Shape
-from .callback import backward, forward, label_example, passed_on, relabel, seed_of
-
-if TYPE_CHECKING:
-    from ..preprocessor import Preprocessor
+from .._core.typing import Defence, Shape
+from .callback import Callback
 
 __all__ = ["call"]
 
 
-def call(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
+def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     """Apply `defence` to an array, and to its labels."""
     if traced("jax", x, y, index):
         return _call_traced(defence, x, y, index)
-    begun = Pass.begin(defence, to_numpy(x), index=index, runs=True)
+    begun = Pass.begin(defence, to_numpy(x), y=y, index=index, runs=True)
     return like(x, begun.output()), begun.labels(y)
 
 
-def _call_traced(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
+def _call_traced(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     defence._check_shape(x.shape)
+
+    numpy = Callback(defence)
 
     def call_back(function: Any, shape: Shape, dtype: Any, *operands: Any) -> Any:
         return jax.pure_callback(
-            lambda *arrays: np.asarray(function(defence, *map(np.asarray, arrays)), dtype=dtype),
+            lambda *arrays: np.asarray(function(*map(np.asarray, arrays)), dtype=dtype),
             jax.ShapeDtypeStruct(shape, dtype),
             *operands,
             vmap_method="sequential",
@@ -40,15 +39,15 @@ def _call_traced(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[A
     @jax.custom_vjp  # type: ignore[untyped-decorator]
     def defend(x: Any, seed: Any) -> Any:
         dtype = defence._output_dtype(np.dtype(x.dtype))
-        return call_back(forward, defence._output_shape(x.shape), dtype, x, seed)
+        return call_back(numpy.forward, defence._output_shape(x.shape), dtype, x, seed)
 
     @jax.custom_vjp  # type: ignore[untyped-decorator]
     def pull(x: Any, seed: Any, grad: Any) -> Any:
-        return call_back(backward, x.shape, x.dtype, x, seed, grad)
+        return call_back(numpy.backward, x.shape, x.dtype, x, seed, grad)
 
     def again(kept: Any, back: Any) -> Any:
         x, seed, grad = kept
-        passed = call_back(passed_on, grad.shape, grad.dtype, x, seed, grad, back)
+        passed = call_back(numpy.again, grad.shape, grad.dtype, x, seed, grad, back)
         return jax.numpy.zeros_like(x), None, passed
 
     defend.defvjp(lambda *at: (defend(*at), at), lambda at, grad: (pull(*at, grad), None))
@@ -59,7 +58,7 @@ def _call_traced(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[A
     if defence._seed_words:
         operands = () if index is None else (jax.numpy.asarray(index),)
         seed = io_callback(
-            lambda *index: seed_of(defence, x.shape, *map(np.asarray, index)),
+            lambda *index: numpy.seed(x.shape, *map(np.asarray, index)),
             jax.ShapeDtypeStruct((defence._seed_words + (len(x) if operands else 0),), np.uint32),
             *operands,
             ordered=False,
@@ -69,5 +68,5 @@ def _call_traced(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[A
         return out, y
     check_array_labels(y, "jax.jit")
     x, y = jax.lax.stop_gradient((x, jax.numpy.asarray(y)))  # labels have no gradient
-    example = label_example(defence, y.shape, y.dtype, x.shape, x.dtype)
-    return out, call_back(relabel, example.shape, example.dtype, y, x, seed)
+    example = numpy.relabelled(y.shape, y.dtype, x.shape, x.dtype)
+    return out, call_back(numpy.relabel, example.shape, example.dtype, y, x, seed)

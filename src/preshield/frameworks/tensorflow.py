@@ -1,7 +1,7 @@
 """Tensors of TensorFlow, eager, and traced by `tf.function`."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,21 +10,8 @@ from .._core.checks import check_array_labels
 from .._core.errors import ArgumentError
 from .._core.passes import Pass, numbers_of
 from .._core.tensors import traced
-from .._core.typing import Array, Dtype
-from .callback import (
-    RECOMPUTED,
-    TWICE,
-    backward,
-    forward,
-    is_passed_on,
-    label_example,
-    passed_on,
-    relabel,
-    seed_of,
-)
-
-if TYPE_CHECKING:
-    from ..preprocessor import Preprocessor
+from .._core.typing import Defence, Dtype
+from .callback import RECOMPUTED, TWICE, Callback, is_passed_on
 
 __all__ = ["call"]
 
@@ -37,7 +24,7 @@ FORWARD = (
 
 # AutoGraph would convert what runs in NumPy as well, and log a warning for what it cannot convert.
 @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
-def call(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
+def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     """Apply `defence` to a tensor, and to its labels."""
     for kind, remedy in ((tf.RaggedTensor, "x.to_tensor()"), (tf.SparseTensor, "tf.sparse.to_dense(x)")):
         if isinstance(x, kind):
@@ -57,26 +44,23 @@ def _is_recomputed() -> bool:
     return frame is not None
 
 
-def _call_eager(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
-    begun = Pass.begin(defence, x.numpy(), index=index, runs=True, kept=True)
+def _call_eager(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
+    begun = Pass.begin(defence, x.numpy(), y=y, index=index, runs=True, kept=True)
     # Not in the function below, which may not use the variables of models that the defence runs.
-    out = tf.convert_to_tensor(begun.output())
-
-    def pull(grad: Array) -> Array:
-        return begun.pull_back(grad).astype(begun.x.dtype, copy=False)
+    out, dtype = tf.convert_to_tensor(begun.output()), begun.x.dtype
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def defend(x: Any) -> Any:
         def back(grad: Any) -> Any:
             if tf.is_symbolic_tensor(grad):  # a Jacobian, whose rows are computed in a graph
-                pulled = tf.numpy_function(pull, [grad], x.dtype)
+                pulled = tf.numpy_function(lambda g: begun.pull_back(g).astype(dtype), [grad], x.dtype)
                 pulled.set_shape(x.shape)
             else:
                 given = grad.numpy()
                 computed = begun.pull_back(given)
                 if is_passed_on(computed, given):
                     return tf.cast(grad, x.dtype)
-                pulled = tf.convert_to_tensor(computed.astype(begun.x.dtype, copy=False))
+                pulled = tf.convert_to_tensor(computed.astype(dtype, copy=False))
 
             @tf.custom_gradient  # type: ignore[untyped-decorator]
             def once(grad: Any, x: Any) -> Any:
@@ -92,8 +76,10 @@ def _call_eager(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[An
     return defend(x), begun.labels(y)
 
 
-def _call_traced(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
-    if _has_tangent(x):
+def _call_traced(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
+    from tensorflow.python.eager.forwardprop_util import pack_tangents
+
+    if pack_tangents([x]).tangents:  # a forward accumulator follows it
         raise RuntimeError(FORWARD.format(defence))
     known = x.shape.is_fully_defined()
     if known:  # an error of the graph would be one of TensorFlow's
@@ -101,18 +87,15 @@ def _call_traced(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[A
     dtype = tf.as_dtype(defence._output_dtype(np.dtype(x.dtype.as_numpy_dtype)))
     if index is not None and not tf.is_symbolic_tensor(index) and known:
         index = numbers_of(defence, tuple(x.shape), index)  # refused here, not by an error of the graph
-
-    def call_back(function: Any, operands: list[Any], dtype: Any) -> Any:
-        return tf.numpy_function(lambda *arrays: function(defence, *arrays), operands, dtype)
-
+    numpy = Callback(defence)
     seed = tf.constant(np.zeros(0, dtype=np.uint32))
     if defence._seed_words:
         operands = [tf.shape(x)] if index is None else [tf.shape(x), tf.convert_to_tensor(index)]
-        seed = call_back(seed_of, operands, tf.uint32)
+        seed = tf.numpy_function(numpy.seed, operands, tf.uint32)
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def defend(x: Any, seed: Any) -> Any:
-        out = call_back(forward, [x, seed], dtype)
+        out = tf.numpy_function(numpy.forward, [x, seed], dtype)
         if x.shape.rank is not None:
             out.set_shape(_static_shape(defence, x.shape))
 
@@ -120,11 +103,11 @@ def _call_traced(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[A
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def pull(x: Any, seed: Any, grad: Any) -> Any:
-        pulled = call_back(backward, [x, seed, grad], x.dtype)
+        pulled = tf.numpy_function(numpy.backward, [x, seed, grad], x.dtype)
         pulled.set_shape(x.shape)
 
         def again(back: Any) -> Any:
-            passed = call_back(passed_on, [x, seed, grad, back], back.dtype)
+            passed = tf.numpy_function(numpy.again, [x, seed, grad, back], back.dtype)
             passed.set_shape(grad.shape)
             return tf.zeros_like(x), None, tf.cast(passed, grad.dtype)
 
@@ -135,35 +118,27 @@ def _call_traced(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[A
         return out, y
     check_array_labels(y, "tf.function")
     y = tf.convert_to_tensor(y)
-    dtype, shape = _label_spec(defence, y, x)
-    labels = call_back(relabel, [y, x, seed], tf.as_dtype(dtype))
+    dtype, shape = _label_spec(numpy, y, x)
+    labels = tf.numpy_function(numpy.relabel, [y, x, seed], tf.as_dtype(dtype))
     labels.set_shape(shape)
     return out, labels
 
 
-def _has_tangent(x: Any) -> bool:
-    """Whether a forward accumulator follows a tensor."""
-    from tensorflow.python.eager.forwardprop_util import pack_tangents
-
-    return bool(pack_tangents([x]).tangents)
-
-
-def _static_shape(defence: "Preprocessor", shape: Any) -> list[int | None]:
+def _static_shape(defence: Defence, shape: Any) -> list[int | None]:
     """Shape of the output where it does not depend on axes of unknown length, which are tried at two."""
     one, two = (defence._output_shape(tuple(n or length for n in shape)) for length in (1 << 20, 1 << 21))
     return [a if a == b else None for a, b in zip(one, two, strict=True)]
 
 
-def _label_spec(defence: "Preprocessor", y: Any, x: Any) -> tuple[Dtype, list[int | None] | None]:
+def _label_spec(numpy: Callback, y: Any, x: Any) -> tuple[Dtype, list[int | None] | None]:
     """Dtype of the labels, and their shape: None where it depends on an axis of unknown length or a rank."""
     ranks = {"image": 4, "video": 5}
-    of_x = [None] * ranks.get(defence.domains[0], 2) if x.shape.rank is None else x.shape.as_list()
+    of_x = [None] * ranks.get(numpy.defence.domains[0], 2) if x.shape.rank is None else x.shape.as_list()
     of_y = [None] * 2 if y.shape.rank is None else y.shape.as_list()
     if of_x and of_y:
         of_x[0] = of_y[0] = of_x[0] or of_y[0]  # a label for each sample
     one, two = (
-        label_example(
-            defence,
+        numpy.relabelled(
             tuple(n or length for n in of_y),
             y.dtype.as_numpy_dtype,
             tuple(n or length for n in of_x),

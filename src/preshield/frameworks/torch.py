@@ -1,17 +1,16 @@
 """Eager tensors of torch; `torch.compile` breaks its graph here."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 
 from .._core.passes import Pass
 from .._core.random import FROZEN
 from .._core.tensors import like, to_numpy
+from .._core.typing import Defence
 from .callback import RECOMPUTED, TWICE, is_passed_on
-
-if TYPE_CHECKING:
-    from ..preprocessor import Preprocessor
 
 __all__ = ["call"]
 
@@ -25,7 +24,7 @@ class _Once(torch.autograd.Function):  # type: ignore[misc]
     """A gradient that is not to be differentiated again, whichever way it is reached."""
 
     @staticmethod
-    def forward(ctx: Any, pulled: Any, defence: "Preprocessor", grad: Any, x: Any) -> Any:
+    def forward(ctx: Any, pulled: Any, defence: Defence, grad: Any, x: Any) -> Any:
         ctx.defence = defence
         return pulled.view_as(pulled)
 
@@ -36,47 +35,42 @@ class _Once(torch.autograd.Function):  # type: ignore[misc]
 
 class _Defend(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
-    def forward(ctx: Any, x: Any, defence: "Preprocessor", index: Any, passes: list[Pass]) -> Any:
-        begun = Pass.begin(defence, to_numpy(x), index=index, runs=True)
-        passes.append(begun)
-        ctx.defence, ctx.draw = defence, begun.draw
+    def forward(ctx: Any, x: Any, begun: Pass) -> Any:
+        ctx.begun = begun
         ctx.save_for_backward(x)
         return like(x, begun.output())
 
     @staticmethod
-    def backward(ctx: Any, grad: Any) -> tuple[Any, None, None, None]:
+    def backward(ctx: Any, grad: Any) -> tuple[Any, None]:
         (x,) = ctx.saved_tensors
         given = to_numpy(grad)
-        pulled = Pass(ctx.defence, to_numpy(x), ctx.draw).pull_back(given)
+        ctx.begun.x = to_numpy(x)  # over its own copy a defence may have written
+        pulled = ctx.begun.pull_back(given)
         if is_passed_on(pulled, given):
-            return grad.to(x.dtype), None, None, None
+            return grad.to(x.dtype), None
         back = like(grad, pulled).to(x.dtype)
         if torch.is_grad_enabled():  # somebody may want to differentiate it
-            back = _Once.apply(back, ctx.defence, grad, x)
-        return back, None, None, None
+            back = _Once.apply(back, ctx.begun.defence, grad, x)
+        return back, None
 
 
-def call(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
+def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     """Apply `defence` to a tensor, and to its labels."""
     if torch.compiler.is_compiling():  # importing the compiler to tell it off takes seconds
         return torch.compiler.disable(_call)(defence, x, y, index)  # type: ignore[no-any-return]
     return _call(defence, x, y, index)
 
 
-def _call(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
+def _call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     if recorder := _recorder(x):
         raise RuntimeError(RECORDED.format(defence, recorder))
-    if torch._C._current_graph_task_id() == -1:
-        return _pass(defence, x, y, index)
-    with FROZEN.borrowed():  # a backward pass calls, on a thread of torch's for each GPU
-        if defence._draws_afresh:
+    recomputes = torch._C._current_graph_task_id() != -1
+    # A backward pass calls on a thread of torch's for each GPU.
+    with FROZEN.borrowed() if recomputes else nullcontext():
+        if recomputes and defence._draws_afresh:
             raise RuntimeError(RECOMPUTED.format(defence))
-        return _pass(defence, x, y, index)
-
-
-def _pass(defence: "Preprocessor", x: Any, y: Any, index: Any) -> tuple[Any, Any]:
-    passes: list[Pass] = []
-    return _Defend.apply(x, defence, index, passes), passes[0].labels(y)
+        begun = Pass.begin(defence, to_numpy(x), y=y, index=index, runs=True)
+        return _Defend.apply(x, begun), begun.labels(y)
 
 
 def _recorder(x: Any) -> str:
