@@ -46,10 +46,8 @@ def is_waveform(defence: Defence, x: Any) -> bool:
         return False
     shape = getattr(x, "shape", ())
     rank = shape.rank if hasattr(shape, "rank") else len(shape)  # TensorFlow's may be unknown
-    of_objects = (
-        isinstance(x, np.ndarray) and x.dtype == object
-    )  # samples that may differ in length, or numbers
-    return rank == 1 and not (of_objects and not (len(x) and np.ndim(x[0]) == 0))
+    of_objects = isinstance(x, np.ndarray) and x.dtype == object  # numbers, or samples of any length
+    return rank == 1 and (not of_objects or (len(x) > 0 and np.ndim(x[0]) == 0))
 
 
 class Callback:

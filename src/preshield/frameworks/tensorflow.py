@@ -62,14 +62,10 @@ def _call_eager(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]
                     return tf.cast(grad, x.dtype)
                 pulled = tf.convert_to_tensor(computed.astype(dtype, copy=False))
 
-            @tf.custom_gradient  # type: ignore[untyped-decorator]
-            def once(grad: Any, x: Any) -> Any:
-                def again(_: Any) -> Any:
-                    raise RuntimeError(TWICE.format(defence))
+            def again(_: Any) -> Any:
+                raise RuntimeError(TWICE.format(defence))
 
-                return tf.identity(pulled), again
-
-            return once(grad, x)
+            return tf.custom_gradient(lambda *_: (tf.identity(pulled), again))(grad, x)
 
         return tf.identity(out), back
 

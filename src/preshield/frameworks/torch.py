@@ -18,6 +18,10 @@ RECORDED = (
     "{} runs in NumPy, which {} does not record: its result would be a constant of the program. Record the "
     "model alone, and defend its input."
 )
+TRANSFORMED = (
+    "{} runs in NumPy, which the transforms of torch.func cannot enter. Use torch.autograd, or leave it out "
+    "of the function that is transformed."
+)
 
 
 class _Once(torch.autograd.Function):  # type: ignore[misc]
@@ -64,6 +68,8 @@ def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
 def _call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     if recorder := _recorder(x):
         raise RuntimeError(RECORDED.format(defence, recorder))
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(TRANSFORMED.format(defence))
     recomputes = torch._C._current_graph_task_id() != -1
     # A backward pass calls on a thread of torch's for each GPU.
     with FROZEN.borrowed() if recomputes else nullcontext():
