@@ -10,7 +10,7 @@ from .._core.checks import check_array_labels
 from .._core.passes import Pass, numbers_of
 from .._core.tensors import like, to_numpy, traced
 from .._core.typing import Defence, Shape
-from .callback import Callback
+from .callback import TWICE, Callback
 
 __all__ = ["call"]
 
@@ -46,9 +46,12 @@ def _call_traced(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any
         return call_back(numpy.backward, x.shape, x.dtype, x, seed, grad)
 
     def again(kept: Any, back: Any) -> Any:
-        x, seed, grad = kept
-        passed = call_back(numpy.again, grad.shape, grad.dtype, x, seed, grad, back)
-        return jax.numpy.zeros_like(x), None, passed
+        x, seed, grad = jax.lax.stop_gradient(kept)
+        if back.shape != grad.shape:
+            raise RuntimeError(TWICE.format(defence))
+        factor = call_back(numpy.again, (), grad.dtype, x, seed, grad)
+        # XLA leaves out what no result depends on.
+        return jax.numpy.full_like(x, factor - 1), None, factor * back.astype(grad.dtype)
 
     defend.defvjp(lambda *at: (defend(*at), at), lambda at, grad: (pull(*at, grad), None))
     pull.defvjp(lambda *at: (pull(*at), at), again)

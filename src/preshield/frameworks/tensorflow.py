@@ -99,13 +99,16 @@ def _call_traced(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def pull(x: Any, seed: Any, grad: Any) -> Any:
+        x, seed, grad = map(tf.identity, (x, seed, grad))  # in this graph, where second derivatives find them
         pulled = tf.numpy_function(numpy.backward, [x, seed, grad], x.dtype)
         pulled.set_shape(x.shape)
 
         def again(back: Any) -> Any:
-            passed = tf.numpy_function(numpy.again, [x, seed, grad, back], back.dtype)
-            passed.set_shape(grad.shape)
-            return tf.zeros_like(x), None, tf.cast(passed, grad.dtype)
+            if not back.shape.is_compatible_with(grad.shape):
+                raise RuntimeError(TWICE.format(defence))
+            factor = tf.numpy_function(numpy.again, [x, seed, grad], grad.dtype)
+            factor.set_shape(())
+            return tf.zeros_like(x), None, factor * tf.cast(back, grad.dtype)
 
         return pulled, again
 
