@@ -21,11 +21,14 @@ class Pass:
     `_begin` has made of a seed for this batch.
     """
 
+    _shape: Shape = ()  # of the output, once it is known
+
     def __init__(self, defence: Defence, x: Array, draw: Any) -> None:
         self.defence = defence
         self.x = x
         self.draw = draw
-        self._shape: Shape = ()  # of the output, once it is known
+        # A class that writes public methods draws what runs these as hooks.
+        self._hooks = draw if isinstance(draw, Written) else defence
 
     @classmethod
     def begin(
@@ -42,11 +45,6 @@ class Pass:
         if y is not None and defence._wants_labels:
             draw.labels = y if framework(y) == "numpy" else to_numpy(y)
         return cls(defence, x, draw)
-
-    @property
-    def _hooks(self) -> "Defence | Written":
-        """What has the hooks: the defence, or the public methods that its class wrote."""
-        return self.draw if isinstance(self.draw, Written) else self.defence
 
     def output(self) -> Array:
         """The batch after the defence, in the dtype that it promises."""

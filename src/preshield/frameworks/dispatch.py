@@ -1,5 +1,6 @@
 """Public calls with a batch of any framework: what all have in common, and which one is entered."""
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,15 @@ from .callback import is_waveform
 
 __all__ = ["call", "pull_back"]
 
+ENTERED: dict[str, Any] = {}  # `call` of each framework of which there was a tensor
+
 
 def call(defence: Defence, x: Any, y: Any = None, index: Any = None) -> tuple[Any, Any]:
     """Apply `defence` to a batch of any framework, and to its labels."""
     if defence.mixes_samples:
         check_given_labels(y, type(defence).__name__)
     kind = framework(x)
-    if kind == "numpy" and defence._changes_labels and traced(framework(y), y):
+    if kind == "numpy" and y is not None and defence._changes_labels and traced(framework(y), y):
         if defence.domains == ("labels",):  # the data may be anything, and pass
             return x, call(defence, y, y, index)[1]
         kind, x = framework(y), as_array(x)
@@ -35,13 +38,9 @@ def call(defence: Defence, x: Any, y: Any = None, index: Any = None) -> tuple[An
         out, y = call(defence, cast(x, "float32"), y, index)
         kept = defence._output_dtype(np.dtype(np.float16)) == np.float16
         return (cast(out, "bfloat16") if kept else out), y
-    if kind == "torch":
-        from .torch import call as enter
-    elif kind == "jax":
-        from .jax import call as enter
-    else:
-        from .tensorflow import call as enter
-    return enter(defence, x, y, index)
+    if kind not in ENTERED:
+        ENTERED[kind] = import_module(f".{kind}", __package__).call
+    return ENTERED[kind](defence, x, y, index)  # type: ignore[no-any-return]
 
 
 def _call_numpy(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:

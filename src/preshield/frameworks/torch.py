@@ -1,7 +1,6 @@
 """Eager tensors of torch; `torch.compile` breaks its graph here."""
 
 import sys
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -70,13 +69,17 @@ def _call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
         raise RuntimeError(RECORDED.format(defence, recorder))
     if torch._C._are_functorch_transforms_active():
         raise RuntimeError(TRANSFORMED.format(defence))
-    recomputes = torch._C._current_graph_task_id() != -1
-    # A backward pass calls on a thread of torch's for each GPU.
-    with FROZEN.borrowed() if recomputes else nullcontext():
-        if recomputes and defence._draws_afresh:
+    if torch._C._current_graph_task_id() == -1:
+        return _pass(defence, x, y, index)
+    with FROZEN.borrowed():  # a backward pass calls, on a thread of torch's for each GPU
+        if defence._draws_afresh:
             raise RuntimeError(RECOMPUTED.format(defence))
-        begun = Pass.begin(defence, to_numpy(x), y=y, index=index, runs=True)
-        return _Defend.apply(x, begun), begun.labels(y)
+        return _pass(defence, x, y, index)
+
+
+def _pass(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
+    begun = Pass.begin(defence, to_numpy(x), y=y, index=index, runs=True)
+    return _Defend.apply(x, begun), begun.labels(y)
 
 
 def _recorder(x: Any) -> str:
