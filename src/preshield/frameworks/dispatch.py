@@ -19,8 +19,6 @@ ENTERED: dict[str, Any] = {}  # `call` of each framework of which there was a te
 
 def call(defence: Defence, x: Any, y: Any = None, index: Any = None) -> tuple[Any, Any]:
     """Apply `defence` to a batch of any framework, and to its labels."""
-    if defence.mixes_samples:
-        check_given_labels(y, type(defence).__name__)
     kind = framework(x)
     if kind == "numpy" and y is not None and defence._changes_labels and traced(framework(y), y):
         if defence.domains == ("labels",):  # the data may be anything, and pass
@@ -29,6 +27,10 @@ def call(defence: Defence, x: Any, y: Any = None, index: Any = None) -> tuple[An
     if defence.domains == ("labels",) and not traced(kind, x, y):
         return _call_numpy(defence, x, y, index)
     x = as_array(x) if kind == "numpy" else x
+    if y is None and defence.mixes_samples:
+        if kind == "numpy":
+            defence._checked(x)  # what is wrong with the batch comes first
+        check_given_labels(y, type(defence).__name__)
     if is_waveform(defence, x):
         out, y = call(defence, x[None], y, index)
         return out[0], y
