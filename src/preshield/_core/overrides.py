@@ -433,14 +433,9 @@ def _takes_index(self: Defence) -> bool:
     return bool(_of_hooks(self, "_takes_index")) and (in_pass_of(self) is not None or not _draws(self))
 
 
-def _changes_labels(self: Defence) -> bool:
+def _of_labels(self: Defence, name: str) -> bool:
     written = in_pass_of(self) is None and wrote(type(self), "__call__")
-    return written or bool(_of_hooks(self, "_changes_labels"))
-
-
-def _wants_labels(self: Defence) -> bool:
-    written = in_pass_of(self) is None and wrote(type(self), "__call__")
-    return written or bool(_of_hooks(self, "_wants_labels"))
+    return written or bool(_of_hooks(self, name))
 
 
 def _states_shape(self: Defence) -> bool:
@@ -453,8 +448,8 @@ CONTRACT: dict[str, Any] = {
     "_fresh_seed": _fresh_seed,
     "_seed_words": property(_seed_words),
     "_takes_index": property(_takes_index),
-    "_changes_labels": property(_changes_labels),
-    "_wants_labels": property(_wants_labels),
+    "_changes_labels": property(lambda self: _of_labels(self, "_changes_labels")),
+    "_wants_labels": property(lambda self: _of_labels(self, "_wants_labels")),
     "_states_shape": property(_states_shape),
 }
 

@@ -91,16 +91,14 @@ def _pass(operation: Any, x: Any, y: Any) -> tuple[Any, Any, Backward]:
     if isinstance(operation, Preprocessor):
         begun = Pass.begin(operation, x, runs=True, kept=True)
         return begun.output(), begun.labels(y), begun.pull_back
-    out, labels = _apply(operation, x, y)
-    if not _ragged(x):
-        return out, labels, lambda grad: np.asarray(operation.estimate_gradient(x, grad))
-    return (
-        out,
-        labels,
-        lambda grad: object_array(
-            [operation.estimate_gradient(sample[None], g[None])[0] for sample, g in zip(x, grad, strict=True)]
-        ),
-    )
+
+    def back(grad: Any) -> Array:
+        if not _ragged(x):
+            return np.asarray(operation.estimate_gradient(x, grad))
+        pairs = zip(x, grad, strict=True)
+        return object_array([operation.estimate_gradient(a[None], b[None])[0] for a, b in pairs])
+
+    return *_apply(operation, x, y), back
 
 
 def _defended(estimator: Any, x: Any, y: Any, fit: bool = False) -> tuple[Any, Any, Backward]:
