@@ -20,7 +20,8 @@ NAMESPACE = "the namespace"
 # Each room, and the rooms that it may import. `_core` is open to all, a room to itself; exceptions are below.
 MAY_IMPORT = {
     "_core": set(),
-    "preprocessor": set(),
+    "frameworks": set(),
+    "preprocessor": {"frameworks"},
     "chain": {"preprocessor", "interop"},
     "codecs": set(),
     "neural": set(),
@@ -169,6 +170,13 @@ def test_files_for_guests_are_loaded_for_guests_alone(file):
         ]
 
 
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_a_framework_is_entered_with_its_tensors_alone(file):
+    """No file imports what needs torch, TensorFlow or JAX; the table of `dispatch` loads it by name."""
+    files = {("frameworks", name) for name in ("torch", "tensorflow", "jax")}
+    assert not files & set(own_imports(file))
+
+
 def direct(node, file):
     """Modules of the package that a statement at the top of a file imports."""
     if not isinstance(node, ast.Import | ast.ImportFrom):
@@ -213,6 +221,12 @@ def test_classes_load_nothing_heavier_than_numpy():
 def test_numpy_batches_load_no_framework():
     code = "import numpy, preshield; preshield.SpatialSmoothing(3).transform(numpy.zeros((1, 4, 4, 1)))"
     assert not loaded_by(code) & {"torch", "tensorflow", "jax", "keras", "art", "sklearn"}
+
+
+def test_tensors_load_their_own_framework_alone():
+    pytest.importorskip("torch")
+    code = "import preshield, torch; preshield.SpatialSmoothing(3).transform(torch.zeros(1, 4, 4, 1))"
+    assert loaded_by(code) & {"torch", "tensorflow", "jax", "keras", "art", "sklearn"} == {"torch"}
 
 
 def test_classifiers_load_their_own_framework_alone():

@@ -107,6 +107,12 @@ def test_torch_first_derivatives_may_keep_a_graph(torch):
     np.testing.assert_allclose(grad.detach(), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("transform", ["grad", "vmap"])
+def test_torch_refuses_to_be_transformed(torch, transform):
+    with pytest.raises(RuntimeError, match=r"GaussianBlur.*transforms of torch\.func cannot enter"):
+        getattr(torch.func, transform)(lambda x: GaussianBlur(3).transform(x[None]).sum())(torch.tensor(X))
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_torch_checkpoint(torch, reentrant):
     from torch.utils.checkpoint import checkpoint
@@ -203,6 +209,37 @@ def test_tensorflow_refuses_a_gradient_penalty(tf, run_tf, defence):
         tf_penalty(tf, run_tf, defence, lambda w, out: out)  # depends on x alone
 
 
+@pytest.mark.parametrize("inner", ["tape", "accumulator"])
+def test_tensorflow_second_derivatives_around_a_compiled_function(tf, inner):
+    """Of sum(d(x)**3), times ones: 6 d(x) where the defence is taken for the identity, no zeros elsewhere."""
+    x = tf.constant(X)
+
+    def second(defence, loss=lambda out: out**3):
+        compiled = tf.function(lambda x: tf.reduce_sum(loss(defence.transform(x))))
+
+        def slope():
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                total = compiled(x)
+            return tape.gradient(total, x)
+
+        if inner == "accumulator":
+            with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as accumulator:
+                grad = slope()
+            return accumulator.jvp(grad)
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            grad = slope()
+        return outer.gradient(grad, x)
+
+    jpeg = JpegCompression((0, 1))
+    np.testing.assert_allclose(second(jpeg), 6 * jpeg.transform(X), rtol=1e-6)
+    with pytest.raises(tf.errors.UnknownError, match=REFUSED):
+        second(GaussianBlur(3))
+    with pytest.raises(tf.errors.UnknownError, match=REFUSED):
+        second(GaussianBlur(3), loss=lambda out: out)  # depends on x alone
+
+
 def test_tensorflow_computes_a_gradient_once(tf):
     class Counting(Preprocessor):
         domains = ("features",)
@@ -287,17 +324,68 @@ def test_tensorflow_recompute_grad(tf, run_tf):
 # JAX
 
 
+@pytest.fixture
+def jax():
+    return pytest.importorskip("jax")
+
+
+@pytest.fixture(params=["eager", "jit"])
+def run_jax(request, jax):
+    return jax.jit if request.param == "jit" else lambda function: function
+
+
+def jax_penalty(jax, run_jax, defence, loss):
+    """Slope of the gradient penalty of `loss(w, d(x))`, with respect to w = 2 and to x."""
+
+    def penalty(w, x):
+        return (jax.grad(lambda x: loss(w, defence.transform(x)).sum())(x) ** 2).sum()
+
+    with defence.frozen(0):
+        return run_jax(jax.grad(penalty, argnums=(0, 1)))(2.0, jax.numpy.asarray(X))
+
+
+@pytest.mark.parametrize("defence", PASSED_ON, ids=NAME)
+def test_jax_gradient_penalty(jax, run_jax, defence):
+    slope, _ = jax_penalty(jax, run_jax, defence, lambda w, out: (w * out) ** 2)
+    assert float(slope) == pytest.approx(penalty_slope(defence), rel=1e-5)
+
+
+@pytest.mark.parametrize("defence", COMPUTED, ids=NAME)
+def test_jax_refuses_a_gradient_penalty(jax, run_jax, defence):
+    with pytest.raises(RuntimeError, match=REFUSED):
+        jax.block_until_ready(jax_penalty(jax, run_jax, defence, lambda w, out: (w * out) ** 2))
+    with pytest.raises(RuntimeError, match=REFUSED):
+        jax.block_until_ready(jax_penalty(jax, run_jax, defence, lambda w, out: out))  # depends on x alone
+
+
+def test_jax_hessian_in_reverse_mode(jax, run_jax):
+    """Of sum(d(x)**2): 2 on the diagonal where the defence is taken for the identity, no zeros elsewhere."""
+    x = jax.numpy.asarray(X[:1, :2, :2])
+
+    def hessian(defence):
+        return run_jax(jax.jacrev(jax.jacrev(lambda x: (defence.transform(x) ** 2).sum())))(x)
+
+    np.testing.assert_array_equal(hessian(JpegCompression((0, 1))), 2 * np.eye(12).reshape(2 * x.shape))
+    with pytest.raises(RuntimeError, match=REFUSED):
+        jax.block_until_ready(hessian(GaussianBlur(3)))
+
+
+def test_jax_third_derivatives(jax, run_jax):
+    jpeg = JpegCompression((0, 1))
+
+    def summed(function):
+        return lambda x: jax.grad(function)(x).sum()
+
+    third = run_jax(jax.grad(summed(summed(lambda x: (jpeg.transform(x) ** 3).sum()))))
+    np.testing.assert_array_equal(third(jax.numpy.asarray(X)), np.full_like(X, 6))
+
+
 @pytest.mark.filterwarnings("ignore:.*os.fork.*:RuntimeWarning")
-def test_jax_refuses_second_derivatives_and_recomputation():
-    jax = pytest.importorskip("jax")
+def test_jax_refuses_forward_mode_and_recomputation(jax):
     x, blur = jax.numpy.asarray(X), GaussianBlur(3)
-
-    def loss(x):
-        return (blur.transform(x) ** 2).sum()
-
-    with pytest.raises(ValueError, match="Pure callbacks do not support JVP"):
-        jax.grad(lambda x: (jax.grad(loss)(x) ** 2).sum())(x)
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(blur.transform, (x,), (x,))
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.hessian(lambda x: (blur.transform(x) ** 2).sum())(x)
     with pytest.raises(NotImplementedError, match="Effects not supported"):
         jax.grad(jax.checkpoint(lambda x: (noise().transform(x) ** 2).sum()))(x)

@@ -143,6 +143,27 @@ def test_torch_input_changed_before_backward_is_an_error(torch):
         out.sum().backward()
 
 
+def test_torch_gradient_is_taken_at_the_batch_that_was_given(torch):
+    """Not at the copy of it over which the defence wrote its result."""
+
+    class Square(Preprocessor):
+        domains = ("features",)
+        takes = "copy"
+
+        def _transform(self, x, draw):
+            x = x if x.flags.writeable else x.copy()
+            np.square(x, out=x)
+            return x
+
+        def _gradient(self, x, grad, draw):
+            return 2 * x * grad
+
+    x = torch.tensor([[1.0, 3.0]], requires_grad=True)
+    out = Square().transform(x)
+    out.sum().backward()
+    assert (out.tolist(), x.grad.tolist(), x.tolist()) == ([[1, 9]], [[2, 6]], [[1, 3]])
+
+
 def test_torch_backward_sees_the_draw_of_forward(torch):
     x = torch.tensor(X, requires_grad=True)
     out = COPIES.transform(x)

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from ._core import overrides, random
+from ._core import random
 from ._core.checks import check_bool
 from ._core.errors import ArgumentError
 from ._core.generators import peeked_seed
+from ._core.passes import Pass
 from ._core.typing import Array, Dtype, Seed, Shape
 from .interop.foreign import adapted
 from .preprocessor import Preprocessor
@@ -16,21 +17,14 @@ from .preprocessor import Preprocessor
 __all__ = ["Chain"]
 
 
-class _Pass:
-    """One pass through a chain: the seeds of its stages and, once it has run, what each stage saw."""
+class _Draw:
+    """The draw of a chain: the seeds of its stages and, once it has run, the pass through each."""
 
-    def __init__(self, chain: "Chain", x: Array, seeds: list[Seed], labels: Any) -> None:
-        self.chain = chain
+    def __init__(self, x: Array, seeds: list[Seed]) -> None:
         self.x = x
         self.seeds = seeds
-        self.labels = labels
-        self.shape: Shape = ()
-        self.steps: list[tuple[Preprocessor, Array, Any]] = []  # stage, its input, its draw
-
-    def output_shape(self, x: Array) -> Shape:
-        """Shape of the output, for which the chain runs if it has not."""
-        self.chain._steps(self)
-        return self.shape
+        self.labels: Any = None
+        self.steps: list[Pass] = []
 
 
 class Chain(Preprocessor):
@@ -152,48 +146,45 @@ class Chain(Preprocessor):
 
     # Hooks
 
-    def _transform(self, x: Array, draw: _Pass) -> Array:
+    def _transform(self, x: Array, draw: _Draw) -> Array:
         draw.steps.clear()
         y = draw.labels
         for stage, seed in zip(self._stages, draw.seeds, strict=True):
             # Before the first stage, _check_layout looked at all.
-            x = stage._checked(x, doubt=False, runs=True, kept=True)
-            with overrides.labels_for(stage, x, y):
-                stage_draw = stage._begin(x, seed)
-            draw.steps.append((stage, x, stage_draw))
-            x = stage._run(x, stage_draw)
+            step = Pass.begin(stage, x, seed, y=y, doubt=False, runs=True, kept=True)
+            draw.steps.append(step)
+            x = step.output()
             if y is not None and stage._changes_labels:
-                y = stage._labelled(y, stage_draw)
-        draw.shape = x.shape
+                y = step.relabel(y)
         return x
 
-    def _gradient(self, x: Array, grad: Array, draw: _Pass) -> Array:
-        for stage, x_stage, stage_draw in reversed(self._steps(draw)):
-            grad = stage._pull_back(x_stage, grad, stage_draw)
+    def _gradient(self, x: Array, grad: Array, draw: _Draw) -> Array:
+        for step in reversed(self._steps(draw)):
+            grad = step.pull_back(grad)
         return grad
 
-    def _transform_labels(self, y: Array | None, draw: _Pass) -> Array | None:
+    def _transform_labels(self, y: Array | None, draw: _Draw) -> Array | None:
         if y is None:  # in prediction
             return None
-        for stage, stage_draw in self._draws(draw):
-            y = stage._labelled(y, stage_draw)
+        for step in self._passes(draw):
+            y = step.relabel(y)
         return y
 
-    def _draws(self, draw: _Pass) -> Iterator[tuple[Preprocessor, Any]]:
-        """Stages with their draws, which depend on the shape and the dtype of what a stage gets alone."""
+    def _passes(self, draw: _Draw) -> Iterator[Pass]:
+        """Passes for labels: draws depend on the shape and the dtype of what a stage gets alone."""
         if self._wants_labels:
             self._steps(draw)
         if draw.steps:
-            yield from ((stage, stage_draw) for stage, _, stage_draw in draw.steps)
+            yield from draw.steps
             return
         x = draw.x
         for stage, seed in zip(self._stages, draw.seeds, strict=True):
-            yield stage, stage._begin(x, seed)
+            yield Pass(stage, x, stage._begin(x, seed))
             if stage.domains != ("labels",):
                 zero = np.zeros((), stage._output_dtype(x.dtype))
                 x = np.broadcast_to(zero, stage._output_shape(x.shape))
 
-    def _steps(self, draw: _Pass) -> list[tuple[Preprocessor, Array, Any]]:
+    def _steps(self, draw: _Draw) -> list[Pass]:
         if not draw.steps:
             self._transform(draw.x, draw)
         return draw.steps
@@ -260,12 +251,12 @@ class Chain(Preprocessor):
     def _draws_afresh(self) -> bool:
         return super()._draws_afresh and any(d._draws_afresh for d in self._stages)
 
-    def _begin(self, x: Array, seed: Seed) -> _Pass:
+    def _begin(self, x: Array, seed: Seed) -> _Draw:
         ends = np.cumsum([d._seed_words for d in self._stages])
         words, index = seed[: ends[-1]], seed[ends[-1] :]
         seeds = np.split(random.distinct(words, peeked_seed), ends[:-1])
         seeds = [np.concatenate([words, index]) if len(words) else words for words in seeds]
-        return _Pass(self, x, seeds, overrides.known_labels(self))
+        return _Draw(x, seeds)
 
     @property
     def _changes_labels(self) -> bool:

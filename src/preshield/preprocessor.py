@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from ._core import draws, overrides, random, samples, tensors
+from ._core import draws, overrides, random, samples
 from ._core.checks import (
     check_batch,
-    check_gradient,
     check_integer,
-    check_ragged_gradient,
     check_unknown,
     check_values,
     ignore_device_type,
     refuse_other_layout,
 )
 from ._core.errors import ArgumentError
-from ._core.layout import channel_axis, expected_layouts, kept_dtype, object_array, other_layouts
+from ._core.layout import channel_axis, expected_layouts, kept_dtype, other_layouts
 from ._core.ranges import fits, misfit, most_of, warn_caller
 from ._core.remedies import Taken
+from ._core.tensors import to_numpy
 from ._core.typing import Array, Dtype, Seed, Shape
+from .frameworks.dispatch import call, pull_back
 
 if TYPE_CHECKING:
     from ._core.html import Html
@@ -364,7 +364,7 @@ class Preprocessor:
         -------
         self
         """
-        self._fit(self._checked(tensors.to_numpy(x)), None if y is None else tensors.to_numpy(y), **kwargs)
+        self._fit(self._checked(to_numpy(x)), None if y is None else to_numpy(y), **kwargs)
         self._is_fitted = True
         return self
 
@@ -614,24 +614,18 @@ class Preprocessor:
 
     # What starts a pass
 
-    def _start_call(self, x: Any, y: Any = None, index: Any = None) -> tuple[Any, Any]:
-        if y is None or not self._wants_labels:
-            return tensors.call(self, x, y, index)
-        with overrides.labels_for(self, x, y):
-            return tensors.call(self, x, y, index)
-
-    def _start_estimate_gradient(self, x: Any, grad: Any, index: Any = None) -> Any:
-        return tensors.pull_back(self, x, grad, index)
+    _start_call = call
+    _start_estimate_gradient = pull_back
 
     def _start_gradient(self, x: Any, grad: Any, index: Any) -> Any:
-        return self._estimate_gradient(x, grad) if index is None else tensors.pull_back(self, x, grad, index)
+        return self._estimate_gradient(x, grad) if index is None else pull_back(self, x, grad, index)
 
     # What estimate_gradient does; the GAN search also answers for latents, as ART's does
 
     def _estimate_gradient(self, x: Any, grad: Any) -> Any:
-        return tensors.pull_back(self, x, grad)
+        return pull_back(self, x, grad)
 
-    # What tensors.py and Chain call, on NumPy arrays
+    # What a pass and the frameworks ask, on NumPy arrays
 
     def _next_seed(self, *, addressed: bool = False) -> Seed:
         """The seed of the next pass; one for all passes, if it can be, of samples that have numbers."""
@@ -767,57 +761,6 @@ class Preprocessor:
         if dtype.kind == "O" or (self.keeps_integers and dtype.kind in "bui"):
             return dtype.newbyteorder("=")
         return kept_dtype(dtype)
-
-    def _run(self, x: Array, draw: Any) -> Array:
-        """Transform a checked batch."""
-        if self.domains == ("labels",):
-            return x
-        out = draw.transform(x) if isinstance(draw, overrides.Pass) else self._transform(x, draw)
-        if x.dtype == object and out.dtype == object:
-            return object_array([self._as_promised(*pair) for pair in zip(out, x, strict=True)])
-        if x.dtype == object:  # samples that now have one shape
-            return out
-        return self._as_promised(out, x)
-
-    def _as_promised(self, out: Array, x: Array) -> Array:
-        """The output in its dtype, in memory of its own."""
-        shared = not x.flags.writeable and np.may_share_memory(out, x)
-        return out.astype(self._output_dtype(x.dtype), copy=shared)
-
-    def _pull_back(self, x: Array, grad: Array, draw: Any) -> Array:
-        """Vector-Jacobian product at a checked batch; `grad` itself, in its memory, if it is passed on."""
-        if x.dtype == object:
-            grad = check_ragged_gradient(grad, [self._output_shape((1, *s.shape))[1:] for s in x])
-            pairs = zip(self._pulled(x, grad, draw), grad, strict=True)
-            return object_array([_in_type_of(given, pulled) for pulled, given in pairs])
-        shape = self._shape_after(x, draw, np.shape(grad))
-        grad = check_gradient(grad, shape)
-        if grad.ndim == len(shape):
-            pulled = self._pulled(x, grad, draw)
-        else:
-            classes = [self._pulled(x, grad[:, k], draw) for k in range(grad.shape[1])]
-            pulled = np.stack(classes, axis=1) if classes else np.empty((*x.shape[:1], 0, *x.shape[1:]))
-        return _in_type_of(grad, pulled)
-
-    def _pulled(self, x: Array, grad: Array, draw: Any) -> Array:
-        return draw.pull_back(x, grad) if isinstance(draw, overrides.Pass) else self._gradient(x, grad, draw)
-
-    def _shape_after(self, x: Array, draw: Any, grad: Shape) -> Shape:
-        """Shape of the output of a pass, of which a gradient of shape `grad` is known."""
-        shape = self._output_shape(x.shape)
-        if self._states_shape or shape in (grad, grad[:1] + grad[2:]):
-            return shape
-        found: Shape = draw.output_shape(x)
-        return found
-
-    def _labelled(self, y: Array | None, draw: Any) -> Array | None:
-        """Labels of a pass."""
-        return draw.relabel(y) if isinstance(draw, overrides.Pass) else self._transform_labels(y, draw)
-
-
-def _in_type_of(grad: Array, pulled: Array) -> Array:
-    """A gradient in the floating type of the one that was given."""
-    return pulled.astype(kept_dtype(grad.dtype), copy=False)
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -19,6 +19,7 @@ from ._core.errors import ArgumentError
 from ._core.generators import Generators
 from ._core.layout import LAYOUTS, expected_layouts, kept_dtype, object_array
 from ._core.overrides import wrote
+from ._core.passes import Pass
 from ._core.samples import sample_axes
 from ._core.typing import Array, Dtype
 from .chain import Chain
@@ -390,8 +391,8 @@ def _check_read_only(s: Subject) -> None:
     d = s.defence
     with d.frozen(0):
         seed = d._next_seed()
-    x = d._checked(s.x)  # what a stage of a chain gets, and tensors; a call with an array may make a copy
-    _require_equal(d._run(x, d._begin(x, seed)), expected, "result for a read-only view")
+    begun = Pass.begin(d, s.x, seed)  # as in a chain, and tensors; a call with an array may make a copy
+    _require_equal(begun.output(), expected, "result for a read-only view")
 
 
 def _check_non_contiguous(s: Subject) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,20 +19,15 @@ from .errors import ArgumentError
 from .generators import Generators, peeked_seed, seeded
 from .layout import as_array, object_array
 from .random import SEED_WORDS, SeedStream
-from .tensors import _traced, framework, to_numpy
-from .typing import Array, Seed, Shape
-
-if TYPE_CHECKING:
-    from ..preprocessor import Preprocessor
+from .tensors import framework, to_numpy
+from .typing import Array, Defence, Seed
 
 __all__ = [
     "PASSES",
-    "Pass",
+    "Written",
     "check_assignment",
     "honour",
     "in_pass_of",
-    "known_labels",
-    "labels_for",
     "methods_of",
     "parents",
     "wrote",
@@ -53,7 +48,7 @@ class _Scope:
     in the same order.
     """
 
-    def __init__(self, defence: "Preprocessor", seed: Seed | None, index: Array) -> None:
+    def __init__(self, defence: Defence, seed: Seed | None, index: Array) -> None:
         self.defence = defence
         self.seed = seed
         self.index = index
@@ -70,16 +65,15 @@ class _Scope:
 
 
 _scopes: ContextVar[tuple[_Scope, ...]] = ContextVar("_scopes", default=())
-_labels: ContextVar[tuple[Any, Any]] = ContextVar("_labels", default=(None, None))
 
 
-def in_pass_of(defence: "Preprocessor") -> _Scope | None:
+def in_pass_of(defence: Defence) -> _Scope | None:
     """The innermost scope of a defence in this thread."""
     return next((scope for scope in reversed(_scopes.get()) if scope.defence is defence), None)
 
 
 @contextmanager
-def _scope(defence: "Preprocessor", seed: Seed | None, index: Array = NO_INDEX) -> Iterator[None]:
+def _scope(defence: Defence, seed: Seed | None, index: Array = NO_INDEX) -> Iterator[None]:
     token = _scopes.set((*_scopes.get(), _Scope(defence, seed, index)))
     try:
         yield
@@ -87,28 +81,10 @@ def _scope(defence: "Preprocessor", seed: Seed | None, index: Array = NO_INDEX) 
         _scopes.reset(token)
 
 
-@contextmanager
-def labels_for(defence: "Preprocessor", x: Any, y: Any) -> Iterator[None]:
-    """Let the pass that begins in a `with` block know its labels: one method takes both."""
-    kind = framework(y)
-    known = not (_traced(kind, y) or _traced(framework(x), x))
-    token = _labels.set((defence, (y if kind == "numpy" else to_numpy(y)) if known else None))
-    try:
-        yield
-    finally:
-        _labels.reset(token)
-
-
-def known_labels(defence: "Preprocessor") -> Any:
-    """Labels of the pass that begins."""
-    owner, labels = _labels.get()
-    return labels if owner is defence else None
-
-
 # The class
 
 
-def honour(cls: "type[Preprocessor]", base: "type[Preprocessor]") -> None:
+def honour(cls: type[Defence], base: type[Defence]) -> None:
     """Keep the public methods that a class writes, and put methods that start a pass in their places."""
     for name in FRAMEWORK:
         if _found(cls, name) is not vars(base)[name]:
@@ -143,7 +119,7 @@ def honour(cls: "type[Preprocessor]", base: "type[Preprocessor]") -> None:
         _state_facts(cls, base)
 
 
-def wrote(cls: "type[Preprocessor]", name: str) -> bool:
+def wrote(cls: type[Defence], name: str) -> bool:
     """Whether a class or one of its parents wrote a public method."""
     return _written(cls, name) is not None
 
@@ -153,7 +129,7 @@ def _written(cls: type, name: str) -> Any:
     return next((method for method in methods if getattr(method, "written", False)), None)
 
 
-def _base_of(defence: "Preprocessor") -> Any:
+def _base_of(defence: Defence) -> Any:
     return next(c for c in type(defence).__mro__ if "_start_call" in vars(c))
 
 
@@ -165,7 +141,7 @@ def _is_known(method: Any, base: type, name: str) -> bool:
     return method is vars(base)[name] or hasattr(method, "written")
 
 
-def _state_facts(cls: "type[Preprocessor]", base: "type[Preprocessor]") -> None:
+def _state_facts(cls: type[Defence], base: type[Defence]) -> None:
     """State what the class does not state of its methods: as little as possible is promised."""
     own_gradient = wrote(cls, "estimate_gradient") or cls._gradient is not base._gradient
     if "gradient_kind" not in vars(cls) and own_gradient:
@@ -208,7 +184,7 @@ def _started(cls: type, name: str, function: Any) -> Callable[..., Any]:
     return method
 
 
-def _fit(defence: "Preprocessor", written: Any, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+def _fit(defence: Defence, written: Any, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
     y = y if framework(y) == "numpy" else to_numpy(y)
     written(defence._checked(to_numpy(x)), y, *args, **kwargs)
     defence._is_fitted = True
@@ -245,7 +221,7 @@ def methods_of(cls: Any) -> tuple[Any, ...]:
     return (cls.__call__, cls.transform, cls.estimate_gradient, cls.forward, cls.estimate_forward)
 
 
-def check_assignment(defence: "Preprocessor") -> None:
+def check_assignment(defence: Defence) -> None:
     """Refuse a pass through a class to which a public method was assigned after it was made."""
     if methods_of(type(defence)) == type(defence)._methods:
         return
@@ -262,25 +238,24 @@ def check_assignment(defence: "Preprocessor") -> None:
 # One pass
 
 
-class Pass:
-    """The draw of a class that writes public methods: a pass through them, from its seed.
+class Written:
+    """The draw of a class that writes public methods: these methods as hooks, from the seed of a pass.
 
     The methods run with the shared random generators set from the seed if they draw from these, which the
     first run shows. So the backward pass sees the draw of the forward pass.
     """
 
-    def __init__(self, defence: "Preprocessor", x: Array, seed: Seed) -> None:
+    def __init__(self, defence: Defence, x: Array, seed: Seed) -> None:
         self.defence = defence
         self.x = x
         seed, self.index = np.split(seed, [defence._seed_words])
         peeked, drawn = defence._first_seed
         self.seed = drawn if np.array_equal(seed, peeked) else seed
-        self.labels = known_labels(defence)
-        self._shape: Shape | None = None
+        self.labels: Any = None
         self._relabelled: tuple[Any, Any] | None = None  # labels, and what they became
         self._of_hooks: list[Any] = []
 
-    def transform(self, x: Array) -> Any:
+    def _transform(self, x: Array, _: Any) -> Any:
         """The data after `__call__`; what it returns of the labels is kept."""
         defence = self.defence
         if not _is_free(defence):
@@ -292,10 +267,9 @@ class Pass:
             )
         if getattr(type(defence).__call__, "written", False):
             self._relabelled = (self.labels, labels)
-        self._shape = out.shape
         return out
 
-    def relabel(self, y: Any) -> Any:
+    def _transform_labels(self, y: Any, _: Any) -> Any:
         """The labels after the `__call__` that was written."""
         if not wrote(type(self.defence), "__call__"):
             return self.defence._transform_labels(y, self.of_hooks())
@@ -303,7 +277,7 @@ class Pass:
             self._relabelled = (y, self._call("labels", self.x, y)[1])
         return self._relabelled[1]
 
-    def pull_back(self, x: Array, grad: Array) -> Array:
+    def _gradient(self, x: Array, grad: Array, _: Any) -> Array:
         """The gradient after `estimate_gradient`."""
         name = type(self.defence).__name__
         if not wrote(type(self.defence), "estimate_gradient"):
@@ -318,20 +292,14 @@ class Pass:
             )
         return pulled
 
-    def output_shape(self, x: Array) -> Shape:
-        """Shape of the output, which a run shows."""
-        if not _is_free(self.defence):
-            shape: Shape = self.of_hooks().output_shape(x)
-            return shape
-        if self._shape is None:
-            self.transform(x)
-        return self._shape or ()
-
     def of_hooks(self) -> Any:
         """The draw of the hooks beneath."""
         if not self._of_hooks:
-            with _scope(self.defence, self.seed, self.index), labels_for(self.defence, self.x, self.labels):
-                self._of_hooks.append(self.defence._begin(self.x, self.defence._next_seed()))
+            with _scope(self.defence, self.seed, self.index):
+                draw = self.defence._begin(self.x, self.defence._next_seed())
+                if self.defence._wants_labels:
+                    draw.labels = self.labels
+            self._of_hooks.append(draw)
         return self._of_hooks[0]
 
     def _call(self, name: str, x: Array, y: Any) -> tuple[Array, Any]:
@@ -382,12 +350,12 @@ class Pass:
             )
 
 
-def _draws(defence: "Preprocessor") -> bool:
+def _draws(defence: Defence) -> bool:
     """Whether the methods that were written draw; hooks draw from seeds."""
     return bool(defence._has_drawn or (defence.stochastic and not _of_hooks(defence, "_seed_words")))
 
 
-def _is_free(defence: "Preprocessor") -> bool:
+def _is_free(defence: Defence) -> bool:
     """Whether the class wrote what decides about the shape, but not `_output_shape`."""
     return wrote(type(defence), "__call__") or wrote(type(defence), "transform")
 
@@ -426,19 +394,19 @@ def _beneath(cls: Any, name: str) -> Any:
     return next(method for method in kept if method not in (None, CONTRACT[name]))
 
 
-def _of_hooks(defence: "Preprocessor", name: str) -> Any:
+def _of_hooks(defence: Defence, name: str) -> Any:
     cls: Any = type(defence)
     return _beneath(cls, name).__get__(defence, type(defence))
 
 
-def _begin(self: "Preprocessor", x: Array, seed: Seed) -> Any:
+def _begin(self: Defence, x: Array, seed: Seed) -> Any:
     if in_pass_of(self) is not None:
         return _of_hooks(self, "_begin")(x, seed)
     check_assignment(self)
-    return Pass(self, x, seed)
+    return Written(self, x, seed)
 
 
-def _next_seed(self: "Preprocessor", *, addressed: bool = False) -> Seed:
+def _next_seed(self: Defence, *, addressed: bool = False) -> Seed:
     scope = in_pass_of(self)
     if scope is None or scope.seed is None:
         seed: Seed = _of_hooks(self, "_next_seed")(addressed=addressed)
@@ -446,7 +414,7 @@ def _next_seed(self: "Preprocessor", *, addressed: bool = False) -> Seed:
     return scope.next(scope.seed, self._seed_words)
 
 
-def _fresh_seed(self: "Preprocessor", *, addressed: bool) -> Seed:
+def _fresh_seed(self: Defence, *, addressed: bool) -> Seed:
     seed: Seed = _of_hooks(self, "_fresh_seed")(addressed=addressed)
     if len(seed) or in_pass_of(self) is not None:
         return seed
@@ -456,25 +424,21 @@ def _fresh_seed(self: "Preprocessor", *, addressed: bool) -> Seed:
     return stream.next()
 
 
-def _seed_words(self: "Preprocessor") -> int:
+def _seed_words(self: Defence) -> int:
     words = int(_of_hooks(self, "_seed_words"))
     return words if in_pass_of(self) is not None else max(words, SEED_WORDS)
 
 
-def _takes_index(self: "Preprocessor") -> bool:
+def _takes_index(self: Defence) -> bool:
     return bool(_of_hooks(self, "_takes_index")) and (in_pass_of(self) is not None or not _draws(self))
 
 
-def _changes_labels(self: "Preprocessor") -> bool:
+def _of_labels(self: Defence, name: str) -> bool:
     written = in_pass_of(self) is None and wrote(type(self), "__call__")
-    return written or bool(_of_hooks(self, "_changes_labels"))
+    return written or bool(_of_hooks(self, name))
 
 
-def _wants_labels(self: "Preprocessor") -> bool:
-    return wrote(type(self), "__call__") or bool(_of_hooks(self, "_wants_labels"))
-
-
-def _states_shape(self: "Preprocessor") -> bool:
+def _states_shape(self: Defence) -> bool:
     return not _is_free(self) and bool(_of_hooks(self, "_states_shape"))
 
 
@@ -484,14 +448,14 @@ CONTRACT: dict[str, Any] = {
     "_fresh_seed": _fresh_seed,
     "_seed_words": property(_seed_words),
     "_takes_index": property(_takes_index),
-    "_changes_labels": property(_changes_labels),
-    "_wants_labels": property(_wants_labels),
+    "_changes_labels": property(lambda self: _of_labels(self, "_changes_labels")),
+    "_wants_labels": property(lambda self: _of_labels(self, "_wants_labels")),
     "_states_shape": property(_states_shape),
 }
 
 
 @contextmanager
-def parents(defence: "Preprocessor", name: str) -> Iterator[None]:
+def parents(defence: Defence, name: str) -> Iterator[None]:
     """A public method of the base class, which may have been called through `super()`."""
     scope = in_pass_of(defence)
     if scope is None:

@@ -3,17 +3,14 @@
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .errors import ArgumentError
 from .layout import LARGE, as_array
 from .tensors import framework
-from .typing import ClipValues, Shape
-
-if TYPE_CHECKING:
-    from ..preprocessor import Preprocessor
+from .typing import ClipValues, Defence, Shape
 
 __all__ = ["check_keeps_samples", "leaves", "sample_axes", "transform_one"]
 
@@ -21,7 +18,7 @@ COLOURS = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3}  # of the modes of Pillow; alph
 LEVELS = 255
 
 
-def transform_one(defence: "Preprocessor", x: Any, index: Any = None) -> Any:
+def transform_one(defence: Defence, x: Any, index: Any = None) -> Any:
     """Apply `defence` to one sample of any framework, or to an image of Pillow."""
     check_keeps_samples(defence, "`transform_one`")
     images = sys.modules.get("PIL.Image")
@@ -52,7 +49,7 @@ def sample_axes(domains: tuple[str, ...]) -> set[int]:
     return set().union(*(axes.get(domain, set()) for domain in domains))
 
 
-def leaves(defence: "Preprocessor") -> Iterator["Preprocessor"]:
+def leaves(defence: Defence) -> Iterator[Defence]:
     """The stages of a chain, of those within it too; else the defence itself."""
     if not defence._stages:
         yield defence
@@ -60,7 +57,7 @@ def leaves(defence: "Preprocessor") -> Iterator["Preprocessor"]:
         yield from leaves(stage)
 
 
-def check_keeps_samples(defence: "Preprocessor", what: str) -> None:
+def check_keeps_samples(defence: Defence, what: str) -> None:
     """Refuse a defence that needs labels, or has more or fewer samples after it."""
     if defence.domains == ("labels",) or defence._changes_labels or not _keeps_their_number(defence):
         raise ArgumentError(
@@ -69,7 +66,7 @@ def check_keeps_samples(defence: "Preprocessor", what: str) -> None:
         )
 
 
-def _keeps_their_number(defence: "Preprocessor") -> bool:
+def _keeps_their_number(defence: Defence) -> bool:
     counts = []
     for axes in sample_axes(defence.domains):
         with suppress(TypeError, ValueError):  # a shape that it does not take says nothing
@@ -77,7 +74,7 @@ def _keeps_their_number(defence: "Preprocessor") -> bool:
     return all(count == 64 for count in counts)
 
 
-def _check_sample(defence: "Preprocessor", shape: tuple[int | None, ...]) -> None:
+def _check_sample(defence: Defence, shape: tuple[int | None, ...]) -> None:
     axes = sample_axes(defence.domains)
     channels_first = _channels_first(defence)
     if len(shape) in axes:
@@ -105,7 +102,7 @@ def _check_sample(defence: "Preprocessor", shape: tuple[int | None, ...]) -> Non
     raise ArgumentError(f"`x` must be one sample, {wanted}, got shape {shape}; {hint}.")
 
 
-def _check_image(defence: "Preprocessor", shape: Shape, channels_first: bool) -> None:
+def _check_image(defence: Defence, shape: Shape, channels_first: bool) -> None:
     """Refuse what plainly has another layout, or is a batch of grey images without their axis of channels."""
     defence._check_layout((1, *shape), name="x")
     channels = shape[0 if channels_first else -1]
@@ -122,7 +119,7 @@ def _check_image(defence: "Preprocessor", shape: Shape, channels_first: bool) ->
 # Images of Pillow, which hold 8 bits and have the channels last
 
 
-def _transform_image(defence: "Preprocessor", image: Any, index: Any) -> Any:
+def _transform_image(defence: Defence, image: Any, index: Any) -> Any:
     colours = COLOURS.get(image.mode)
     if "image" not in defence.domains:
         raise ArgumentError(
@@ -160,7 +157,7 @@ def _remedy(image: Any) -> str:
     return 'convert it first, for example with x.convert("RGB")'
 
 
-def _range(defence: "Preprocessor") -> ClipValues:
+def _range(defence: Defence) -> ClipValues:
     """The range that a defence states, else [0, 1]."""
     stated = _stated(defence, "clip_values")
     if any(not _same(other, stated[0]) for other in stated):
@@ -175,7 +172,7 @@ def _same(a: ClipValues, b: ClipValues) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def _channels_first(defence: "Preprocessor") -> bool:
+def _channels_first(defence: Defence) -> bool:
     """Where the channels are; last if that makes no difference."""
     stated = _stated(defence, "channels_first")
     if any(other != stated[0] for other in stated):
@@ -185,6 +182,6 @@ def _channels_first(defence: "Preprocessor") -> bool:
     return bool(stated and stated[0])
 
 
-def _stated(defence: "Preprocessor", name: str) -> list[Any]:
+def _stated(defence: Defence, name: str) -> list[Any]:
     values = [getattr(leaf, name, None) for leaf in leaves(defence)]
     return [value for value in values if value is not None]

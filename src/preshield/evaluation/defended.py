@@ -10,6 +10,7 @@ from array_api_compat import array_namespace
 
 from .._core.errors import ArgumentError
 from .._core.layout import channel_axis
+from .._core.passes import Pass
 from .._core.random import FROZEN
 from .._core.samples import leaves
 from .._core.typing import Array, Shape
@@ -256,13 +257,11 @@ def through(
     """A batch behind a defence under a draw, and the backward pass through that draw; both made `like`."""
     if defence is None:
         return x, lambda grad: grad
-    checked = defence._checked(host(x))
     words = key(seed, defence._seed_words)
     if defence._seed_words and defence._takes_index:
         words = np.concatenate([words, numbers.astype(np.uint32)])
-    draw = defence._begin(checked, words)
-    seen = defence._run(checked, draw)
-    return like(seen), lambda grad: like(defence._pull_back(checked, host(grad), draw))
+    begun = Pass.begin(defence, host(x), words, runs=True, kept=True)
+    return like(begun.output()), lambda grad: like(begun.pull_back(host(grad)))
 
 
 def held(defences: Sequence[Preprocessor], numbers: Array, seed: tuple[int, ...]) -> ExitStack:

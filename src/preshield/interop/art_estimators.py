@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from .._core import tensors
 from .._core.errors import ArgumentError
 from .._core.layout import as_numbers, object_array
+from .._core.passes import Pass
+from .._core.tensors import framework, to_numpy
 from .._core.typing import Array
 from ..preprocessor import Preprocessor
 
@@ -88,21 +89,16 @@ def _apply(operation: Any, x: Any, y: Any) -> tuple[Any, Any]:
 def _pass(operation: Any, x: Any, y: Any) -> tuple[Any, Any, Backward]:
     """One operation, and the way back through the same draw."""
     if isinstance(operation, Preprocessor):
-        batch = operation._checked(x)
-        draw = operation._begin(batch, operation._next_seed())
-        out = operation._run(batch, draw)
-        labels = tensors._labels(operation, y, batch, draw)
-        return out, labels, lambda grad: operation._pull_back(batch, grad, draw)
-    out, labels = _apply(operation, x, y)
-    if not _ragged(x):
-        return out, labels, lambda grad: np.asarray(operation.estimate_gradient(x, grad))
-    return (
-        out,
-        labels,
-        lambda grad: object_array(
-            [operation.estimate_gradient(sample[None], g[None])[0] for sample, g in zip(x, grad, strict=True)]
-        ),
-    )
+        begun = Pass.begin(operation, x, runs=True, kept=True)
+        return begun.output(), begun.labels(y), begun.pull_back
+
+    def back(grad: Any) -> Array:
+        if not _ragged(x):
+            return np.asarray(operation.estimate_gradient(x, grad))
+        pairs = zip(x, grad, strict=True)
+        return object_array([operation.estimate_gradient(a[None], b[None])[0] for a, b in pairs])
+
+    return *_apply(operation, x, y), back
 
 
 def _defended(estimator: Any, x: Any, y: Any, fit: bool = False) -> tuple[Any, Any, Backward]:
@@ -114,7 +110,7 @@ def _defended(estimator: Any, x: Any, y: Any, fit: bool = False) -> tuple[Any, A
     seen = x
 
     def back(grad: Any) -> Array:
-        grad = tensors.to_numpy(grad)
+        grad = to_numpy(grad)
         if _ragged(seen):  # ART may have stacked samples of one length, and added an axis to each
             floats = (np.asarray(g, np.result_type(s, np.float32)) for g, s in zip(grad, seen, strict=True))
             grad = object_array([g.reshape(s.shape) for g, s in zip(floats, seen, strict=True)])
@@ -149,7 +145,7 @@ def _lists(method: Method) -> Method:
     @wraps(method)
     def apply_preprocessing(self: Any, x: Any, y: Any, fit: bool = False, **kwargs: Any) -> tuple[Any, Any]:
         mixed = hasattr(self, "all_framework_preprocessing") and not _in_one_graph(self)
-        if not _ours(self) or tensors.framework(x) != "numpy" or not (mixed or _of_objects(x)):
+        if not _ours(self) or framework(x) != "numpy" or not (mixed or _of_objects(x)):
             return method(self, x, y, fit, **kwargs)  # type: ignore[no-any-return]
         x = as_numbers(x) if x.ndim > 1 else x
         for operation in _applied(self, fit):
@@ -169,7 +165,7 @@ def _gradients(method: Method) -> Method:
     @wraps(method)
     def apply_preprocessing_gradient(self: Any, x: Any, gradients: Any, fit: bool = False) -> Any:
         in_a_graph = _in_one_graph(self) and not _of_objects(x)
-        if not _ours(self) or tensors.framework(x) != "numpy" or in_a_graph:
+        if not _ours(self) or framework(x) != "numpy" or in_a_graph:
             return method(self, x, gradients, fit)
         return _defended(self, x, None, fit)[2](gradients)
 
@@ -188,10 +184,10 @@ def _at_defended(method: Method, *, where: Callable[[Any], bool] = lambda estima
     def gradient(self: Any, *args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(self, *args, **kwargs)
         given = bound.arguments
-        if not _ours(self) or not where(self) or tensors.framework(given["x"]) == "torch":
+        if not _ours(self) or not where(self) or framework(given["x"]) == "torch":
             return method(self, *args, **kwargs)
         del given["self"]
-        seen, labels, back = _defended(self, tensors.to_numpy(given["x"]), given.get("y"))
+        seen, labels, back = _defended(self, to_numpy(given["x"]), given.get("y"))
         given["x"] = seen
         if "y" in given:
             given["y"] = labels
@@ -232,7 +228,7 @@ def _between_activations(method: Method) -> Method:
 
     @wraps(method)
     def gradient(self: Any, loss_fn: Any, x: Any, y: Any, *args: Any, **kwargs: Any) -> Any:
-        if not _ours(self) or tensors.framework(x) != "numpy":
+        if not _ours(self) or framework(x) != "numpy":
             return method(self, loss_fn, x, y, *args, **kwargs)
         seen, _, back = _defended(self, x, None)
         target, _, _ = _defended(self, y, None)
@@ -339,7 +335,7 @@ def _fit_by_batches(method: Method) -> Method:
         steps = None if generator.size is None else -(-generator.size // generator.batch_size)
         for epoch in range(nb_epochs):
             for x, y in islice(iterator, steps):
-                x, y = tensors.to_numpy(x), tensors.to_numpy(y)
+                x, y = to_numpy(x), to_numpy(y)
                 self.fit(x, y, batch_size=len(x), nb_epochs=1, **kwargs)
             if scheduler is not None:
                 scheduler(epoch)

@@ -1,0 +1,1 @@
+"""Tensors of each framework, one file each: there and back, with the gradient."""

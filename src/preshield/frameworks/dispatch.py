@@ -1,0 +1,76 @@
+"""Public calls with a batch of any framework: what all have in common, and which one is entered."""
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from .._core.checks import check_given_labels
+from .._core.layout import as_array, object_array
+from .._core.passes import Pass
+from .._core.tensors import cast, framework, is_bfloat16, like, to_numpy, traced
+from .._core.typing import Array, Defence
+from .callback import is_waveform
+
+__all__ = ["call", "pull_back"]
+
+ENTERED: dict[str, Any] = {}  # `call` of each framework of which there was a tensor
+
+
+def call(defence: Defence, x: Any, y: Any = None, index: Any = None) -> tuple[Any, Any]:
+    """Apply `defence` to a batch of any framework, and to its labels."""
+    kind = framework(x)
+    if kind == "numpy" and y is not None and defence._changes_labels and traced(framework(y), y):
+        if defence.domains == ("labels",):  # the data may be anything, and pass
+            return x, call(defence, y, y, index)[1]
+        kind, x = framework(y), as_array(x)
+    if defence.domains == ("labels",) and not traced(kind, x, y):
+        return _call_numpy(defence, x, y, index)
+    x = as_array(x) if kind == "numpy" else x
+    if y is None and defence.mixes_samples:
+        if kind == "numpy":
+            defence._checked(x)  # what is wrong with the batch comes first
+        check_given_labels(y, type(defence).__name__)
+    if is_waveform(defence, x):
+        out, y = call(defence, x[None], y, index)
+        return out[0], y
+    if kind == "numpy" and not is_bfloat16(x):
+        return _call_numpy(defence, x, y, index)
+    if is_bfloat16(x):
+        out, y = call(defence, cast(x, "float32"), y, index)
+        kept = defence._output_dtype(np.dtype(np.float16)) == np.float16
+        return (cast(out, "bfloat16") if kept else out), y
+    if kind not in ENTERED:
+        ENTERED[kind] = import_module(f".{kind}", __package__).call
+    return ENTERED[kind](defence, x, y, index)  # type: ignore[no-any-return]
+
+
+def _call_numpy(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
+    begun = Pass.begin(defence, x, y=y, index=index, runs=True)
+    out = begun.output()
+    of_python = isinstance(x, np.ndarray) and x.dtype == object and begun.x.dtype != object
+    if defence.ragged and of_python:
+        out = out.astype(object)  # samples of one length, which may differ in the next batch
+    return out, begun.labels(y)
+
+
+def pull_back(defence: Defence, x: Any, grad: Any, index: Any = None) -> Any:
+    """Vector-Jacobian product at an eager batch of any framework."""
+    batch, given = to_numpy(x), to_numpy(grad)
+    if is_waveform(defence, batch):
+        pulled = Pass.begin(defence, batch[None], index=index).pull_back(given[None])[0]
+    else:
+        pulled = Pass.begin(defence, batch, index=index).pull_back(given)
+    if pulled.dtype == object:
+        pulled = object_array([_own(*pair) for pair in zip(pulled, given, strict=True)])
+    else:
+        pulled = _own(pulled, given)
+        pulled = pulled.astype(object) if given.dtype == object else pulled
+    out = like(x if framework(grad) == "numpy" else grad, pulled)
+    return cast(out, "bfloat16") if is_bfloat16(grad) else out
+
+
+def _own(pulled: Array, grad: Array) -> Array:
+    """A gradient in memory that is not the caller's."""
+    shared = not pulled.flags.writeable or np.may_share_memory(pulled, grad)
+    return pulled.copy() if shared else pulled
