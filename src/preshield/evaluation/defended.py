@@ -115,13 +115,15 @@ class DefendedModel:
         units = np.ones(len(x))
         for draws in self._together(len(x), range(self.draws)):
             seen, backs = self._seen(x, numbers, seed, draws)
-            ys, aims = np.tile(y, len(draws)), None if targets is None else np.tile(targets, len(draws))
+            ys = np.tile(y, len(draws))
             with self._drawn(numbers, (*seed, draws[0])):
                 outputs, pull, margin = self._forward(seen, ys)
             logits, derivative = logits_of(outputs, of_probabilities=self.classifier.of_probabilities)
-            value, slope = loss(logits, ys, aims)
             if hasattr(self.classifier, "decide") and (y >= 0).all():
-                value, slope = _of_election(logits, ys, aims, margin)
+                value, slope = _of_election(logits, y, targets, margin)
+            else:  # which may know the samples, and so has those of one draw at a time
+                of_draws = [loss(part, y, targets) for part in np.split(logits, len(draws))]
+                value, slope = map(np.concatenate, zip(*of_draws, strict=True))
             with self._drawn(numbers, (*seed, draws[0])):
                 gradients, all_factors = pulled(pull, slope * derivative)
             for found, part in ((margins, margin), (scores, logits), (values, value)):
