@@ -1,9 +1,13 @@
 """Gaussian blur."""
 
+from functools import partial
+
+from .._core.arithmetic.separable import filter_planes
 from .._core.blurring import blur, check_kernel_size, filter_taps
 from .._core.checks import check_bool, check_layout, check_number
 from .._core.errors import ArgumentError
-from .._core.typing import Array
+from .._core.layout import spatial_axes
+from .._core.typing import Arithmetic, Array, Dtype, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["GaussianBlur"]
@@ -94,6 +98,10 @@ class GaussianBlur(Preprocessor):
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         return blur(grad, self._taps(), axis=self._channel_axis(x.ndim), transpose=True)
+
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic:
+        axes, taps = spatial_axes(len(shape), self._channel_axis(len(shape))), self._taps()
+        return partial(filter_planes, taps=taps[len(taps) // 2 :].tolist(), axes=axes)
 
     def _taps(self) -> Array:
         return filter_taps("gaussian", int(self.kernel_size), float(self.sigma))

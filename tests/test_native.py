@@ -1,0 +1,296 @@
+"""Defences on the arrays of a framework: what NumPy computes, on any device, in any graph, differentiable.
+
+The kernels are the oracle. A tensor on the device "meta" has no values, so that whatever fetches one fails.
+"""
+
+import warnings
+from functools import partial
+
+import numpy as np
+import pytest
+
+from preshield import Chain, GaussianBlur, JpegCompression
+from tests.cases import ALL, images
+
+COMPILED = ["GaussianBlur-images"]
+
+
+def natively(defence, x):
+    return defence._natively(x.shape, x.dtype)
+
+
+def is_native(case):
+    return natively(case.make(), case.sample) is not None
+
+
+CASES = [case for case in ALL if is_native(case)]
+FLOATS = [np.float32, np.float64]
+# Sums in another order, fused multiplications and additions, and products in the place of quotients round
+# differently. A value in the middle between two levels may then go to either, which the samples avoid.
+ROUNDED = {np.float32: {"rtol": 2e-6, "atol": 2e-6}, np.float64: {"rtol": 1e-12, "atol": 1e-12}}
+
+
+@pytest.fixture(params=FLOATS)
+def dtype(request):
+    return request.param
+
+
+def as_floats(case, dtype):
+    x = case.sample.astype(dtype)
+    return x, np.random.default_rng(0).normal(size=case.make().transform(x).shape).astype(dtype)
+
+
+def test_which_defences_are_native():
+    names = {case.defence.__name__ for case in CASES}
+    assert names == {"GaussianBlur"}
+
+
+# The kernels are the oracle
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_torch_computes_what_numpy_computes(case, dtype):
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    (x, grad), defence = as_floats(case, dtype), case.make()
+    tensor = torch.tensor(x, requires_grad=True)
+    out = natively(defence, x)(tensor, xp)
+    expected = defence.transform(x)
+    assert out.detach().numpy().dtype == expected.dtype
+    np.testing.assert_allclose(out.detach(), expected, **ROUNDED[dtype])
+    out.backward(torch.tensor(grad, dtype=out.dtype))
+    np.testing.assert_allclose(tensor.grad, defence.estimate_gradient(x, grad), **ROUNDED[dtype])
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_jax_computes_what_numpy_computes(case):
+    jax = pytest.importorskip("jax")
+    (x, grad), defence = as_floats(case, np.float32), case.make()
+    out, pull_back = jax.vjp(jax.jit(defence.transform), jax.numpy.asarray(x))
+    expected = defence.transform(x)
+    assert out.dtype == expected.dtype
+    np.testing.assert_allclose(out, expected, **ROUNDED[np.float32])
+    (pulled,) = pull_back(jax.numpy.asarray(grad, out.dtype))
+    np.testing.assert_allclose(pulled, defence.estimate_gradient(x, grad), **ROUNDED[np.float32])
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_standard_is_enough(case, dtype):
+    """A namespace that has nothing but the array API standard stands for all others, such as CuPy's."""
+    xp = pytest.importorskip("array_api_strict")
+    x, _ = as_floats(case, dtype)
+    out = natively(case.make(), x)(xp.asarray(x), xp)
+    np.testing.assert_allclose(np.asarray(out), case.make().transform(x), **ROUNDED[dtype])
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "uint8", "int64"])
+def test_torch_types_on_a_device(kind):
+    """A defence returns the types that it returns from NumPy; bfloat16 stays."""
+    torch = pytest.importorskip("torch")
+    for case in CASES:
+        x = torch.empty(case.sample.shape, dtype=getattr(torch, kind), device="meta")
+        out = case.make().transform(x)
+        known = kind if kind != "bfloat16" else "float16"
+        expected = case.make().transform(np.zeros(case.sample.shape, known)).dtype.name
+        assert str(out.dtype) == f"torch.{kind if kind == 'bfloat16' else expected}"
+
+
+# Nothing is fetched, and nothing is sent
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_torch_stays_on_the_device(case):
+    torch = pytest.importorskip("torch")
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Log(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            out = op(*args, **(kwargs or {}))
+            places = {t.device.type for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)}
+            assert places == {"meta"}, op
+            return out
+
+    x = torch.empty(case.sample.shape, device="meta", requires_grad=True)
+    with Log(), warnings.catch_warnings(action="error"):
+        out = case.make().transform(x)
+        out.sum().backward()
+    assert out.shape == case.make().transform(case.sample).shape
+    assert x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_jax_calls_nothing_back(case):
+    jax = pytest.importorskip("jax")
+    defence, x = case.make(), jax.numpy.asarray(case.sample, dtype="float32")
+
+    def one(sample):
+        return defence.transform(sample[None])[0]
+
+    for function in (defence.transform, jax.vmap(one), jax.grad(lambda x: defence.transform(x).sum())):
+        assert "callback" not in jax.jit(function).lower(x).as_text()
+    np.testing.assert_allclose(jax.vmap(one)(x), defence.transform(x), **ROUNDED[np.float32])
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if str(case) in COMPILED], ids=str)
+def test_torch_compiles_one_graph(case):
+    torch = pytest.importorskip("torch")
+    defence = case.make()
+    step = torch.compile(lambda x: 2 * defence.transform(x), fullgraph=True, backend="aot_eager")
+    for x in (case.sample, case.sample[:2]):
+        tensor = torch.tensor(x, requires_grad=True)
+        out = step(tensor)
+        np.testing.assert_allclose(out.detach(), 2 * defence.transform(x), **ROUNDED[np.float32])
+        out.sum().backward()
+        expected = defence.estimate_gradient(x, np.full(out.shape, 2, x.dtype))
+        np.testing.assert_allclose(tensor.grad, expected, **ROUNDED[np.float32])
+
+
+def test_torch_compiles_again_for_other_parameters():
+    torch = pytest.importorskip("torch")
+    chain = Chain([GaussianBlur(3)])
+    step = torch.compile(chain.transform, fullgraph=True, backend="eager")
+    x = images()
+    for sigma in (1.0, 2.0, 0.5):
+        chain.defences[0].sigma = sigma
+        np.testing.assert_allclose(step(torch.tensor(x)), chain.transform(x), **ROUNDED[np.float32])
+    chain.defences[0].set_params(kernel_size=5)
+    np.testing.assert_allclose(step(torch.tensor(x)), chain.transform(x), **ROUNDED[np.float32])
+
+
+def test_torch_exports_any_number_of_samples():
+    torch = pytest.importorskip("torch")
+    blur, x = GaussianBlur(3), torch.tensor(images())
+
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            return blur.transform(x) + 1
+
+    for strict in (False, True):
+        program = torch.export.export(
+            Model(), (x,), strict=strict, dynamic_shapes=({0: torch.export.Dim("samples")},)
+        )
+        found = program.module()(torch.cat([x, x]))
+        np.testing.assert_allclose(found[3:], blur.transform(x) + 1, **ROUNDED[np.float32])
+
+
+# Derivatives
+
+
+@pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated:DeprecationWarning")  # torch calls it
+def test_torch_transforms():
+    torch = pytest.importorskip("torch")
+    blur, x = GaussianBlur(3), torch.tensor(images())
+    out = torch.func.vmap(lambda one: blur.transform(one[None])[0])(x)
+    np.testing.assert_allclose(out, blur.transform(x), **ROUNDED[np.float32])
+    _, moved = torch.func.jvp(blur.transform, (x,), (x,))
+    np.testing.assert_allclose(moved, blur.transform(x), **ROUNDED[np.float32])  # it is linear
+
+
+def test_second_derivatives_of_a_blur():
+    """Of sum(blur(x)**4), beside differences of gradients that NumPy computes."""
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    blur, x = GaussianBlur(3, 0.8), images().astype(np.float64)[:1, :4, :3]
+    along = np.random.default_rng(1).normal(size=x.shape)
+
+    def slope(x):
+        return blur.estimate_gradient(x, 4 * blur.transform(x) ** 3)
+
+    expected = (slope(x + 1e-6 * along) - slope(x - 1e-6 * along)) / 2e-6
+    function = partial(natively(blur, x), xp=xp)
+    _, found = torch.autograd.functional.hvp(
+        lambda x: (function(x) ** 4).sum(), torch.tensor(x), torch.tensor(along)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert torch.autograd.gradgradcheck(function, torch.tensor(x, requires_grad=True))
+
+
+def test_jax_second_derivatives_of_a_blur():
+    """The Hessian of sum(blur(x)**2) is twice the matrix of the blur times itself, transposed."""
+    jax = pytest.importorskip("jax")
+    blur, x = GaussianBlur(3), jax.numpy.asarray(images()[:1, :3, :3, :1])
+    matrix = np.stack([blur.transform(e.reshape(x.shape)).ravel() for e in np.eye(9)], axis=1)
+    for mode in (jax.hessian, lambda f: jax.jacrev(jax.jacrev(f))):
+        found = mode(lambda x: (blur.transform(x) ** 2).sum())(x)
+        np.testing.assert_allclose(found.reshape(9, 9), 2 * matrix.T @ matrix, rtol=1e-5, atol=1e-6)
+
+
+# When which
+
+
+def test_eager_tensors_on_the_host_stay_with_the_kernels():
+    torch = pytest.importorskip("torch")
+    blur = GaussianBlur(3)
+    x = images()
+    np.testing.assert_array_equal(blur.transform(torch.tensor(x)), blur.transform(x))
+    with pytest.raises(ValueError, match="got 1 NaN"):
+        blur.transform(torch.full((1, 1, 1, 1), torch.nan))
+
+
+class Doubled(GaussianBlur):
+    def _transform(self, x, draw):
+        return 2 * super()._transform(x, draw)
+
+
+class Steeper(GaussianBlur):
+    def _gradient(self, x, grad, draw):
+        return 2 * super()._gradient(x, grad, draw)
+
+
+class Written(GaussianBlur):
+    def __call__(self, x, y=None):
+        return 2 * super().__call__(x, y)[0], y
+
+
+class Wider(GaussianBlur):
+    def __init__(self, sigma=9.0):
+        super().__init__(3, sigma)
+
+
+@pytest.mark.parametrize("defence", [Doubled(3), Steeper(3), Written(3)], ids=str)
+def test_what_a_subclass_changes_is_not_passed_by(defence):
+    jax = pytest.importorskip("jax")
+    x = images()
+    assert natively(defence, x) is None
+    assert natively(Chain([GaussianBlur(3), defence]), x) is None
+    np.testing.assert_allclose(jax.jit(defence.transform)(x), defence.transform(x), rtol=1e-6)
+    assert natively(Wider(), x) is not None
+
+
+def test_a_copy_to_the_host_is_told_once():
+    """The device without values stands for one with them: here, that they would be copied raises an error."""
+    torch = pytest.importorskip("torch")
+    x = torch.empty(1, 8, 8, 3, device="meta")
+
+    class Slow(JpegCompression):
+        """Of its own, since the warning comes once for a class."""
+
+    for defence in (Slow((0, 1)), Slow((0, 1), 80)):
+        with (
+            warnings.catch_warnings(record=True, action="always") as caught,
+            pytest.raises(ValueError, match="must be dense and hold values"),
+        ):
+            defence.transform(x)
+        told = [str(w.message) for w in caught]
+        assert len(told) == (defence.quality == 50)
+        assert all("each batch on meta is copied to the host" in message for message in told)
+
+
+def test_values_pass_and_shapes_do_not():
+    jax, torch = pytest.importorskip("jax"), pytest.importorskip("torch")
+    blur = GaussianBlur(3)
+    x = images()
+    x[0, 0, 0, 0] = np.nan
+    out = np.asarray(jax.jit(blur.transform)(x))
+    assert np.isnan(out[0, :2, :2, 0]).all()
+    np.testing.assert_array_equal(np.isnan(out).sum(), 4)
+    for wrong, message in (((8, 8, 3), "4-D image batch"), ((1, 3, 20, 24), "has its channels")):
+        with pytest.raises(ValueError, match=message):
+            jax.jit(blur.transform)(np.zeros(wrong, np.float32))
+        with pytest.raises(ValueError, match=message):
+            blur.transform(torch.empty(wrong, device="meta"))
+    with pytest.raises(ValueError, match="must hold real numbers, got dtype complex64"):
+        blur.transform(torch.empty(1, 8, 8, 3, dtype=torch.complex64, device="meta"))
