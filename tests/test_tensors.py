@@ -21,7 +21,16 @@ from tests.cases import images
 
 X = images()
 W = np.random.default_rng(1).random(X.shape, dtype=np.float32)
-CHAIN = Chain([SpatialSmoothing(3, gradient="exact"), FeatureSqueezing((0, 1), 2, gradient="soft")])
+
+
+class Bits(FeatureSqueezing):
+    """Through NumPy in graphs, too, since it has a hook of its own."""
+
+    def _transform(self, x, draw):
+        return super()._transform(x, draw)
+
+
+CHAIN = Chain([SpatialSmoothing(3, gradient="exact"), Bits((0, 1), 2, gradient="soft")])
 OUT, PULLED = CHAIN.transform(X), CHAIN.estimate_gradient(X, W)
 # Copies of samples, without noise: the product of the result with w is the product of x with the gradient
 # if, and only if, the backward pass saw the copies that the forward pass drew.

@@ -1,12 +1,16 @@
 """What the array API standard lacks: derivatives, and constants that are made where the arrays are."""
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
-from ..tensors import framework
+import numpy as np
 
-__all__ = ["constant", "stop_gradient", "straight_through"]
+from ..tensors import framework
+from ..typing import Dtype
+
+__all__ = ["constant", "numbers", "stop_gradient", "straight_through"]
+
+MOST = 64  # entries of an array among the parameters; each is an operation
 
 
 def stop_gradient(x: Any) -> Any:
@@ -25,6 +29,17 @@ def straight_through(out: Any, stand_in: Any) -> Any:
     return stop_gradient(out) + (stand_in - stop_gradient(stand_in))
 
 
-def constant(values: Sequence[float], x: Any, xp: Any) -> Any:
-    """Numbers as a vector of the type and on the device of `x`, none of which is copied from the host."""
-    return xp.stack([xp.full((), value, dtype=x.dtype, device=x.device) for value in values])
+def numbers(*arrays: Any, dtype: Dtype) -> list[Any] | None:
+    """Numbers of a type, or nested lists, for parameters that broadcast; None if they hold too many."""
+    held = [np.asarray(array, dtype) for array in arrays]
+    held = [array.reshape(-1)[0] if array.size and np.ptp(array) == 0 else array for array in held]
+    return None if any(array.size > MOST for array in held) else [array.tolist() for array in held]
+
+
+def constant(value: Any, x: Any, xp: Any) -> Any:
+    """A number or a nested list as an array of the type and on the device of `x`, where it is made."""
+    if isinstance(value, list):
+        return xp.stack([constant(part, x, xp) for part in value])
+    return xp.full(
+        (), value, dtype=x.dtype, device=getattr(x, "device", None)
+    )  # JAX has none while it traces
