@@ -12,7 +12,7 @@ import pytest
 from preshield import Chain, GaussianBlur, JpegCompression
 from tests.cases import ALL, images
 
-COMPILED = ["FeatureSqueezing-soft", "GaussianBlur-images"]
+COMPILED = ["FeatureSqueezing-soft", "GaussianBlur-images", "SpatialSmoothing-exact"]
 
 
 def natively(defence, x):
@@ -53,7 +53,7 @@ def as_floats(case, dtype):
 
 def test_which_defences_are_native():
     names = {case.defence.__name__ for case in CASES}
-    assert names == {"FeatureSqueezing", "GaussianBlur"}
+    assert names == {"Chain", "FeatureSqueezing", "GaussianBlur", "SpatialSmoothing"}
 
 
 # The kernels are the oracle
