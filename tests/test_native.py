@@ -12,7 +12,12 @@ import pytest
 from preshield import Chain, GaussianBlur, JpegCompression
 from tests.cases import ALL, images
 
-COMPILED = ["FeatureSqueezing-soft", "GaussianBlur-images", "SpatialSmoothing-exact"]
+COMPILED = [
+    "FeatureSqueezing-soft",
+    "GaussianBlur-images",
+    "SpatialSmoothing-exact",
+    "ThermometerEncoding-videos",
+]
 
 
 def natively(defence, x):
@@ -53,7 +58,7 @@ def as_floats(case, dtype):
 
 def test_which_defences_are_native():
     names = {case.defence.__name__ for case in CASES}
-    assert names == {"Chain", "FeatureSqueezing", "GaussianBlur", "SpatialSmoothing"}
+    assert names == {"Chain", "FeatureSqueezing", "GaussianBlur", "SpatialSmoothing", "ThermometerEncoding"}
 
 
 # The kernels are the oracle
