@@ -72,14 +72,6 @@ def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
             return PREPARED[place](x, xp), y
         # Importing the compiler to tell it off takes seconds.
         return torch.compiler.disable(_call)(defence, x, y, index)  # type: ignore[no-any-return]
-    recorder = _recorder(x)
-    on_device = x.device.type != "cpu" and x.layout == torch.strided
-    inside = on_device or recorder or torch._C._are_functorch_transforms_active()
-    if inside and recorder != TRACE:  # to which shapes are tensors
-        if (function := _natively(defence, tuple(x.shape), str(x.dtype))) is not None:
-            return function(x, xp), y
-        if on_device:
-            warn_of_copies(defence, x.device)
     return _call(defence, x, y, index)
 
 
@@ -113,9 +105,16 @@ def _parameters(defence: Defence) -> Iterator[frozenset[Any]]:
 
 
 def _call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
-    if recorder := _recorder(x):
+    recorder, transformed = _recorder(x), torch._C._are_functorch_transforms_active()
+    on_device = x.device.type != "cpu" and x.layout == torch.strided
+    if (on_device or recorder or transformed) and recorder != TRACE:  # to which shapes are tensors
+        if (function := _natively(defence, tuple(x.shape), str(x.dtype))) is not None:
+            return function(x, xp), y
+        if on_device:
+            warn_of_copies(defence, x.device)
+    if recorder:
         raise RuntimeError(RECORDED.format(defence, recorder))
-    if torch._C._are_functorch_transforms_active():
+    if transformed:
         raise RuntimeError(TRANSFORMED.format(defence))
     if torch._C._current_graph_task_id() == -1:
         return _pass(defence, x, y, index)
