@@ -4,12 +4,22 @@ The kernels are the oracle. A tensor on the device "meta" has no values, so that
 """
 
 import warnings
+from fractions import Fraction
 from functools import partial
 
 import numpy as np
 import pytest
+from array_api_compat import numpy
 
-from preshield import Chain, GaussianBlur, JpegCompression
+from preshield import (
+    Chain,
+    FeatureSqueezing,
+    GaussianBlur,
+    JpegCompression,
+    SpatialSmoothing,
+    ThermometerEncoding,
+)
+from preshield._core.arithmetic.borders import padded
 from tests.cases import ALL, images
 
 COMPILED = [
@@ -111,6 +121,60 @@ def test_torch_types_on_a_device(kind):
         known = kind if kind != "bfloat16" else "float16"
         expected = case.make().transform(np.zeros(case.sample.shape, known)).dtype.name
         assert str(out.dtype) == f"torch.{kind if kind == 'bfloat16' else expected}"
+
+
+# One kind of arithmetic each, beside other oracles
+
+
+def test_borders_are_those_of_numpys_pad():
+    for length in (1, 2, 3, 5):
+        x = np.arange(2 * length).reshape(2, length)
+        for before, after in ((0, 0), (1, 0), (0, 2), (3, 4), (9, 7)):
+            for repeat_edge, mode in ((False, "reflect"), (True, "symmetric")):
+                found = padded(x, before, after, 1, xp=numpy, repeat_edge=repeat_edge)
+                np.testing.assert_array_equal(found, np.pad(x, ((0, 0), (before, after)), mode=mode))
+
+
+@pytest.mark.parametrize("bits", [1, 3, 8, 11])
+def test_squeezing_crosses_no_tie(bits):
+    """Single precision has the levels of exact fractions, next to every middle between two levels."""
+    jax = pytest.importorskip("jax")
+    levels = 2**bits - 1
+    middles = ((np.arange(levels) + 0.5) / levels).astype(np.float32)
+    x = np.stack([middles, np.nextafter(middles, 0), np.nextafter(middles, 1)])
+    expected = [[round(Fraction(float(value)) * levels) for value in row] for row in x]
+    defence = FeatureSqueezing((0, 1), bits)
+    for out in (natively(defence, x)(x, numpy), jax.jit(defence.transform)(x)):
+        np.testing.assert_array_equal(np.rint(np.asarray(out) * np.float64(levels)), expected)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int64])
+def test_medians_of_integers(kind):
+    x = np.random.default_rng(0).integers(0, 120, (1, 4, 3, 2)).astype(kind)
+    for window in (3, 8):  # further than the image is wide
+        median = SpatialSmoothing(window, clip_values=(20.5, 90))
+        out = natively(median, x)(x, numpy)
+        assert out.dtype == kind
+        np.testing.assert_array_equal(out, median.transform(x))
+    assert natively(SpatialSmoothing(3), x.astype(np.uint64)) is None
+
+
+def test_what_nan_becomes():
+    x = np.array([[np.nan, 0.6]], np.float32)
+    for defence in (FeatureSqueezing((0, 1), 1), ThermometerEncoding((0, 1), 2)):
+        out = natively(defence, x)(x, numpy)
+        np.testing.assert_array_equal(np.isnan(out), np.repeat([[True, False]], out.size // 2, axis=1))
+
+
+def test_arrays_among_the_parameters():
+    """Few numbers are written down, and many equal ones, too; many different ones are left to NumPy."""
+    x, low = np.full((1, 65), 0.3, np.float32), np.arange(65)
+    assert natively(FeatureSqueezing((low, low + 1)), x) is None
+    assert natively(FeatureSqueezing((low[:64], low[:64] + 1)), x[:, :64]) is not None
+    same = FeatureSqueezing((np.zeros(65), np.full(65, 2)), 2)
+    assert_close(natively(same, x)(x, numpy), same.transform(x))
+    with pytest.raises(ValueError, match="must be numbers or arrays that broadcast"):
+        natively(FeatureSqueezing((low, low + 1)), x[:, :3])
 
 
 # Nothing is fetched, and nothing is sent
@@ -316,3 +380,13 @@ def test_values_pass_and_shapes_do_not():
             blur.transform(torch.empty(wrong, device="meta"))
     with pytest.raises(ValueError, match="must hold real numbers, got dtype complex64"):
         blur.transform(torch.empty(1, 8, 8, 3, dtype=torch.complex64, device="meta"))
+    with pytest.raises(ValueError, match="4-D image batch"):
+        torch.compile(blur.transform, backend="eager")(torch.zeros(8, 8, 3))
+
+
+def test_a_chain_takes_the_word_of_its_first_stage():
+    """Pixels of 3 rows and 20 columns with 24 channels, for all that the second stage knows."""
+    jax = pytest.importorskip("jax")
+    x = np.random.default_rng(0).random((1, 3, 20, 24), dtype=np.float32)
+    chain = Chain([GaussianBlur(3, layout="NHWC"), GaussianBlur(3)])
+    assert_close(jax.jit(chain.transform)(x), chain.transform(x))

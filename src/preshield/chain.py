@@ -215,7 +215,8 @@ class Chain(Preprocessor):
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
         functions = []
         for stage in self._stages:
-            if (function := stage._natively(shape, dtype)) is None:
+            # Before the first stage, _check_layout looked at all.
+            if (function := stage._natively(shape, dtype, doubt=False)) is None:
                 return None
             functions.append(function)
             shape, dtype = stage._output_shape(shape), stage._output_dtype(dtype)

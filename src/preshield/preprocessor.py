@@ -698,14 +698,14 @@ class Preprocessor:
         if x.dtype.kind == "f":
             self._check_range(x, peaks)
 
-    def _check_shape(self, shape: Shape, dtype: Dtype = BOOLEAN) -> None:
+    def _check_shape(self, shape: Shape, dtype: Dtype = BOOLEAN, *, doubt: bool = True) -> None:
         """Refuse a shape or a dtype that no batch may have, before its values are known."""
         if self.domains != ("labels",):
             check_values("x", np.empty(0, dtype))
             channels_first, layout = self._axes
             x = np.broadcast_to(np.False_, shape)  # of a type without values to check
             check_batch(x, tuple(self.domains), channels_first, layout=layout, keywords=self.params)
-            if len(shape) in (4, 5):
+            if doubt and len(shape) in (4, 5):
                 self._check_layout(shape)
 
     @property

@@ -10,12 +10,15 @@ from .._core.typing import Arithmetic, Defence, Dtype, Shape
 __all__ = ["natively"]
 
 
-def natively(defence: Defence, shape: Shape, dtype: Dtype) -> Arithmetic | None:
-    """What computes a batch in its framework, if the defence has it, after the checks that need no values."""
+def natively(defence: Defence, shape: Shape, dtype: Dtype, *, doubt: bool = True) -> Arithmetic | None:
+    """What computes a batch in its framework, if the defence has it, after the checks that need no values.
+
+    If `doubt`, a shape that plainly has another layout than the one expected is refused.
+    """
     check_assignment(defence)
     if defence._overridden or defence._changes_labels or 0 in shape[1:]:
         return None
-    defence._check_shape(shape, dtype)
+    defence._check_shape(shape, dtype, doubt=doubt)
     function = defence._arithmetic(shape, dtype)
     if function is None or defence._stages:  # each stage computes in a type of its own
         return function

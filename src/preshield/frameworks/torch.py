@@ -9,6 +9,7 @@ import array_api_compat.torch as xp
 import numpy as np
 import torch
 
+from .._core.errors import ArgumentError
 from .._core.passes import Pass
 from .._core.random import FROZEN
 from .._core.tensors import like, to_numpy
@@ -68,6 +69,8 @@ def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     if torch.compiler.is_compiling():
         # The number of samples may be symbolic; a program is made for samples of one shape.
         place = _prepared(defence, (1, *map(whole, x.shape[1:])), str(x.dtype), *_parameters(defence))
+        if isinstance(place, str):
+            raise ArgumentError(place)
         if place is not None:
             return PREPARED[place](x, xp), y
         # Importing the compiler to tell it off takes seconds.
@@ -80,12 +83,15 @@ def _natively(defence: Defence, shape: Shape, dtype: str) -> Arithmetic | None:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _prepared(defence: Defence, shape: Shape, dtype: str, *_: frozenset[Any]) -> int | None:
-    """Where in `PREPARED` there is what computes a batch; made in Python while a program is compiled.
+def _prepared(defence: Defence, shape: Shape, dtype: str, *_: frozenset[Any]) -> int | str | None:
+    """Where in `PREPARED` there is what computes a batch, or why none does; made while a program is compiled.
 
-    The compiler takes numbers for constants, not functions.
+    The compiler takes numbers and words for constants, not functions and errors.
     """
-    function = _natively(defence, shape, dtype)
+    try:
+        function = _natively(defence, shape, dtype)
+    except ArgumentError as error:
+        return str(error)
     if function is None:
         return None
     place = len(PREPARED)
