@@ -239,6 +239,13 @@ def test_torch_compiles_again_for_other_parameters():
     assert_close(step(torch.tensor(x)), chain.transform(x))
 
 
+def test_torch_compiles_functions_that_make_a_defence():
+    """Its parameters exist in the program alone: the graph breaks, as for a defence of NumPy."""
+    torch = pytest.importorskip("torch")
+    step = torch.compile(lambda x: 2 * GaussianBlur(3).transform(x), backend="eager")
+    assert_close(step(torch.tensor(images())), 2 * GaussianBlur(3).transform(images()))
+
+
 def test_torch_exports_any_number_of_samples():
     torch = pytest.importorskip("torch")
     blur, x = GaussianBlur(3), torch.tensor(images())
@@ -259,11 +266,20 @@ def test_torch_exports_any_number_of_samples():
 
 
 @pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated:DeprecationWarning")  # torch calls it
-def test_torch_transforms():
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_torch_transforms(case):
+    """The gradients of single samples, all at once."""
+    torch = pytest.importorskip("torch")
+    x, defence = case.sample.astype(np.float32), case.make()
+    slopes = torch.func.vmap(torch.func.grad(lambda one: defence.transform(one[None]).sum()))(torch.tensor(x))
+    ones = np.ones(defence.transform(x).shape, np.float32)
+    assert_close(slopes, defence.estimate_gradient(x, ones), slopes_of(defence))
+
+
+@pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated:DeprecationWarning")  # torch calls it
+def test_torch_forward_mode():
     torch = pytest.importorskip("torch")
     blur, x = GaussianBlur(3), torch.tensor(images())
-    out = torch.func.vmap(lambda one: blur.transform(one[None])[0])(x)
-    assert_close(out, blur.transform(x))
     _, moved = torch.func.jvp(blur.transform, (x,), (x,))
     assert_close(moved, blur.transform(x))  # it is linear
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from itertools import count
 from operator import index as whole
 from typing import Any
 
@@ -19,6 +20,7 @@ from .callback import RECOMPUTED, TWICE, is_passed_on, warn_of_copies
 __all__ = ["call"]
 
 PREPARED: dict[int, Arithmetic] = {}  # parts of compiled programs
+PLACES = count()
 TRACE = "torch.jit.trace"
 RECORDED = (
     "{} runs in NumPy, which {} does not record: its result would be a constant of the program. Record the "
@@ -88,13 +90,15 @@ def _prepared(defence: Defence, shape: Shape, dtype: str, *_: frozenset[Any]) ->
 
     The compiler takes numbers and words for constants, not functions and errors.
     """
+    if not vars(defence):  # it is made by the program, whose compiler has its parameters
+        return None
     try:
         function = _natively(defence, shape, dtype)
     except ArgumentError as error:
         return str(error)
     if function is None:
         return None
-    place = len(PREPARED)
+    place = next(PLACES)
     PREPARED[place] = function
     return place
 
