@@ -20,6 +20,8 @@ from preshield import (
     ThermometerEncoding,
 )
 from preshield._core.arithmetic.borders import padded
+from preshield._core.arithmetic.namespace import stop_gradient
+from preshield.testing import CHECKS, Subject
 from tests.cases import ALL, images
 
 COMPILED = [
@@ -360,6 +362,24 @@ def test_what_a_subclass_changes_is_not_passed_by(defence):
     assert natively(Chain([GaussianBlur(3), defence]), x) is None
     np.testing.assert_allclose(jax.jit(defence.transform)(x), defence.transform(x), rtol=1e-6)
     assert natively(Wider(), x) is not None
+
+
+class Brighter(GaussianBlur):
+    def _arithmetic(self, shape, dtype):
+        return lambda x, xp: super(Brighter, self)._arithmetic(shape, dtype)(x, xp) + 0.1
+
+
+class Flat(GaussianBlur):
+    def _arithmetic(self, shape, dtype):
+        return lambda x, xp: stop_gradient(super(Flat, self)._arithmetic(shape, dtype)(x, xp))
+
+
+@pytest.mark.parametrize(("defence", "wrong"), [(Brighter(3), "result"), (Flat(3), "gradient")], ids=str)
+def test_check_preprocessor_compares_both_hooks(defence, wrong):
+    pytest.importorskip("jax")
+    check = next(check for check in CHECKS if check.__name__ == "_check_jax")
+    with pytest.raises(AssertionError, match=wrong):
+        check(Subject(defence, images(), np.eye(3, dtype=np.float32)))
 
 
 def test_a_copy_to_the_host_is_told_once():
