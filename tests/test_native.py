@@ -70,7 +70,14 @@ def as_floats(case, dtype):
 
 def test_which_defences_are_native():
     names = {case.defence.__name__ for case in CASES}
-    assert names == {"Chain", "FeatureSqueezing", "GaussianBlur", "SpatialSmoothing", "ThermometerEncoding"}
+    assert names == {
+        "BlurNet",
+        "Chain",
+        "FeatureSqueezing",
+        "GaussianBlur",
+        "SpatialSmoothing",
+        "ThermometerEncoding",
+    }
 
 
 # The kernels are the oracle

@@ -1,12 +1,8 @@
 """Gaussian blur."""
 
-from functools import partial
-
-from .._core.arithmetic.separable import filter_planes
-from .._core.blurring import blur, check_kernel_size, filter_taps
+from .._core.blurring import blur, blur_anywhere, check_kernel_size, filter_taps
 from .._core.checks import check_bool, check_layout, check_number
 from .._core.errors import ArgumentError
-from .._core.layout import spatial_axes
 from .._core.typing import Arithmetic, Array, Dtype, Shape
 from ..preprocessor import Preprocessor
 
@@ -100,8 +96,7 @@ class GaussianBlur(Preprocessor):
         return blur(grad, self._taps(), axis=self._channel_axis(x.ndim), transpose=True)
 
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic:
-        axes, taps = spatial_axes(len(shape), self._channel_axis(len(shape))), self._taps()
-        return partial(filter_planes, taps=taps[len(taps) // 2 :].tolist(), axes=axes)
+        return blur_anywhere(self._taps(), len(shape), axis=self._channel_axis(len(shape)))
 
     def _taps(self) -> Array:
         return filter_taps("gaussian", int(self.kernel_size), float(self.sigma))
