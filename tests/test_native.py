@@ -76,6 +76,7 @@ def test_which_defences_are_native():
         "FeatureSqueezing",
         "GaussianBlur",
         "SpatialSmoothing",
+        "StandardisationMeanStd",
         "ThermometerEncoding",
     }
 
