@@ -40,6 +40,5 @@ def constant(value: Any, x: Any, xp: Any) -> Any:
     """A number or a nested list as an array of the type and on the device of `x`, where it is made."""
     if isinstance(value, list):
         return xp.stack([constant(part, x, xp) for part in value])
-    return xp.full(
-        (), value, dtype=x.dtype, device=getattr(x, "device", None)
-    )  # JAX has none while it traces
+    place = {} if framework(x) == "jax" else {"device": x.device}  # JAX lays numbers where they are needed
+    return xp.full((), value, dtype=x.dtype, **place)
