@@ -30,6 +30,10 @@ COMPUTED = [
     ThermometerEncoding((0, 1), num_space=4),
     Chain([GaussianBlur(3), JpegCompression((0, 1))]),
 ]
+WITHOUT_TWIN = [  # in the framework itself, which would have all derivatives
+    JpegCompression((0, 1), gradient="soft"),
+    Chain([GaussianBlur(3), JpegCompression((0, 1))]),
+]
 REFUSED = "has neither second nor forward-mode derivatives"
 NAME = str
 
@@ -109,8 +113,9 @@ def test_torch_first_derivatives_may_keep_a_graph(torch):
 
 @pytest.mark.parametrize("transform", ["grad", "vmap"])
 def test_torch_refuses_to_be_transformed(torch, transform):
-    with pytest.raises(RuntimeError, match=r"GaussianBlur.*transforms of torch\.func cannot enter"):
-        getattr(torch.func, transform)(lambda x: GaussianBlur(3).transform(x[None]).sum())(torch.tensor(X))
+    jpeg = JpegCompression((0, 1))
+    with pytest.raises(RuntimeError, match=r"JpegCompression.*transforms of torch\.func cannot enter"):
+        getattr(torch.func, transform)(lambda x: jpeg.transform(x[None]).sum())(torch.tensor(X))
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -138,11 +143,11 @@ def test_torch_checkpoint(torch, reentrant):
 def test_torch_refuses_to_be_recorded(torch):
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    blur, x = GaussianBlur(3), torch.tensor(X)
+    jpeg, x = JpegCompression((0, 1)), torch.tensor(X)
 
     class Model(torch.nn.Module):
         def forward(self, x):
-            return blur.transform(x) + 1
+            return jpeg.transform(x) + 1
 
     with pytest.raises(RuntimeError, match=r"which make_fx or torch\.export does not record"):
         make_fx(Model())(x)
@@ -350,7 +355,7 @@ def test_jax_gradient_penalty(jax, run_jax, defence):
     assert float(slope) == pytest.approx(penalty_slope(defence), rel=1e-5)
 
 
-@pytest.mark.parametrize("defence", COMPUTED, ids=NAME)
+@pytest.mark.parametrize("defence", WITHOUT_TWIN, ids=NAME)
 def test_jax_refuses_a_gradient_penalty(jax, run_jax, defence):
     with pytest.raises(RuntimeError, match=REFUSED):
         jax.block_until_ready(jax_penalty(jax, run_jax, defence, lambda w, out: (w * out) ** 2))
@@ -367,7 +372,7 @@ def test_jax_hessian_in_reverse_mode(jax, run_jax):
 
     np.testing.assert_array_equal(hessian(JpegCompression((0, 1))), 2 * np.eye(12).reshape(2 * x.shape))
     with pytest.raises(RuntimeError, match=REFUSED):
-        jax.block_until_ready(hessian(GaussianBlur(3)))
+        jax.block_until_ready(hessian(WITHOUT_TWIN[1]))
 
 
 def test_jax_third_derivatives(jax, run_jax):
@@ -382,10 +387,10 @@ def test_jax_third_derivatives(jax, run_jax):
 
 @pytest.mark.filterwarnings("ignore:.*os.fork.*:RuntimeWarning")
 def test_jax_refuses_forward_mode_and_recomputation(jax):
-    x, blur = jax.numpy.asarray(X), GaussianBlur(3)
+    x, jpeg = jax.numpy.asarray(X), JpegCompression((0, 1))
     with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(blur.transform, (x,), (x,))
+        jax.jvp(jpeg.transform, (x,), (x,))
     with pytest.raises(TypeError, match="forward-mode"):
-        jax.hessian(lambda x: (blur.transform(x) ** 2).sum())(x)
+        jax.hessian(lambda x: (jpeg.transform(x) ** 2).sum())(x)
     with pytest.raises(NotImplementedError, match="Effects not supported"):
         jax.grad(jax.checkpoint(lambda x: (noise().transform(x) ** 2).sum()))(x)

@@ -21,7 +21,16 @@ from tests.cases import images
 
 X = images()
 W = np.random.default_rng(1).random(X.shape, dtype=np.float32)
-CHAIN = Chain([SpatialSmoothing(3, gradient="exact"), FeatureSqueezing((0, 1), 2, gradient="soft")])
+
+
+class Bits(FeatureSqueezing):
+    """Through NumPy in graphs, too, since it has a hook of its own."""
+
+    def _transform(self, x, draw):
+        return super()._transform(x, draw)
+
+
+CHAIN = Chain([SpatialSmoothing(3, gradient="exact"), Bits((0, 1), 2, gradient="soft")])
 OUT, PULLED = CHAIN.transform(X), CHAIN.estimate_gradient(X, W)
 # Copies of samples, without noise: the product of the result with w is the product of x with the gradient
 # if, and only if, the backward pass saw the copies that the forward pass drew.
@@ -323,7 +332,6 @@ def test_tensors_that_are_not_dense_are_refused_with_the_remedy(tf):
     bits = FeatureSqueezing((0, 1))
     for x, message in (
         (torch.eye(2).to_sparse(), r"torch.sparse_coo; pass x\.to_dense\(\)"),
-        (torch.empty(2, 2, device="meta"), "got one of no values"),
         (tf.ragged.constant([[1.0], [1.0, 2.0]]), r"got a RaggedTensor; pass x\.to_tensor\(\)"),
         (tf.sparse.from_dense(np.eye(2)), r"got a SparseTensor; pass tf\.sparse\.to_dense\(x\)"),
     ):

@@ -1,6 +1,7 @@
 """Several defences as one."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from ._core.checks import check_bool
 from ._core.errors import ArgumentError
 from ._core.generators import peeked_seed
 from ._core.passes import Pass
-from ._core.typing import Array, Dtype, Seed, Shape
+from ._core.typing import Arithmetic, Array, Dtype, Seed, Shape
 from .interop.foreign import adapted
 from .preprocessor import Preprocessor
 
@@ -211,6 +212,16 @@ class Chain(Preprocessor):
             dtype = stage._output_dtype(dtype) if stage.domains != ("labels",) else dtype
         return dtype
 
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
+        functions = []
+        for stage in self._stages:
+            # Before the first stage, _check_layout looked at all.
+            if (function := stage._natively(shape, dtype, doubt=False)) is None:
+                return None
+            functions.append(function)
+            shape, dtype = stage._output_shape(shape), stage._output_dtype(dtype)
+        return partial(_one_by_one, tuple(functions))
+
     # Layouts: those of the stages
 
     @property
@@ -275,3 +286,9 @@ class Chain(Preprocessor):
         """The stages; those of ART, which `defences` holds as they are, adapted once."""
         self._adapted = adapted(self.defences, self._adapted)
         return self._adapted
+
+
+def _one_by_one(functions: tuple[Arithmetic, ...], x: Any, xp: Any) -> Any:
+    for function in functions:
+        x = function(x, xp)
+    return x

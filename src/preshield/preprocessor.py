@@ -21,14 +21,16 @@ from ._core.layout import channel_axis, expected_layouts, kept_dtype, other_layo
 from ._core.ranges import fits, misfit, most_of, warn_caller
 from ._core.remedies import Taken
 from ._core.tensors import to_numpy
-from ._core.typing import Array, Dtype, Seed, Shape
+from ._core.typing import Arithmetic, Array, Dtype, Seed, Shape
 from .frameworks.dispatch import call, pull_back
+from .frameworks.native import natively
 
 if TYPE_CHECKING:
     from ._core.html import Html
 
 __all__ = ["Preprocessor"]
 
+BOOLEAN = np.dtype(bool)
 NOT_KEPT = ("channel_index", "device_type")  # arguments of our constructors that are accepted for ART's sake
 
 
@@ -102,6 +104,10 @@ class Preprocessor:
         Learning, where there is any.
     ``_output_shape(shape)``
         Shape of the output, where it differs from that of the input.
+    ``_arithmetic(shape, dtype)``
+        A function of a batch of torch or JAX and of its namespace that does what `_transform` does and has
+        the derivatives that `_gradient` offers, for tensors on an accelerator and inside compiled or
+        transformed functions; None where there is none. It may check parameters against the shape.
 
     Examples
     --------
@@ -176,11 +182,11 @@ class Preprocessor:
         not_kept = {"self", *NOT_KEPT} if ours else {"self"}
         if cls.__init__ is Preprocessor.__init__:
             not_kept.add("is_fitted")
-        places = [
-            next(i for i, c in enumerate(cls.__mro__) if name in vars(c)) for name in ("_transform", "takes")
-        ]
-        if places[0] < places[1]:  # `takes` is about another `_transform`
+        of = {name: _place(cls, name) for name in ("_transform", "_gradient", "takes", "_arithmetic")}
+        if of["_transform"] < of["takes"]:  # it is about another `_transform`
             cls.takes = "view"
+        if min(of["_transform"], of["_gradient"]) < of["_arithmetic"]:  # of other hooks
+            cls._arithmetic = Preprocessor._arithmetic  # type: ignore[method-assign]
         cls._settable = tuple(vars(cls).get("params", cls._settable))
         cls.params = tuple(
             name
@@ -550,6 +556,9 @@ class Preprocessor:
     def _output_shape(self, shape: Shape) -> Shape:
         return shape
 
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
+        return None
+
     # Seeds and draws; a Chain has those of its stages
 
     @property
@@ -614,6 +623,7 @@ class Preprocessor:
 
     # What starts a pass
 
+    _natively = natively
     _start_call = call
     _start_estimate_gradient = pull_back
 
@@ -688,13 +698,14 @@ class Preprocessor:
         if x.dtype.kind == "f":
             self._check_range(x, peaks)
 
-    def _check_shape(self, shape: Shape) -> None:
-        """Refuse a shape that no batch may have, before its values are known."""
+    def _check_shape(self, shape: Shape, dtype: Dtype = BOOLEAN, *, doubt: bool = True) -> None:
+        """Refuse a shape or a dtype that no batch may have, before its values are known."""
         if self.domains != ("labels",):
+            check_values("x", np.empty(0, dtype))
             channels_first, layout = self._axes
             x = np.broadcast_to(np.False_, shape)  # of a type without values to check
             check_batch(x, tuple(self.domains), channels_first, layout=layout, keywords=self.params)
-            if len(shape) in (4, 5):
+            if doubt and len(shape) in (4, 5):
                 self._check_layout(shape)
 
     @property
@@ -761,6 +772,11 @@ class Preprocessor:
         if dtype.kind == "O" or (self.keeps_integers and dtype.kind in "bui"):
             return dtype.newbyteorder("=")
         return kept_dtype(dtype)
+
+
+def _place(cls: type, name: str) -> int:
+    """How far up among the parents of a class an attribute was written."""
+    return next(i for i, c in enumerate(cls.__mro__) if name in vars(c))
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -1,14 +1,17 @@
 """Low-pass filters of images, and their transpose."""
 
+from functools import partial
+
 import numpy as np
 
+from .arithmetic.separable import filter_planes
 from .checks import check_integer, check_option
 from .errors import ArgumentError
-from .layout import kept_dtype, working_dtype
+from .layout import kept_dtype, spatial_axes, working_dtype
 from .planes import map_planes
-from .typing import Array
+from .typing import Arithmetic, Array
 
-__all__ = ["blur", "check_kernel", "check_kernel_size", "filter_taps"]
+__all__ = ["blur", "blur_anywhere", "check_kernel", "check_kernel_size", "filter_taps"]
 
 _KERNELS = ("box", "gaussian")
 
@@ -72,7 +75,7 @@ def blur(x: Array, taps: Array, *, axis: int, transpose: bool = False) -> Array:
     ndarray
         As `x`, in its floating type; `float32` for the others.
     """
-    from .kernels.separable import filter_planes
+    from .kernels.separable import filter_planes as filter_all
 
     dtype = working_dtype(x.dtype)
     half = taps[len(taps) // 2 :].astype(dtype)
@@ -81,11 +84,16 @@ def blur(x: Array, taps: Array, *, axis: int, transpose: bool = False) -> Array:
         if transpose:
             block = block.copy()
             _scale_edges(block, step, 2.0)
-        filter_planes(out, block, half, step)
+        filter_all(out, block, half, step)
         if transpose:
             _scale_edges(out, step, 0.5)
 
     return map_planes(smooth, np.empty(x.shape, kept_dtype(x.dtype)), x, dtypes=(dtype, dtype), axis=axis)
+
+
+def blur_anywhere(taps: Array, ndim: int, *, axis: int) -> Arithmetic:
+    """The same filter for arrays of any namespace, with `ndim` axes."""
+    return partial(filter_planes, taps=taps[len(taps) // 2 :].tolist(), axes=spatial_axes(ndim, axis))
 
 
 def _scale_edges(planes: Array, step: int, factor: float) -> None:

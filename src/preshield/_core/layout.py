@@ -20,6 +20,7 @@ __all__ = [
     "per_channel",
     "range_dtype",
     "saturated",
+    "spatial_axes",
     "to_frames",
     "working_dtype",
 ]
@@ -65,6 +66,11 @@ def channel_axis(ndim: int, channels_first: bool | None, layout: str | None = No
     if layout is not None:
         return layout.index("C")
     return 1 if channels_first else ndim - 1
+
+
+def spatial_axes(ndim: int, axis: int) -> tuple[int, int]:
+    """Axes of the rows and of the columns, by that of the channels."""
+    return (ndim - 3, ndim - 2) if axis == ndim - 1 else (ndim - 2, ndim - 1)
 
 
 @cache

@@ -1,5 +1,6 @@
 """Aliases."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -8,8 +9,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from ..preprocessor import Preprocessor
 
-__all__ = ["Array", "ClipValues", "Defence", "Dtype", "Rng", "Seed", "Shape"]
+__all__ = ["Arithmetic", "Array", "ClipValues", "Defence", "Dtype", "Rng", "Seed", "Shape"]
 
+Arithmetic: TypeAlias = Callable[[Any, Any], Any]  # of a batch and its namespace
 Array: TypeAlias = NDArray[Any]
 ClipValues: TypeAlias = tuple[Any, Any]  # (minimum, maximum): numbers, or arrays that broadcast
 Defence: TypeAlias = "Preprocessor"  # by name: what a defence is made of does not import it

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from .._core.blurring import blur, check_kernel, check_kernel_size, filter_taps
+from .._core.blurring import blur, blur_anywhere, check_kernel, check_kernel_size, filter_taps
 from .._core.checks import check_bool, check_layout
-from .._core.typing import Array
+from .._core.typing import Arithmetic, Array, Dtype, Shape
 from ..neural.feature_blur import insert_blur, penalty
 from ..preprocessor import Preprocessor
 
@@ -165,6 +165,9 @@ class BlurNet(Preprocessor):
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         return blur(grad, self._taps(), axis=self._channel_axis(x.ndim), transpose=True)
+
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic:
+        return blur_anywhere(self._taps(), len(shape), axis=self._channel_axis(len(shape)))
 
     def _taps(self) -> Array:
         return filter_taps(self.kernel, int(self.kernel_size))

@@ -1,11 +1,15 @@
 """Feature squeezing: fewer bits for each value."""
 
+from functools import partial
+
 import numpy as np
 
+from .._core.arithmetic.namespace import numbers
+from .._core.arithmetic.squeeze import squeeze
 from .._core.checks import check_bool, check_clip_values, check_integer, check_limits, check_option
 from .._core.layout import range_dtype, working_dtype
 from .._core.planes import map_planes
-from .._core.typing import Array, ClipValues, Dtype
+from .._core.typing import Arithmetic, Array, ClipValues, Dtype, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["FeatureSqueezing"]
@@ -87,16 +91,16 @@ class FeatureSqueezing(Preprocessor):
         self.gradient = gradient
 
     def _transform(self, x: Array, draw: None) -> Array:
-        from .._core.kernels.squeeze import squeeze
+        from .._core.kernels.squeeze import squeeze as round_all
 
         dtype = range_dtype(x.dtype, self.clip_values)
         levels = float(2.0 ** int(self.bit_depth) - 1)
-        low, span = self._range(x, dtype)
+        low, span = self._range(x.shape, dtype)
         out = np.empty(x.shape, working_dtype(x.dtype))
         if span.ndim == 0:
 
             def work(out: Array, block: Array) -> None:
-                squeeze(out.reshape(-1), block.reshape(-1), dtype.type(low), dtype.type(span), levels)
+                round_all(out.reshape(-1), block.reshape(-1), dtype.type(low), dtype.type(span), levels)
         else:
             step, origin = span.astype(np.float64) / levels, low.astype(np.float64)
 
@@ -113,15 +117,27 @@ class FeatureSqueezing(Preprocessor):
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         if self.gradient == "identity":
             return grad
-        low, span = self._range(x, np.dtype(np.float64))
+        low, span = self._range(x.shape, np.dtype(np.float64))
         position = (x - low) / span * (2.0 ** int(self.bit_depth) - 1)
         between = position - np.floor(position) - 0.5  # 0 half-way between two levels
-        sharpness = FINE / (2.0 ** int(self.bit_depth) - 1)
+        sharpness = self._sharpness()
         steepest = sharpness / (2 * np.arctan(sharpness / 2))
         return np.asarray(grad * (steepest / (1 + np.square(sharpness * between))))
 
-    def _range(self, x: Array, dtype: Dtype) -> tuple[Array, Array]:
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
+        dtype = working_dtype(dtype)
+        limits = numbers(*self._range(shape, dtype), dtype=dtype)
+        if limits is None:
+            return None
+        low, span = limits
+        sharpness = self._sharpness() if self.gradient == "soft" else None
+        return partial(squeeze, low=low, span=span, bits=int(self.bit_depth), sharpness=sharpness)
+
+    def _sharpness(self) -> float:
+        return FINE / (2.0 ** int(self.bit_depth) - 1)
+
+    def _range(self, shape: Shape, dtype: Dtype) -> tuple[Array, Array]:
         """Minimum and range, in the dtype of the computation."""
-        check_limits(self.clip_values, x.shape)
+        check_limits(self.clip_values, shape)
         low, high = (np.asarray(value, dtype=dtype) for value in self.clip_values)
         return low, np.asarray(high - low)

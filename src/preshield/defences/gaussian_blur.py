@@ -1,9 +1,9 @@
 """Gaussian blur."""
 
-from .._core.blurring import blur, check_kernel_size, filter_taps
+from .._core.blurring import blur, blur_anywhere, check_kernel_size, filter_taps
 from .._core.checks import check_bool, check_layout, check_number
 from .._core.errors import ArgumentError
-from .._core.typing import Array
+from .._core.typing import Arithmetic, Array, Dtype, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["GaussianBlur"]
@@ -94,6 +94,9 @@ class GaussianBlur(Preprocessor):
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         return blur(grad, self._taps(), axis=self._channel_axis(x.ndim), transpose=True)
+
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic:
+        return blur_anywhere(self._taps(), len(shape), axis=self._channel_axis(len(shape)))
 
     def _taps(self) -> Array:
         return filter_taps("gaussian", int(self.kernel_size), float(self.sigma))

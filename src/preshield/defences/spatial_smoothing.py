@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from .._core.arithmetic.median import median
+from .._core.arithmetic.namespace import numbers
 from .._core.checks import (
     check_bool,
     check_clip_values,
@@ -16,12 +19,14 @@ from .._core.checks import (
     ignore_device_type,
     resolve_channels_first,
 )
-from .._core.layout import working_dtype
+from .._core.layout import spatial_axes, working_dtype
 from .._core.planes import map_planes
-from .._core.typing import Array, ClipValues, Dtype
+from .._core.typing import Arithmetic, Array, ClipValues, Dtype, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["SpatialSmoothing"]
+
+COMPARED = ("uint8", "int8", "int16", "int32", "int64")  # integers of which every framework has the smaller
 
 
 class SpatialSmoothing(Preprocessor):
@@ -119,21 +124,21 @@ class SpatialSmoothing(Preprocessor):
         self.verbose = verbose
 
     def _transform(self, x: Array, draw: None) -> Array:
-        limits = self._limits(x)
+        limits = self._limits(x.shape, x.dtype)
         out = self._median(x)
         if limits is not None:
             out = np.clip(out, *limits, out=out, casting="unsafe")
         return out
 
-    def _limits(self, x: Array) -> ClipValues | None:
+    def _limits(self, shape: Shape, dtype: Dtype) -> ClipValues | None:
         """`clip_values`, for integers as integers of their dtype, which compare without rounding."""
         if self.clip_values is None:
             return None
-        check_limits(self.clip_values, x.shape)
-        if x.dtype.kind == "f":
+        check_limits(self.clip_values, shape)
+        if dtype.kind == "f":
             return self.clip_values
         low, high = self.clip_values
-        return _as_integers(low, math.ceil, x.dtype), _as_integers(high, math.floor, x.dtype)
+        return _as_integers(low, math.ceil, dtype), _as_integers(high, math.floor, dtype)
 
     def _median(self, x: Array) -> Array:
         from .._core.kernels.median import median_network, median_planes
@@ -153,18 +158,40 @@ class SpatialSmoothing(Preprocessor):
             return grad
         from .._core.kernels.median import median_gradient
 
-        limits = self._limits(x)
-        median = self._median(x)
+        limits = self._limits(x.shape, x.dtype)
+        found = self._median(x)
         if limits is not None:
             low, high = limits
-            grad = np.where((median >= low) & (median <= high), grad, 0)
+            grad = np.where((found >= low) & (found <= high), grad, 0)
         window, exact, dtype = int(self.window_size), _exact_dtype(x.dtype), working_dtype(grad.dtype)
 
         def pull_back(out: Array, block: Array, medians: Array, grads: Array, step: int) -> None:
             median_gradient(out, block, medians, grads, window, step)
 
         out, axis = np.empty(x.shape, dtype), self._channel_axis(x.ndim)
-        return map_planes(pull_back, out, x, median, grad, dtypes=(dtype, exact, exact, dtype), axis=axis)
+        return map_planes(pull_back, out, x, found, grad, dtypes=(dtype, exact, exact, dtype), axis=axis)
+
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
+        from .._core.kernels.median import median_network
+
+        floating = dtype.kind == "f"
+        if not floating and dtype not in COMPARED:
+            return None
+        limits, window = self._limits(shape, dtype), int(self.window_size)
+        held = numbers(*limits or (), dtype=working_dtype(dtype) if floating else dtype)
+        if held is None:
+            return None
+        columns, merge, place = median_network(window)
+        return partial(
+            median,
+            window=window,
+            columns=columns.tolist(),
+            merge=merge.tolist(),
+            place=place,
+            axes=spatial_axes(len(shape), self._channel_axis(len(shape))),
+            limits=held,
+            gradient=self.gradient if floating else None,
+        )
 
 
 def _as_integers(limit: Any, rounded: Callable[[float], int], dtype: Dtype) -> Array:

@@ -1,14 +1,17 @@
 """Standardisation."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from .._core.arithmetic.namespace import numbers
+from .._core.arithmetic.standardise import standardise
 from .._core.checks import check_bool, check_values, ignore_device_type
 from .._core.errors import ArgumentError
 from .._core.layout import working_dtype
 from .._core.threads import block_length, map_blocks
-from .._core.typing import Array, Dtype, Shape
+from .._core.typing import Arithmetic, Array, Dtype, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["StandardisationMeanStd"]
@@ -85,7 +88,7 @@ class StandardisationMeanStd(Preprocessor):
 
     def _transform(self, x: Array, draw: None) -> Array:
         dtype = working_dtype(x.dtype)
-        mean, std = (self._for_batch(name, x.shape, dtype) for name in ("mean", "std"))
+        mean, std = (self._for_sample(name, x.shape, dtype) for name in ("mean", "std"))
         out = np.empty(x.shape, np.float32)
 
         def work(rows: slice) -> None:
@@ -96,10 +99,22 @@ class StandardisationMeanStd(Preprocessor):
         return out
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
-        return np.asarray(grad / self._for_batch("std", x.shape, working_dtype(grad.dtype)))
+        return np.asarray(grad / self._for_sample("std", x.shape, working_dtype(grad.dtype)))
 
-    def _for_batch(self, name: str, shape: Shape, dtype: Dtype) -> Array:
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
+        if len(shape) in (1, 3):  # what may be a single sample is told by the length of its first axis
+            return None
+        dtype = working_dtype(dtype)
+        held = numbers(*(self._for_batch(name, shape, dtype)[0] for name in ("mean", "std")), dtype=dtype)
+        return None if held is None else partial(standardise, mean=held[0], std=held[1])
+
+    def _for_sample(self, name: str, shape: Shape, dtype: Dtype) -> Array:
         """A parameter for each value of one sample, `(1, ...)`, or of one image without a batch axis."""
+        value, one = self._for_batch(name, shape, dtype)
+        return np.ascontiguousarray(np.broadcast_to(value, one))
+
+    def _for_batch(self, name: str, shape: Shape, dtype: Dtype) -> tuple[Array, Shape]:
+        """A parameter that broadcasts against a batch, and the shape of one sample."""
         value = np.asarray(getattr(self, name), dtype=dtype)
         if value.ndim == 1 and value.size not in (1, shape[-1]):
             axis = 1 if value.size in shape[1:2] else 0
@@ -116,7 +131,7 @@ class StandardisationMeanStd(Preprocessor):
                 f"`{name}` must be a number, hold one entry for each channel, or broadcast against one "
                 f"sample of `x`, of shape {shape[1:]}, got shape {np.shape(getattr(self, name))}."
             )
-        return np.ascontiguousarray(np.broadcast_to(value, one))
+        return value, one
 
 
 def _numbers(name: str, value: Any) -> Array:

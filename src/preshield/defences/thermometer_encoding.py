@@ -1,7 +1,11 @@
 """Thermometer encoding."""
 
+from functools import partial
+
 import numpy as np
 
+from .._core.arithmetic.namespace import numbers
+from .._core.arithmetic.thermometer import thermometer
 from .._core.checks import (
     check_bool,
     check_channels,
@@ -12,9 +16,9 @@ from .._core.checks import (
     resolve_channels_first,
 )
 from .._core.errors import ArgumentError
-from .._core.layout import per_channel, range_dtype
+from .._core.layout import per_channel, range_dtype, working_dtype
 from .._core.planes import map_planes
-from .._core.typing import Array, ClipValues, Dtype, Shape
+from .._core.typing import Arithmetic, Array, ClipValues, Dtype, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["ThermometerEncoding"]
@@ -115,25 +119,25 @@ class ThermometerEncoding(Preprocessor):
         self.gradient = gradient
 
     def _transform(self, x: Array, draw: None) -> Array:
-        from .._core.kernels.thermometer import thermometer
+        from .._core.kernels.thermometer import thermometer as code_all
 
         axis = self._channel_axis(x.ndim)
         dtype = range_dtype(x.dtype, self.clip_values)
-        low, span = self._range(x, dtype)
+        low, span = self._range(x.shape, dtype)
         thresholds = self._thresholds(dtype)
         out = np.empty(self._output_shape(x.shape), np.float32)
         inner = int(np.prod(x.shape[axis + 1 :]))
 
         def encode(out: Array, block: Array) -> None:
             code, values = out.reshape(-1, len(thresholds), inner), block.reshape(-1, inner)
-            thermometer(code, values, low, span, thresholds)
+            code_all(code, values, low, span, thresholds)
 
         return map_planes(encode, out, x, dtypes=(out.dtype, dtype))
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         axis = self._channel_axis(x.ndim)
         dtype = range_dtype(x.dtype, self.clip_values)
-        low, span = self._range(x, dtype)
+        low, span = self._range(x.shape, dtype)
         low, span = (per_channel(value, x.ndim, axis=axis) for value in (low, span))
         split = (*x.shape[: axis + 1], int(self.num_space), *x.shape[axis + 1 :])
         levels = grad.reshape(split)
@@ -160,12 +164,28 @@ class ThermometerEncoding(Preprocessor):
         levels = int(self.num_space)
         return np.array([k / levels for k in range(levels)], dtype=dtype)
 
-    def _range(self, x: Array, dtype: Dtype) -> tuple[Array, Array]:
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
+        axis, dtype = self._channel_axis(len(shape)), working_dtype(dtype)
+        limits = (per_channel(value, len(shape), axis=axis) for value in self._range(shape, dtype))
+        if (held := numbers(*limits, dtype=dtype)) is None:
+            return None
+        low, span = held
+        return partial(
+            thermometer,
+            low=low,
+            span=span,
+            thresholds=self._thresholds(dtype).tolist(),
+            axis=axis,
+            gradient=self.gradient,
+            sharpness=FINE,
+        )
+
+    def _range(self, shape: Shape, dtype: Dtype) -> tuple[Array, Array]:
         """Minimum and range for each channel."""
-        axis = self._channel_axis(x.ndim)
+        axis = self._channel_axis(len(shape))
         low, high = (np.asarray(value, dtype=dtype) for value in self.clip_values)
         span = np.asarray(high - low)
-        check_channels("clip_values", span, x.shape, axis)
-        channels = x.shape[axis]
+        check_channels("clip_values", span, shape, axis)
+        channels = shape[axis]
         low, span = (np.broadcast_to(value.reshape(-1), channels) for value in (low, span))
         return np.ascontiguousarray(low), np.ascontiguousarray(span)

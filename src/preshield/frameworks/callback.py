@@ -16,9 +16,10 @@ import numpy as np
 from .._core.checks import check_output_shape
 from .._core.passes import Pass, next_seed
 from .._core.random import FROZEN
+from .._core.ranges import warn_caller
 from .._core.typing import Array, Defence, Seed, Shape
 
-__all__ = ["RECOMPUTED", "TWICE", "Callback", "is_passed_on", "is_waveform"]
+__all__ = ["RECOMPUTED", "TWICE", "Callback", "is_passed_on", "is_waveform", "warn_of_copies"]
 
 TWICE = (
     "{} has neither second nor forward-mode derivatives: its gradient is computed in NumPy. Leave it out of "
@@ -29,6 +30,18 @@ RECOMPUTED = (
     "another loss. Defend outside the checkpointed part, or run the forward and the backward pass inside "
     "`with defence.frozen(seed):`."
 )
+
+_warned: set[type] = set()
+
+
+def warn_of_copies(defence: Defence, device: Any) -> None:
+    """Warn that a batch on an accelerator is defended on the host, once for each class."""
+    if type(defence) not in _warned:
+        _warned.add(type(defence))
+        warn_caller(
+            f"{defence} computes in NumPy: each batch on {device} is copied to the host and back, in both "
+            "directions of a pass. To defend data once, before they go to the device, is faster."
+        )
 
 
 def is_passed_on(pulled: Array, grad: Array) -> bool:

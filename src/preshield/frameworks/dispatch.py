@@ -1,6 +1,5 @@
 """Public calls with a batch of any framework: what all have in common, and which one is entered."""
 
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -37,12 +36,23 @@ def call(defence: Defence, x: Any, y: Any = None, index: Any = None) -> tuple[An
     if kind == "numpy" and not is_bfloat16(x):
         return _call_numpy(defence, x, y, index)
     if is_bfloat16(x):
-        out, y = call(defence, cast(x, "float32"), y, index)
-        kept = defence._output_dtype(np.dtype(np.float16)) == np.float16
-        return (cast(out, "bfloat16") if kept else out), y
+        widened = cast(x, "float32")
+        out, y = call(defence, widened, y, index)
+        return (cast(out, "bfloat16") if out.dtype == widened.dtype else out), y
     if kind not in ENTERED:
-        ENTERED[kind] = import_module(f".{kind}", __package__).call
+        ENTERED[kind] = _entrance(kind)
     return ENTERED[kind](defence, x, y, index)  # type: ignore[no-any-return]
+
+
+def _entrance(kind: str) -> Any:
+    """The function for a framework, imported by a statement, which torch's compiler knows."""
+    if kind == "torch":
+        from .torch import call as enter
+    elif kind == "jax":
+        from .jax import call as enter
+    else:
+        from .tensorflow import call as enter
+    return enter
 
 
 def _call_numpy(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:

@@ -10,14 +10,21 @@ from .._core.checks import check_array_labels
 from .._core.passes import Pass, numbers_of
 from .._core.tensors import like, to_numpy, traced
 from .._core.typing import Defence, Shape
-from .callback import TWICE, Callback
+from .callback import TWICE, Callback, warn_of_copies
 
 __all__ = ["call"]
 
 
 def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     """Apply `defence` to an array, and to its labels."""
-    if traced("jax", x, y, index):
+    is_traced = traced("jax", x, y, index)
+    on_device = not is_traced and any(device.platform != "cpu" for device in x.devices())
+    if is_traced or on_device:
+        if (function := defence._natively(x.shape, np.dtype(x.dtype))) is not None:
+            return function(x, jax.numpy), y
+        if on_device:
+            warn_of_copies(defence, x.sharding)
+    if is_traced:
         return _call_traced(defence, x, y, index)
     begun = Pass.begin(defence, to_numpy(x), y=y, index=index, runs=True)
     return like(x, begun.output()), begun.labels(y)

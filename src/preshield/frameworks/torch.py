@@ -1,18 +1,27 @@
-"""Eager tensors of torch; `torch.compile` breaks its graph here."""
+"""Tensors of torch: eager through NumPy, where `torch.compile` breaks its graph, or in torch itself."""
 
 import sys
+from collections.abc import Iterator
+from itertools import count
+from operator import index as whole
 from typing import Any
 
+import array_api_compat.torch as xp
+import numpy as np
 import torch
 
+from .._core.errors import ArgumentError
 from .._core.passes import Pass
 from .._core.random import FROZEN
 from .._core.tensors import like, to_numpy
-from .._core.typing import Defence
-from .callback import RECOMPUTED, TWICE, is_passed_on
+from .._core.typing import Arithmetic, Defence, Shape
+from .callback import RECOMPUTED, TWICE, is_passed_on, warn_of_copies
 
 __all__ = ["call"]
 
+PREPARED: dict[int, Arithmetic] = {}  # parts of compiled programs
+PLACES = count()
+TRACE = "torch.jit.trace"
 RECORDED = (
     "{} runs in NumPy, which {} does not record: its result would be a constant of the program. Record the "
     "model alone, and defend its input."
@@ -59,15 +68,63 @@ class _Defend(torch.autograd.Function):  # type: ignore[misc]
 
 def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     """Apply `defence` to a tensor, and to its labels."""
-    if torch.compiler.is_compiling():  # importing the compiler to tell it off takes seconds
+    if torch.compiler.is_compiling():
+        # The number of samples may be symbolic; a program is made for samples of one shape.
+        place = _prepared(defence, (1, *map(whole, x.shape[1:])), str(x.dtype), *_parameters(defence))
+        if isinstance(place, str):
+            raise ArgumentError(place)
+        if place is not None:
+            return PREPARED[place](x, xp), y
+        # Importing the compiler to tell it off takes seconds.
         return torch.compiler.disable(_call)(defence, x, y, index)  # type: ignore[no-any-return]
     return _call(defence, x, y, index)
 
 
+def _natively(defence: Defence, shape: Shape, dtype: str) -> Arithmetic | None:
+    return defence._natively(shape, np.dtype(dtype.removeprefix("torch.")))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _prepared(defence: Defence, shape: Shape, dtype: str, *_: frozenset[Any]) -> int | str | None:
+    """Where in `PREPARED` there is what computes a batch, or why none does; made while a program is compiled.
+
+    The compiler takes numbers and words for constants, not functions and errors.
+    """
+    if not vars(defence):  # it is made by the program, whose compiler has its parameters
+        return None
+    try:
+        function = _natively(defence, shape, dtype)
+    except ArgumentError as error:
+        return str(error)
+    if function is None:
+        return None
+    place = next(PLACES)
+    PREPARED[place] = function
+    return place
+
+
+def _parameters(defence: Defence) -> Iterator[frozenset[Any]]:
+    """Numbers and words among the parameters: if one changes, the program is compiled again."""
+    for name in defence.params:
+        value = getattr(defence, name)
+        for part in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(part, int | float | str):
+                yield frozenset((part,))  # in a set, the compiler takes numbers for constants, always
+            elif hasattr(part, "params"):  # a stage
+                yield from _parameters(part)
+
+
 def _call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
-    if recorder := _recorder(x):
+    recorder, transformed = _recorder(x), torch._C._are_functorch_transforms_active()
+    on_device = x.device.type != "cpu" and x.layout == torch.strided
+    if (on_device or recorder or transformed) and recorder != TRACE:  # to which shapes are tensors
+        if (function := _natively(defence, tuple(x.shape), str(x.dtype))) is not None:
+            return function(x, xp), y
+        if on_device:
+            warn_of_copies(defence, x.device)
+    if recorder:
         raise RuntimeError(RECORDED.format(defence, recorder))
-    if torch._C._are_functorch_transforms_active():
+    if transformed:
         raise RuntimeError(TRANSFORMED.format(defence))
     if torch._C._current_graph_task_id() == -1:
         return _pass(defence, x, y, index)
@@ -85,7 +142,7 @@ def _pass(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
 def _recorder(x: Any) -> str:
     """What records the operations on `x` as a program, if anything does."""
     if torch.jit.is_tracing():
-        return "torch.jit.trace"
+        return TRACE
     proxies = sys.modules.get("torch.fx.experimental.proxy_tensor")
     if proxies is not None and proxies.get_proxy_mode() is not None:
         return "make_fx or torch.export"

@@ -1,0 +1,44 @@
+"""What the array API standard lacks: derivatives, and constants that are made where the arrays are."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from ..tensors import framework
+from ..typing import Dtype
+
+__all__ = ["constant", "numbers", "stop_gradient", "straight_through"]
+
+MOST = 64  # entries of an array among the parameters; each is an operation
+
+
+def stop_gradient(x: Any) -> Any:
+    """The same values, of which nothing is differentiated."""
+    kind = framework(x)
+    if kind == "torch":
+        return x.detach()
+    return sys.modules["jax"].lax.stop_gradient(x) if kind == "jax" else x
+
+
+def straight_through(out: Any, stand_in: Any) -> Any:
+    """The values of `out` with the derivatives of `stand_in`, of every order and in every mode.
+
+    What is added is zero, so that the values stay exact; of a stand-in that is not finite it is NaN.
+    """
+    return stop_gradient(out) + (stand_in - stop_gradient(stand_in))
+
+
+def numbers(*arrays: Any, dtype: Dtype) -> list[Any] | None:
+    """Numbers of a type, or nested lists, for parameters that broadcast; None if they hold too many."""
+    held = [np.asarray(array, dtype) for array in arrays]
+    held = [array.reshape(-1)[0] if array.size and np.ptp(array) == 0 else array for array in held]
+    return None if any(array.size > MOST for array in held) else [array.tolist() for array in held]
+
+
+def constant(value: Any, x: Any, xp: Any) -> Any:
+    """A number or a nested list as an array of the type and on the device of `x`, where it is made."""
+    if isinstance(value, list):
+        return xp.stack([constant(part, x, xp) for part in value])
+    place = {} if framework(x) == "jax" else {"device": x.device}  # JAX lays numbers where they are needed
+    return xp.full((), value, dtype=x.dtype, **place)

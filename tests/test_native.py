@@ -1,0 +1,436 @@
+"""Defences on the arrays of a framework: what NumPy computes, on any device, in any graph, differentiable.
+
+The kernels are the oracle. A tensor on the device "meta" has no values, so that whatever fetches one fails.
+"""
+
+import warnings
+from fractions import Fraction
+from functools import partial
+
+import numpy as np
+import pytest
+from array_api_compat import numpy
+
+from preshield import (
+    Chain,
+    FeatureSqueezing,
+    GaussianBlur,
+    JpegCompression,
+    SpatialSmoothing,
+    ThermometerEncoding,
+)
+from preshield._core.arithmetic.borders import padded
+from preshield._core.arithmetic.namespace import stop_gradient
+from preshield.testing import CHECKS, Subject
+from tests.cases import ALL, images
+
+COMPILED = [
+    "FeatureSqueezing-soft",
+    "GaussianBlur-images",
+    "SpatialSmoothing-exact",
+    "ThermometerEncoding-videos",
+]
+
+
+def natively(defence, x):
+    return defence._natively(x.shape, x.dtype)
+
+
+def is_native(case):
+    return natively(case.make(), case.sample) is not None
+
+
+CASES = [case for case in ALL if is_native(case)]
+FLOATS = [np.float32, np.float64]
+# Sums in another order, fused multiplications and additions, and products in the place of quotients round
+# differently. A value in the middle between two levels may then go to either, which the samples avoid.
+ROUNDED = {"float32": {"rtol": 2e-6, "atol": 2e-6}, "float64": {"rtol": 1e-12, "atol": 1e-12}}
+# A smooth step is 1/255 of the range wide, so that its slope depends 255 times as much on the position.
+SOFT = {"float32": {"rtol": 1e-4, "atol": 1e-5}, "float64": {"rtol": 1e-11, "atol": 1e-11}}
+
+
+def assert_close(found, expected, tolerance=ROUNDED):
+    np.testing.assert_allclose(found, expected, **tolerance[np.asarray(expected).dtype.name])
+
+
+def slopes_of(defence):
+    soft = any(getattr(d, "gradient", "") == "soft" for d in (defence, *defence._stages))
+    return SOFT if soft else ROUNDED
+
+
+@pytest.fixture(params=FLOATS)
+def dtype(request):
+    return request.param
+
+
+def as_floats(case, dtype):
+    x = case.sample.astype(dtype)
+    return x, np.random.default_rng(0).normal(size=case.make().transform(x).shape).astype(dtype)
+
+
+def test_which_defences_are_native():
+    names = {case.defence.__name__ for case in CASES}
+    assert names == {
+        "BlurNet",
+        "Chain",
+        "FeatureSqueezing",
+        "GaussianBlur",
+        "SpatialSmoothing",
+        "StandardisationMeanStd",
+        "ThermometerEncoding",
+    }
+
+
+# The kernels are the oracle
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_torch_computes_what_numpy_computes(case, dtype):
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    (x, grad), defence = as_floats(case, dtype), case.make()
+    tensor = torch.tensor(x, requires_grad=True)
+    out = natively(defence, x)(tensor, xp)
+    expected = defence.transform(x)
+    assert out.detach().numpy().dtype == expected.dtype
+    assert_close(out.detach(), expected)
+    out.backward(torch.tensor(grad, dtype=out.dtype))
+    expected = defence.estimate_gradient(x, grad.astype(expected.dtype))
+    assert_close(tensor.grad.numpy().astype(expected.dtype), expected, slopes_of(defence))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_jax_computes_what_numpy_computes(case):
+    jax = pytest.importorskip("jax")
+    (x, grad), defence = as_floats(case, np.float32), case.make()
+    out, pull_back = jax.vjp(jax.jit(defence.transform), jax.numpy.asarray(x))
+    expected = defence.transform(x)
+    assert out.dtype == expected.dtype
+    assert_close(out, expected)
+    (pulled,) = pull_back(jax.numpy.asarray(grad, out.dtype))
+    assert_close(pulled, defence.estimate_gradient(x, grad), slopes_of(defence))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_standard_is_enough(case, dtype):
+    """A namespace that has nothing but the array API standard stands for all others, such as CuPy's."""
+    xp = pytest.importorskip("array_api_strict")
+    x, _ = as_floats(case, dtype)
+    out = natively(case.make(), x)(xp.asarray(x), xp)
+    assert_close(np.asarray(out), case.make().transform(x))
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "uint8", "int64"])
+def test_torch_types_on_a_device(kind):
+    """A defence returns the types that it returns from NumPy; bfloat16 stays."""
+    torch = pytest.importorskip("torch")
+    for case in CASES:
+        x = torch.empty(case.sample.shape, dtype=getattr(torch, kind), device="meta")
+        out = case.make().transform(x)
+        known = kind if kind != "bfloat16" else "float16"
+        expected = case.make().transform(np.zeros(case.sample.shape, known)).dtype.name
+        assert str(out.dtype) == f"torch.{kind if kind == 'bfloat16' else expected}"
+
+
+# One kind of arithmetic each, beside other oracles
+
+
+def test_borders_are_those_of_numpys_pad():
+    for length in (1, 2, 3, 5):
+        x = np.arange(2 * length).reshape(2, length)
+        for before, after in ((0, 0), (1, 0), (0, 2), (3, 4), (9, 7)):
+            for repeat_edge, mode in ((False, "reflect"), (True, "symmetric")):
+                found = padded(x, before, after, 1, xp=numpy, repeat_edge=repeat_edge)
+                np.testing.assert_array_equal(found, np.pad(x, ((0, 0), (before, after)), mode=mode))
+
+
+@pytest.mark.parametrize("bits", [1, 3, 8, 11])
+def test_squeezing_crosses_no_tie(bits):
+    """Single precision has the levels of exact fractions, next to every middle between two levels."""
+    jax = pytest.importorskip("jax")
+    levels = 2**bits - 1
+    middles = ((np.arange(levels) + 0.5) / levels).astype(np.float32)
+    x = np.stack([middles, np.nextafter(middles, 0), np.nextafter(middles, 1)])
+    expected = [[round(Fraction(float(value)) * levels) for value in row] for row in x]
+    defence = FeatureSqueezing((0, 1), bits)
+    for out in (natively(defence, x)(x, numpy), jax.jit(defence.transform)(x)):
+        np.testing.assert_array_equal(np.rint(np.asarray(out) * np.float64(levels)), expected)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int64])
+def test_medians_of_integers(kind):
+    x = np.random.default_rng(0).integers(0, 120, (1, 4, 3, 2)).astype(kind)
+    for window in (3, 8):  # further than the image is wide
+        median = SpatialSmoothing(window, clip_values=(20.5, 90))
+        out = natively(median, x)(x, numpy)
+        assert out.dtype == kind
+        np.testing.assert_array_equal(out, median.transform(x))
+    assert natively(SpatialSmoothing(3), x.astype(np.uint64)) is None
+
+
+def test_what_nan_becomes():
+    x = np.array([[np.nan, 0.6]], np.float32)
+    for defence in (FeatureSqueezing((0, 1), 1), ThermometerEncoding((0, 1), 2)):
+        out = natively(defence, x)(x, numpy)
+        np.testing.assert_array_equal(np.isnan(out), np.repeat([[True, False]], out.size // 2, axis=1))
+
+
+def test_arrays_among_the_parameters():
+    """Few numbers are written down, and many equal ones, too; many different ones are left to NumPy."""
+    x, low = np.full((1, 65), 0.3, np.float32), np.arange(65)
+    assert natively(FeatureSqueezing((low, low + 1)), x) is None
+    assert natively(FeatureSqueezing((low[:64], low[:64] + 1)), x[:, :64]) is not None
+    same = FeatureSqueezing((np.zeros(65), np.full(65, 2)), 2)
+    assert_close(natively(same, x)(x, numpy), same.transform(x))
+    with pytest.raises(ValueError, match="must be numbers or arrays that broadcast"):
+        natively(FeatureSqueezing((low, low + 1)), x[:, :3])
+
+
+# Nothing is fetched, and nothing is sent
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_torch_stays_on_the_device(case):
+    torch = pytest.importorskip("torch")
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Log(TorchDispatchMode):
+        def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+            out = op(*args, **(kwargs or {}))
+            places = {t.device.type for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)}
+            assert places == {"meta"}, op
+            return out
+
+    x = torch.empty(case.sample.shape, device="meta", requires_grad=True)
+    with Log(), warnings.catch_warnings(action="error"):
+        out = case.make().transform(x)
+        out.sum().backward()
+    assert out.shape == case.make().transform(case.sample).shape
+    assert x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_jax_calls_nothing_back(case):
+    jax = pytest.importorskip("jax")
+    defence, x = case.make(), jax.numpy.asarray(case.sample, dtype="float32")
+
+    def one(sample):
+        return defence.transform(sample[None]).sum()
+
+    program = jax.jit(jax.vmap(jax.value_and_grad(one))).lower(x).as_text()
+    assert "callback" not in program
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if str(case) in COMPILED], ids=str)
+def test_torch_compiles_one_graph(case):
+    torch = pytest.importorskip("torch")
+    defence = case.make()
+    step = torch.compile(lambda x: 2 * defence.transform(x), fullgraph=True, backend="aot_eager")
+    for x in (case.sample.astype(np.float32), case.sample[:2].astype(np.float32)):
+        tensor = torch.tensor(x, requires_grad=True)
+        out = step(tensor)
+        assert_close(out.detach(), 2 * defence.transform(x))
+        out.sum().backward()
+        expected = defence.estimate_gradient(x, np.full(out.shape, 2, x.dtype))
+        assert_close(tensor.grad, expected, slopes_of(defence))
+
+
+def test_torch_compiles_again_for_other_parameters():
+    torch = pytest.importorskip("torch")
+    chain = Chain([GaussianBlur(3)])
+    step = torch.compile(chain.transform, fullgraph=True, backend="eager")
+    x = images()
+    for sigma in (1.0, 2.0, 0.5):
+        chain.defences[0].sigma = sigma
+        assert_close(step(torch.tensor(x)), chain.transform(x))
+    chain.defences[0].set_params(kernel_size=5)
+    assert_close(step(torch.tensor(x)), chain.transform(x))
+
+
+def test_torch_compiles_functions_that_make_a_defence():
+    """Its parameters exist in the program alone: the graph breaks, as for a defence of NumPy."""
+    torch = pytest.importorskip("torch")
+    step = torch.compile(lambda x: 2 * GaussianBlur(3).transform(x), backend="eager")
+    assert_close(step(torch.tensor(images())), 2 * GaussianBlur(3).transform(images()))
+
+
+def test_torch_exports_any_number_of_samples():
+    torch = pytest.importorskip("torch")
+    blur, x = GaussianBlur(3), torch.tensor(images())
+
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            return blur.transform(x) + 1
+
+    for strict in (False, True):
+        program = torch.export.export(
+            Model(), (x,), strict=strict, dynamic_shapes=({0: torch.export.Dim("samples")},)
+        )
+        found = program.module()(torch.cat([x, x]))
+        assert_close(found[3:], blur.transform(x) + 1)
+
+
+# Derivatives
+
+
+@pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated:DeprecationWarning")  # torch calls it
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_torch_transforms(case):
+    """The gradients of single samples, all at once."""
+    torch = pytest.importorskip("torch")
+    x, defence = case.sample.astype(np.float32), case.make()
+    slopes = torch.func.vmap(torch.func.grad(lambda one: defence.transform(one[None]).sum()))(torch.tensor(x))
+    ones = np.ones(defence.transform(x).shape, np.float32)
+    assert_close(slopes, defence.estimate_gradient(x, ones), slopes_of(defence))
+
+
+@pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated:DeprecationWarning")  # torch calls it
+def test_torch_forward_mode():
+    torch = pytest.importorskip("torch")
+    blur, x = GaussianBlur(3), torch.tensor(images())
+    _, moved = torch.func.jvp(blur.transform, (x,), (x,))
+    assert_close(moved, blur.transform(x))  # it is linear
+
+
+def test_second_derivatives_of_a_blur():
+    """Of sum(blur(x)**4), beside differences of gradients that NumPy computes."""
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    blur, x = GaussianBlur(3, 0.8), images().astype(np.float64)[:1, :4, :3]
+    along = np.random.default_rng(1).normal(size=x.shape)
+
+    def slope(x):
+        return blur.estimate_gradient(x, 4 * blur.transform(x) ** 3)
+
+    expected = (slope(x + 1e-6 * along) - slope(x - 1e-6 * along)) / 2e-6
+    function = partial(natively(blur, x), xp=xp)
+    _, found = torch.autograd.functional.hvp(
+        lambda x: (function(x) ** 4).sum(), torch.tensor(x), torch.tensor(along)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert torch.autograd.gradgradcheck(function, torch.tensor(x, requires_grad=True))
+
+
+def test_jax_vmap():
+    jax = pytest.importorskip("jax")
+    blur, x = GaussianBlur(3), jax.numpy.asarray(images())
+    assert_close(jax.vmap(lambda one: blur.transform(one[None])[0])(x), blur.transform(x))
+
+
+def test_jax_second_derivatives_of_a_blur():
+    """The Hessian of sum(blur(x)**2) is twice the matrix of the blur times itself, transposed."""
+    jax = pytest.importorskip("jax")
+    blur, x = GaussianBlur(3), jax.numpy.asarray(images()[:1, :3, :3, :1])
+    matrix = np.stack([blur.transform(e.reshape(x.shape)).ravel() for e in np.eye(9)], axis=1)
+    for mode in (jax.hessian, lambda f: jax.jacrev(jax.jacrev(f))):
+        found = jax.jit(mode(lambda x: (blur.transform(x) ** 2).sum()))(x)
+        np.testing.assert_allclose(found.reshape(9, 9), 2 * matrix.T @ matrix, rtol=1e-5, atol=1e-6)
+
+
+# When which
+
+
+def test_eager_tensors_on_the_host_stay_with_the_kernels():
+    torch = pytest.importorskip("torch")
+    blur = GaussianBlur(3)
+    x = images()
+    np.testing.assert_array_equal(blur.transform(torch.tensor(x)), blur.transform(x))
+    with pytest.raises(ValueError, match="got 1 NaN"):
+        blur.transform(torch.full((1, 1, 1, 1), torch.nan))
+
+
+class Doubled(GaussianBlur):
+    def _transform(self, x, draw):
+        return 2 * super()._transform(x, draw)
+
+
+class Steeper(GaussianBlur):
+    def _gradient(self, x, grad, draw):
+        return 2 * super()._gradient(x, grad, draw)
+
+
+class Written(GaussianBlur):
+    def __call__(self, x, y=None):
+        return 2 * super().__call__(x, y)[0], y
+
+
+class Wider(GaussianBlur):
+    def __init__(self, sigma=9.0):
+        super().__init__(3, sigma)
+
+
+@pytest.mark.parametrize("defence", [Doubled(3), Steeper(3), Written(3)], ids=str)
+def test_what_a_subclass_changes_is_not_passed_by(defence):
+    jax = pytest.importorskip("jax")
+    x = images()
+    assert natively(defence, x) is None
+    assert natively(Chain([GaussianBlur(3), defence]), x) is None
+    np.testing.assert_allclose(jax.jit(defence.transform)(x), defence.transform(x), rtol=1e-6)
+    assert natively(Wider(), x) is not None
+
+
+class Brighter(GaussianBlur):
+    def _arithmetic(self, shape, dtype):
+        return lambda x, xp: super(Brighter, self)._arithmetic(shape, dtype)(x, xp) + 0.1
+
+
+class Flat(GaussianBlur):
+    def _arithmetic(self, shape, dtype):
+        return lambda x, xp: stop_gradient(super(Flat, self)._arithmetic(shape, dtype)(x, xp))
+
+
+@pytest.mark.parametrize(("defence", "wrong"), [(Brighter(3), "result"), (Flat(3), "gradient")], ids=str)
+def test_check_preprocessor_compares_both_hooks(defence, wrong):
+    pytest.importorskip("jax")
+    check = next(check for check in CHECKS if check.__name__ == "_check_jax")
+    with pytest.raises(AssertionError, match=wrong):
+        check(Subject(defence, images(), np.eye(3, dtype=np.float32)))
+
+
+def test_a_copy_to_the_host_is_told_once():
+    """The device without values stands for one with them: here, that they would be copied raises an error."""
+    torch = pytest.importorskip("torch")
+    x = torch.empty(1, 8, 8, 3, device="meta")
+
+    class Slow(JpegCompression):
+        """Of its own, since the warning comes once for a class."""
+
+    for defence in (Slow((0, 1)), Slow((0, 1), 80)):
+        with (
+            warnings.catch_warnings(record=True, action="always") as caught,
+            pytest.raises(ValueError, match="must be dense and hold values"),
+        ):
+            defence.transform(x)
+        told = [str(w.message) for w in caught]
+        assert len(told) == (defence.quality == 50)
+        assert all("each batch on meta is copied to the host" in message for message in told)
+
+
+def test_values_pass_and_shapes_do_not():
+    jax, torch = pytest.importorskip("jax"), pytest.importorskip("torch")
+    blur = GaussianBlur(3)
+    x = images()
+    x[0, 0, 0, 0] = np.nan
+    out = np.asarray(jax.jit(blur.transform)(x))
+    assert np.isnan(out[0, :2, :2, 0]).all()
+    np.testing.assert_array_equal(np.isnan(out).sum(), 4)
+    for wrong, message in (((8, 8, 3), "4-D image batch"), ((1, 3, 20, 24), "has its channels")):
+        with pytest.raises(ValueError, match=message):
+            jax.jit(blur.transform)(np.zeros(wrong, np.float32))
+        with pytest.raises(ValueError, match=message):
+            blur.transform(torch.empty(wrong, device="meta"))
+    with pytest.raises(ValueError, match="must hold real numbers, got dtype complex64"):
+        blur.transform(torch.empty(1, 8, 8, 3, dtype=torch.complex64, device="meta"))
+    with pytest.raises(ValueError, match="4-D image batch"):
+        torch.compile(blur.transform, backend="eager")(torch.zeros(8, 8, 3))
+
+
+def test_a_chain_takes_the_word_of_its_first_stage():
+    """Pixels of 3 rows and 20 columns with 24 channels, for all that the second stage knows."""
+    jax = pytest.importorskip("jax")
+    x = np.random.default_rng(0).random((1, 3, 20, 24), dtype=np.float32)
+    chain = Chain([GaussianBlur(3, layout="NHWC"), GaussianBlur(3)])
+    assert_close(jax.jit(chain.transform)(x), chain.transform(x))
