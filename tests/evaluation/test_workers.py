@@ -85,8 +85,11 @@ def test_an_error_on_a_worker_is_the_error_of_the_run():
 
 def test_dask_on_two_workers_of_which_one_is_killed(alone, tmp_path):
     distributed = pytest.importorskip("distributed")
+    import dask
+
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "processes": True}
-    with distributed.Client(**options, local_directory=tmp_path) as client:
+    patient = dask.config.set({"distributed.comm.timeouts.connect": "120s"})  # where other tests run too
+    with patient, distributed.Client(**options, local_directory=tmp_path) as client:
         report = run(Deadly(tmp_path / "killed"), client=client, checkpoint=tmp_path / "c")
     assert replace(report, settings={**report.settings, "classifier": "RowWise"}) == alone
     assert (tmp_path / "killed").exists()
