@@ -168,7 +168,7 @@ def left_by_autoattack(model: Any, x: torch.Tensor, y: torch.Tensor, norm: str, 
 
 
 def bounds(samples: int, models: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Robust accuracy within a bound: AutoAttack, APGD-T and `evaluate`."""
+    """Robust accuracy within a bound."""
     rows = []
     for data, kind in models:
         model, x, y = trained(data, kind, samples)
@@ -205,7 +205,7 @@ def bounds(samples: int, models: list[tuple[str, str]]) -> list[dict[str, Any]]:
 
 
 def smallest(samples: int, models: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Median smallest norms: DDN, FMN and ALMA at 100 gradients, and `evaluate`."""
+    """Median smallest norms: the peers at 100 gradients, and `evaluate`."""
     _, adv_lib = peers()
     rows = []
     for data, kind in models:
@@ -253,7 +253,9 @@ def shown_defences() -> dict[str, Any]:
 
 
 def behind_defences(samples: int, models: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Behind each defence: the best of APGD-CE, APGD-DLR, APGD-T and DDN through any of its gradients."""
+    """Adversarially trained crops behind a defence, L-infinity 8/255: the best of APGD-CE, APGD-DLR and APGD-T
+    through any of its gradients, and `evaluate` with a budget of 100; then the smallest L2 norms beside DDN.
+    """
     torchattacks, adv_lib = peers()
     model, x, y = trained("crops", "linf", samples)
     eps, rows = BOUNDS["crops", "linf"], []
@@ -372,7 +374,8 @@ def write(found: dict[str, list[dict[str, Any]]]) -> None:
         by_model = {tuple(row.get(key) for key in KEYS): row for row in [*stored.get(name, []), *rows]}
         stored[name] = list(by_model.values())
     STORE.write_text(json.dumps(stored, indent=1, default=float) + "\n", encoding="utf-8")
-    parts = [f"{TABLES[name].__doc__}\n\n{markdown(stored[name])}" for name in TABLES if name in stored]
+    titles = {name: " ".join(str(table.__doc__).split()) for name, table in TABLES.items()}
+    parts = [f"{titles[name]}\n\n{markdown(stored[name])}" for name in TABLES if name in stored]
     page = PAGE.read_text(encoding="utf-8")
     body = "\n" + "\n\n".join(parts) + "\n\n"
     PAGE.write_text(BETWEEN.sub(lambda _: body, page), encoding="utf-8")
