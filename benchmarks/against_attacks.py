@@ -253,8 +253,9 @@ def shown_defences() -> dict[str, Any]:
 
 
 def behind_defences(samples: int, models: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Adversarially trained crops behind a defence, L-infinity 8/255: the best of APGD-CE, APGD-DLR and APGD-T
-    through any of its gradients, and `evaluate` with a budget of 100; then the smallest L2 norms beside DDN.
+    """Adversarially trained crops behind a defence, L-infinity 8/255: the best of APGD-CE, APGD-DLR and
+    APGD-T through any of its gradients, and `evaluate` with a budget of 100; then the smallest L2 norms
+    beside DDN.
     """
     torchattacks, adv_lib = peers()
     model, x, y = trained("crops", "linf", samples)
