@@ -106,9 +106,9 @@ BESIDE = """\
 `benchmarks/against_attacks.py` measures `evaluate` beside AutoAttack, APGD, DDN, FMN and ALMA, run from the
 packages torchattacks and adv-lib on the same models: networks with four to six convolutions for digits of
 8 x 8 and crops of 32 x 32 pixels, trained as they are (*plain*) or on projected gradient descent in a norm
-(digits: L-infinity 0.1767, L2 0.97; crops: 8/255 and 0.5). Numbers in the head of a column are budgets. *Kept*
-counts the samples that the peers break (within a bound: AutoAttack) and `evaluate` does not, *broken* those
-that it breaks and they do not. *Forward, backward* are passes for each sample.
+(digits: L-infinity 0.1767, L2 0.97; crops: 8/255 and 0.5). Numbers in the head of a column are budgets.
+*Kept* counts the samples that the peers break (within a bound: AutoAttack) and `evaluate` does not, *broken*
+those that it breaks and they do not. *Forward, backward* are passes for each sample.
 
 <!-- against -->
 {tables}<!-- /against -->
