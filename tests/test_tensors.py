@@ -230,6 +230,24 @@ def test_torch_compile(torch):
         np.testing.assert_allclose(x.grad, 3 * CHAIN.estimate_gradient(inside, W), rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_the_compiler_stays_out_where_it_gave_up_on_the_caller(torch):
+    """As after too many programs of one function: it then tries each function that this one calls."""
+    from torch._dynamo import eval_frame
+
+    from preshield.frameworks.torch import call
+
+    eval_frame.skip_code(call.__code__)
+    try:
+        step = torch.compile(lambda x: CHAIN.transform(3 * x).sum(), backend="eager")
+        x = torch.tensor(X / 3, requires_grad=True)
+        step(x).backward()
+    finally:
+        torch._C._dynamo.eval_frame.reset_code(call.__code__)
+    expected = 3 * CHAIN.estimate_gradient(np.float32(3) * np.float32(X / 3), np.ones_like(W))
+    np.testing.assert_allclose(x.grad, expected, rtol=1e-5)
+
+
 def test_torch_device(torch):
     if not torch.cuda.is_available():
         pytest.skip("no GPU")

@@ -14,6 +14,7 @@ from preshield import (
     Preprocessor,
     SpatialSmoothing,
     VideoCompression,
+    WaveletDenoising,
 )
 from preshield._core.checks import check_batch
 from preshield._core.layout import object_array
@@ -318,10 +319,11 @@ def test_traced_graphs_warn_when_they_run():
 
 
 def test_compiled_functions_of_jax_warn_when_they_run():
+    """Those that call NumPy: what computes in JAX itself does not look at values."""
     jax = pytest.importorskip("jax")
-    defence = FeatureSqueezing((0, 255))
+    defence = WaveletDenoising((0, 255))
     function = jax.jit(defence.transform).lower(jax.numpy.asarray(images())).compile()
-    with pytest.warns(UserWarning, match="^FeatureSqueezing: `clip_values`"):
+    with pytest.warns(UserWarning, match="^WaveletDenoising: `clip_values`"):
         jax.block_until_ready(function(jax.numpy.asarray(images())))
 
 

@@ -174,11 +174,11 @@ def test_the_notebook_shows_what_its_text_says(outputs):
         o["data"]["text/plain"] for o in outputs if "Worst case" in str(o.get("data", {}).get("text/plain"))
     )
     none, mp3, *_, resampled = table(bounded)
-    assert none["Worst case"] < 0.25  # a fifth
+    assert none["Worst case"] <= 0.25  # a quarter
     for restored in (mp3, resampled):
         assert restored["Clean"] > 0.88
         assert restored["Oblivious"] > none["Oblivious"] + 0.3
-    assert none["Worst case"] + 0.2 < mp3["Adaptive"] < mp3["Oblivious"]
+    assert none["Worst case"] + 0.2 < mp3["Adaptive"] <= mp3["Oblivious"]
     assert resampled["Adaptive"] < resampled["Oblivious"] - 0.2
     none, mp3, *others = table(smallest)
     assert mp3["Adaptive"] == 0

@@ -21,6 +21,7 @@ def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     on_device = not is_traced and any(device.platform != "cpu" for device in x.devices())
     if is_traced or on_device:
         if (function := defence._natively(x.shape, np.dtype(x.dtype))) is not None:
+            _known(defence, x.shape, index)
             return function(x, jax.numpy), y
         if on_device:
             warn_of_copies(defence, x.sharding)
@@ -28,6 +29,11 @@ def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
         return _call_traced(defence, x, y, index)
     begun = Pass.begin(defence, to_numpy(x), y=y, index=index, runs=True)
     return like(x, begun.output()), begun.labels(y)
+
+
+def _known(defence: Defence, shape: Shape, index: Any) -> Any:
+    """The numbers of the samples, if they are known now: refused here, not by an error of the graph."""
+    return index if index is None or traced("jax", index) else numbers_of(defence, shape, index)
 
 
 def _call_traced(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
@@ -62,8 +68,7 @@ def _call_traced(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any
 
     defend.defvjp(lambda *at: (defend(*at), at), lambda at, grad: (pull(*at, grad), None))
     pull.defvjp(lambda *at: (pull(*at), at), again)
-    if index is not None and not traced("jax", index):
-        index = numbers_of(defence, x.shape, index)  # refused here, not by an error of the graph
+    index = _known(defence, x.shape, index)
     seed = np.zeros(0, dtype=np.uint32)
     if defence._seed_words:
         operands = () if index is None else (jax.numpy.asarray(index),)

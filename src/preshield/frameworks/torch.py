@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from functools import cache
 from itertools import count
 from operator import index as whole
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from .._core.errors import ArgumentError
-from .._core.passes import Pass
+from .._core.passes import Pass, numbers_of
 from .._core.random import FROZEN
 from .._core.tensors import like, to_numpy
 from .._core.typing import Arithmetic, Defence, Shape
@@ -75,9 +76,16 @@ def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
             raise ArgumentError(place)
         if place is not None:
             return PREPARED[place](x, xp), y
-        # Importing the compiler to tell it off takes seconds.
         return torch.compiler.disable(_call)(defence, x, y, index)  # type: ignore[no-any-return]
+    if "torch._dynamo" in sys.modules:  # of which the import takes seconds
+        return _untraced()(defence, x, y, index)  # type: ignore[no-any-return]
     return _call(defence, x, y, index)
+
+
+@cache
+def _untraced() -> Any:
+    """What keeps the compiler out also where it has given up on a caller, and tries what that calls."""
+    return torch.compiler.disable(_call)
 
 
 def _natively(defence: Defence, shape: Shape, dtype: str) -> Arithmetic | None:
@@ -119,6 +127,8 @@ def _call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     on_device = x.device.type != "cpu" and x.layout == torch.strided
     if (on_device or recorder or transformed) and recorder != TRACE:  # to which shapes are tensors
         if (function := _natively(defence, tuple(x.shape), str(x.dtype))) is not None:
+            if index is not None and not isinstance(index, torch.Tensor):  # which may lie on the device
+                numbers_of(defence, tuple(x.shape), index)
             return function(x, xp), y
         if on_device:
             warn_of_copies(defence, x.device)
