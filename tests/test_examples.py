@@ -9,10 +9,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
-FEW = {"budget": 4, "epochs": 2}
-AMOUNTS = re.compile(rf"(?P<before>\b(?P<name>{'|'.join(FEW)})\"?(=|: ))\d+")
+FEW = {"budget": 4, "epochs": 2, "max_iter": 2, "steps": 3}
+AMOUNTS = re.compile(rf"(?P<before>\b(?P<name>{'|'.join(FEW)})\"?(=|: ))(?P<number>\d+)")
 
 nbformat = pytest.importorskip("nbformat")
+
+
+def _fewer(found):
+    return f"{found['before']}{min(int(found['number']), FEW[found['name']])}"
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +37,13 @@ def kernel(tmp_path_factory):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path, kernel):
-    """Every cell, with few gradients and epochs: `nox -s examples` takes those that are stored."""
+    """Every cell, with few gradients and epochs: `nox -s examples` takes as many as are stated."""
     nbclient = pytest.importorskip("nbclient")
     notebook = nbformat.read(path, as_version=4)
     replaced = 0
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.source, count = AMOUNTS.subn(lambda m: f"{m['before']}{FEW[m['name']]}", cell.source)
+            cell.source, count = AMOUNTS.subn(_fewer, cell.source)
             replaced += count
     assert replaced
     # Names of the notebook before go; and see conftest.py.
