@@ -21,6 +21,11 @@ settings.register_profile("preshield", deadline=None, derandomize=True, database
 settings.load_profile("preshield")
 
 
+def pytest_collection_finish():
+    """What is loaded by then stays, and no collection need look at it again."""
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     """Tests draw the same numbers in whatever order they run."""
