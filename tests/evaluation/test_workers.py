@@ -83,14 +83,15 @@ def test_an_error_on_a_worker_is_the_error_of_the_run():
         run(Broken(), client=pool)
 
 
-def test_dask_on_two_workers_of_which_one_is_killed(alone, tmp_path):
+@pytest.mark.parametrize("count", [2, 1])
+def test_dask_on_workers_of_which_one_is_killed(count, alone, tmp_path):
+    """The last one that has the model takes it along: Dask starts another, which is sent it again."""
     distributed = pytest.importorskip("distributed")
     import dask
 
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "processes": True}
+    options = {"n_workers": count, "threads_per_worker": 1, "dashboard_address": None, "processes": True}
     patient = dask.config.set({"distributed.comm.timeouts.connect": "120s"})  # where other tests run too
     with patient, distributed.Client(**options, local_directory=tmp_path) as client:
-        client.wait_for_workers(2)  # the model is sent to those that are there; one of them is to survive
         report = run(Deadly(tmp_path / "killed"), client=client, checkpoint=tmp_path / "c")
     assert replace(report, settings={**report.settings, "classifier": "RowWise"}) == alone
     assert (tmp_path / "killed").exists()

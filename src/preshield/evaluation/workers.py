@@ -4,7 +4,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, ProcessPoolExecutor, wait
 from itertools import chain
 from typing import Any
 
@@ -14,6 +14,7 @@ from .._core.typing import Array
 __all__ = ["check_client", "spread"]
 
 AHEAD = 2  # batches that are handed to a worker at once
+MOST_LOSSES = 3  # of all workers that have the work; more are no accident
 
 
 def check_client(client: Any) -> None:
@@ -60,7 +61,10 @@ def spread(
     if _is_dask(client):
         import distributed
 
-        everywhere = client.scatter(work, broadcast=True, hash=False)
+        def send() -> Any:
+            return client.scatter(work, broadcast=True, hash=False)
+
+        everywhere = send()
         wait_for: Callable[..., Any] = distributed.wait
         workers = sum(client.nthreads().values())
 
@@ -73,16 +77,28 @@ def spread(
         def submit(batch: tuple[Any, ...]) -> Any:
             return client.submit(_done, work, batch)
 
-    pending: set[Any] = set()
+    pending: dict[Any, tuple[Any, ...]] = {}
+    losses = 0
     try:
         for batch in chain(batches, [None]):
             # A few for each worker: all at once would hold all samples in memory.
             while pending and (batch is None or len(pending) >= AHEAD * workers):
-                finished, pending = wait_for(pending, return_when=FIRST_COMPLETED)
+                try:
+                    finished, _ = wait_for(list(pending), return_when=FIRST_COMPLETED)
+                except CancelledError:  # Dask has lost each worker that had the work
+                    losses += 1
+                    if losses > MOST_LOSSES:
+                        raise
+                    everywhere = send()
+                    for future in [future for future in pending if future.cancelled()]:
+                        some = pending.pop(future)
+                        pending[submit(some)] = some
+                    continue
                 for future in finished:
+                    del pending[future]
                     yield future.result()
             if batch is not None:
-                pending.add(submit(batch))
+                pending[submit(batch)] = batch
     finally:
         for future in pending:
             future.cancel()
