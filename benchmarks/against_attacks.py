@@ -15,6 +15,7 @@ import re
 import sys
 import time
 import types
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -108,6 +109,12 @@ def network(channels: int, classes: int, side: int) -> Any:
 
 def trained(data: str, kind: str, samples: int) -> tuple[Any, torch.Tensor, torch.Tensor]:
     """A network, plain or trained on projected gradient descent in a norm, and test samples for it."""
+    model, tested, labels = trained_once(data, kind)
+    return model, tested[:samples], labels[:samples]
+
+
+@cache
+def trained_once(data: str, kind: str) -> tuple[Any, torch.Tensor, torch.Tensor]:
     x, y, tested, labels = samples_of(data)
     torch.manual_seed(0)
     model = network(x.shape[1], int(y.max()) + 1, x.shape[-1])
@@ -124,7 +131,7 @@ def trained(data: str, kind: str, samples: int) -> tuple[Any, torch.Tensor, torc
             nn.functional.cross_entropy(model(seen), target[rows]).backward()
             optimiser.step()
     model.eval().requires_grad_(False)
-    return model, torch.from_numpy(tested[:samples]), torch.from_numpy(labels[:samples])
+    return model, torch.from_numpy(tested), torch.from_numpy(labels)
 
 
 def descent(model: Any, x: torch.Tensor, y: torch.Tensor, norm: str, eps: float, steps: int) -> torch.Tensor:

@@ -226,7 +226,8 @@ class _Search:
         found = self.oracle.look(points, rows, loss, targets)
         lengths = norms(points - take(self.oracle.x, rows), self.norm)
         wrong, best = found.mean < 0, self.norms[rows]
-        wrong &= self._agreed(wrong & (lengths < best), points, rows) | (lengths >= best)
+        nearer = wrong & (lengths < best)
+        wrong = np.where(nearer, self._agreed(nearer, points, rows), wrong)
         kept = np.flatnonzero((wrong & (lengths < best)) | np.isinf(best))
         self.x = put(self.x, rows[kept], take(points, kept))
         self.norms[rows] = np.where(wrong, np.minimum(lengths, best), best)
@@ -238,10 +239,10 @@ class _Search:
 
     def _agreed(self, wrong: Array, points: Any, rows: Array) -> Array:
         """Which of these wrong points other draws find wrong too: of many, the luckiest would be kept."""
-        some = np.flatnonzero(wrong)
+        agreed, some = wrong.copy(), np.flatnonzero(wrong)
         if self.oracle.stochastic and len(some):
-            wrong[some] = self.oracle.median_margin(take(points, some), rows[some]) < 0
-        return wrong
+            agreed[some] = self.oracle.median_margin(take(points, some), rows[some]) < 0
+        return agreed
 
     def _plane(self, rows: Array, found: Look, rights: Array) -> tuple[Array, Any]:
         """Value and gradient of a linear loss that is 0 at the boundary, the gradient's largest component 1.
@@ -344,7 +345,7 @@ def for_most_draws(oracle: Oracle, found: Adversarials, *, norm: str) -> Adversa
     """
     if not oracle.stochastic:
         return found
-    moved, rows = copied(found.x), np.flatnonzero(np.isfinite(found.norms))
+    moved, rows = copied(found.x), np.flatnonzero((found.norms > 0) & np.isfinite(found.norms))
     for factor in STRETCHES:
         x = take(oracle.x, rows)
         longer = between(x, take(found.x, rows), np.full(len(rows), factor))
