@@ -109,8 +109,8 @@ packages torchattacks and adv-lib on the same models: networks with four to six 
 (digits: L-infinity 0.1767, L2 0.97; crops: 8/255 and 0.5). Numbers in the head of a column are budgets.
 *Kept* counts the samples that the peers break (within a bound: AutoAttack) and `evaluate` does not, *broken*
 those that it breaks and they do not. *Forward, backward* are passes for each sample. The peers have the
-settings that their packages choose, but for the steps. Behind defences only DDN was run for the smallest norm,
-though ALMA finds less on this network without one.
+settings that their packages choose, but for the steps. Behind defences only DDN was run for the smallest
+norm, though ALMA finds less on this network without one.
 
 <!-- against -->
 {tables}<!-- /against -->
