@@ -166,6 +166,10 @@ def test_medians_of_integers(kind):
         out = natively(median, x)(x, numpy)
         assert out.dtype == kind
         np.testing.assert_array_equal(out, median.transform(x))
+    high = x + (np.iinfo(kind).max - kind(120))  # of which floating numbers hold a part only
+    np.testing.assert_array_equal(
+        natively(SpatialSmoothing(3), high)(high, numpy), SpatialSmoothing(3).transform(high)
+    )
     assert natively(SpatialSmoothing(3), x.astype(np.uint64)) is None
 
 
