@@ -15,6 +15,7 @@ import numpy as np
 
 from ._core.typing import Array, Dtype
 from .codecs import h264
+from .codecs.errors import coding
 
 __all__ = [
     "FORMATS",
@@ -336,7 +337,8 @@ def _jpeg(media: Media) -> bytes:
 
 def _encoded(image: Any, **options: Any) -> bytes:
     file = io.BytesIO()
-    image.save(file, **options)
+    with coding(f"Pillow makes no {options['format']} file of an image of size {image.size}"):
+        image.save(file, **options)
     return file.getvalue()
 
 
@@ -432,7 +434,8 @@ def _wav(media: Media) -> bytes:
     sample_format, bits = PCM[media.encoding]
     layout, file = f"{track.shape[1]}c", io.BytesIO()
     options = h264.MUXER_OPTIONS | {"rf64": "auto" if track.nbytes > LARGE else "never"}
-    with av.open(file, "w", format="wav", options=options) as output:
+    refused = f"FFmpeg makes no .wav file of audio of shape {track.shape} at {media.rate} Hz"
+    with coding(refused), av.open(file, "w", format="wav", options=options) as output:
         stream = output.add_stream(media.encoding, rate=media.rate, layout=layout)
         for start in range(0, len(track), CHUNK):
             steps = _to_steps(track[start : start + CHUNK], sample_format, bits)
