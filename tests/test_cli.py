@@ -619,7 +619,7 @@ def calls(folder, monkeypatch):
         return Report()
 
     monkeypatch.setattr(preshield, "evaluate", evaluate, raising=False)
-    monkeypatch.setattr("preshield.cli.load_model", lambda path: f"model of {path}")
+    monkeypatch.setattr("preshield.cli.load_model", lambda path, limit: f"model of {path}")
     for name, entries in {
         "m.keras": ["config.json", "metadata.json"],
         "m.pt": ["m/constants.pkl", "m/code/m.py"],
@@ -806,7 +806,7 @@ def test_evaluate_layout(calls, model, data, arguments, expected):
     ],
 )
 def test_evaluate_checks_arguments_first(calls, folder, capsys, monkeypatch, arguments, message):
-    def load(path):
+    def load(path, limit):
         raise AssertionError("the model must not be loaded")
 
     monkeypatch.setattr("preshield.cli.load_model", load)
@@ -816,7 +816,7 @@ def test_evaluate_checks_arguments_first(calls, folder, capsys, monkeypatch, arg
 
 
 def test_evaluate_loads_models_before_it_attacks(calls, folder, capsys, monkeypatch):
-    def load(path):
+    def load(path, limit):
         raise ValueError(f"cannot load {str(path)!r}: it is odd")
 
     monkeypatch.setattr("preshield.cli.load_model", load)

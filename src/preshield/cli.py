@@ -18,6 +18,7 @@ import numpy as np
 
 import preshield
 
+from ._core.limits import Limit
 from ._core.optional import require
 from .files import (
     FORMATS,
@@ -155,6 +156,8 @@ examples:
     )
     apply.add_argument("--seed", type=_whole_number(0), metavar="N", help="draw of a stochastic defence")
     apply.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    _add_limit(apply, "pixels", "of an image or a frame")
+    _add_limit(apply, "bytes", "of all that IN holds once it is decoded")
     apply.set_defaults(run=_apply)
 
     evaluate = commands.add_parser(
@@ -225,6 +228,7 @@ example:
         metavar="FILE",
         help="another model of the same task, to make the examples of the transfer attack",
     )
+    _add_limit(files, "bytes", "of all that a file holds once it is decoded")
     attack = evaluate.add_argument_group("defences and attacks")
     attack.add_argument(
         "--defence",
@@ -309,6 +313,22 @@ def _add_out(parser: argparse.ArgumentParser, default: str) -> None:
         metavar="DIR",
         help="folder of the report (default: %(default)s)",
     )
+
+
+def _add_limit(parser: argparse._ActionsContainer, of: str, meaning: str) -> None:
+    """Let a command read larger files."""
+    parser.add_argument(
+        f"--max-{of}",
+        type=_whole_number(1),
+        default=getattr(Limit.given(), of),
+        metavar="N",
+        help=f"most {of} {meaning} (default: %(default)s, or PRESHIELD_MAX_{of.upper()})",
+    )
+
+
+def _limit(arguments: argparse.Namespace) -> Limit:
+    most = {of: getattr(arguments, f"max_{of}", None) for of in ("pixels", "bytes")}
+    return replace(Limit.given(), **{of: value for of, value in most.items() if value is not None})
 
 
 def _whole_number(least: int) -> Callable[[str], int]:
@@ -400,7 +420,7 @@ def _apply(arguments: argparse.Namespace) -> None:
             raise ValueError(
                 f"{key}={given[key]!r} is for arrays; all other files are read with the channels last"
             )
-    media = read_media(source)
+    media = read_media(source, _limit(arguments))
     known = _known_of(media, source, target)
     # Nobody wants audio compressed as if it were slower, or a picture as if it were darker. The range of
     # audio may be chosen: a WAV of floats goes beyond [-1, 1], and holds whatever comes out.
@@ -465,10 +485,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.clip_values and not arguments.clip_values[0] < arguments.clip_values[1]:
         raise ValueError(f"--clip-values must be LOW HIGH with LOW < HIGH, got {arguments.clip_values}")
     _check_folder(arguments.out)
+    limit = _limit(arguments)
     files = [arguments.model] + [arguments.surrogate] * (arguments.surrogate is not None)
-    kinds = [model_format(path) for path in files]
+    kinds = [model_format(path, limit) for path in files]
     end = None if arguments.samples is None else arguments.first + arguments.samples
-    x, y = (array[arguments.first : end] for array in read_samples(arguments.data))
+    x, y = (array[arguments.first : end] for array in read_samples(arguments.data, limit))
     if not len(x):
         raise ValueError(
             f"--first must be below the number of samples in {arguments.data}, got {arguments.first}"
@@ -482,7 +503,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     require("matplotlib", extra="plots")  # for the pictures of the page: now, rather than after the attacks
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _silent_stderr():  # frameworks tell about the devices that they do not find
-        model, *surrogate = map(load_model, files)
+        model, *surrogate = (load_model(path, limit) for path in files)
     arguments.out.mkdir(parents=True, exist_ok=True)  # now, rather than after the attacks
     report = preshield.evaluate(
         model,

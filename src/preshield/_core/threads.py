@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
-from .errors import ArgumentError
+from .environment import number_from
 from .progress import progress_bar
 from .typing import Array
 
@@ -21,13 +21,9 @@ BLOCK_BYTES = 1 << 19  # a block and what is made of it stay within the second-l
 
 def thread_count() -> int:
     """Threads to use: `PRESHIELD_NUM_THREADS`, else the cores that this process may use."""
-    setting = os.environ.get("PRESHIELD_NUM_THREADS", "")
+    setting = number_from("PRESHIELD_NUM_THREADS")
     if setting:
-        if not setting.isdecimal() or int(setting) < 1:
-            raise ArgumentError(
-                f"The environment variable PRESHIELD_NUM_THREADS must be a positive integer, got {setting!r}."
-            )
-        return int(setting)
+        return setting
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
