@@ -1,6 +1,7 @@
 import inspect
 import io
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -104,6 +105,20 @@ def test_interrupt_is_quiet(monkeypatch, capsys):
     monkeypatch.setattr(preshield, "list_defences", interrupt, raising=False)
     assert run("list") == 130
     assert capsys.readouterr() == ("", "")
+
+
+def test_an_interrupt_of_which_a_framework_makes_another_error(monkeypatch, capsys):
+    def interrupted():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise RuntimeError("UNKNOWN: KeyboardInterrupt") from error
+
+    monkeypatch.setattr(preshield, "list_defences", interrupted, raising=False)
+    for _ in range(2):
+        assert run("list") == 130
+    assert capsys.readouterr().err == ""
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_unexpected_error_is_one_line(monkeypatch, capsys):

@@ -26,7 +26,6 @@ from preshield.files import (
     range_of,
     read_media,
     read_samples,
-    write_atomically,
 )
 
 RNG = np.random.default_rng(0)
@@ -159,21 +158,6 @@ def test_targets(tmp_path):
         check_target(tmp_path)
     with pytest.raises(ValueError, match=r"there is no folder '.*no'"):
         check_target(tmp_path / "no" / "x.png")
-
-
-def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "text"
-    write_atomically(path, "ä ∞")
-    assert path.read_bytes() == "ä ∞".encode()
-
-    def full(self, content):
-        raise OSError(28, "No space left on device", str(self))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == "ä ∞".encode()
-    assert list(tmp_path.iterdir()) == [path]
 
 
 # Images that are damaged, and others that only look odd

@@ -6,7 +6,9 @@ import inspect
 import io
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -20,6 +22,7 @@ import preshield
 
 from ._core.limits import Limit
 from ._core.optional import require
+from ._core.writing import write_atomically
 from .files import (
     FORMATS,
     Media,
@@ -29,7 +32,6 @@ from .files import (
     range_of,
     read_media,
     read_samples,
-    write_atomically,
 )
 from .neural.model_files import load_model, model_format
 
@@ -55,21 +57,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0, or 2 after an error, which is one line on stderr; 130 after Ctrl-C, whether or not there
         was something to write.
     """
-    try:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # not every encoding has the signs of a report
-        arguments = _parser().parse_args(argv)
-        code = arguments.run(arguments)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # `preshield list | head`: nobody reads on, not even the final flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:  # noqa: BLE001 - whatever happens, the user sees one line
-        print(f"preshield: error: {_one_line(error)}", file=sys.stderr)
-        return 2
+    with _interrupts() as interrupts:
+        try:
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(errors="replace")  # not every encoding has the signs of a report
+            arguments = _parser().parse_args(argv)
+            code = arguments.run(arguments)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            return 130
+        except BrokenPipeError:  # `preshield list | head`: nobody reads on, not even the final flush
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except Exception as error:  # noqa: BLE001 - whatever happens, the user sees one line
+            if interrupts:  # a framework, in which it came, made another error of it
+                return 130
+            print(f"preshield: error: {_one_line(error)}", file=sys.stderr)
+            return 2
     return code or 0
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """A list to which Ctrl-C adds, whatever becomes of its KeyboardInterrupt."""
+    noticed: list[int] = []
+
+    def notice(number: int, frame: Any) -> None:
+        noticed.append(number)
+        signal.default_int_handler(number, frame)
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield noticed
+        return
+    signal.signal(signal.SIGINT, notice)
+    try:
+        yield noticed
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Parser(argparse.ArgumentParser):

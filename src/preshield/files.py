@@ -3,7 +3,6 @@
 import io
 import math
 import re
-import secrets
 import struct
 import zipfile
 import zlib
@@ -34,7 +33,6 @@ __all__ = [
     "range_of",
     "read_media",
     "read_samples",
-    "write_atomically",
 ]
 
 Kind: TypeAlias = Literal["array", "audio", "image", "video"]
@@ -236,24 +234,6 @@ def check_target(path: Path) -> None:
         raise ValueError(f"cannot write {str(path)!r}: it is a folder")
     if not path.parent.is_dir():
         raise ValueError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
-
-
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all, through a temporary one in the same folder.
-
-    Parameters
-    ----------
-    path : Path
-        Replaced if it exists.
-    content : bytes or str
-        Text is written as UTF-8.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def range_of(x: Array) -> tuple[float, float] | None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from .._core.writing import write_atomically
+
 __all__ = ["aligned", "document", "plain", "revived", "saved"]
 
 
@@ -25,9 +27,9 @@ def aligned(cells: Sequence[Sequence[str]]) -> str:
 
 
 def saved(text: str, path: str | Path | None) -> str:
-    """Return the text, and write it to a file if there is a path."""
+    """Return the text, and write it to a file, whole or not at all, if there is a path."""
     if path is not None:
-        Path(path).write_text(text, encoding="utf-8")
+        write_atomically(Path(path), text)
     return text
 
 
