@@ -22,6 +22,7 @@ import preshield
 
 from ._core.limits import Limit
 from ._core.optional import require
+from ._core.text import printable
 from ._core.writing import write_atomically
 from .files import (
     FORMATS,
@@ -378,9 +379,9 @@ def _fraction(text: str) -> float:
 def _one_line(error: Exception) -> str:
     """Say what went wrong; the kind of error only where the message alone may not do."""
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        return printable(f"{error.filename}: {error.strerror}")
     notes = getattr(error, "__notes__", [])  # on errors of models, which model it was
-    message = " ".join(" ".join([str(error), *notes]).split())
+    message = printable(" ".join(" ".join([str(error), *notes]).split()))
     expected = isinstance(error, ImportError | OSError | TypeError | ValueError)
     return message if expected and message else f"{type(error).__name__}: {message}"
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from ._core.limits import Limit, opened_archive
+from ._core.limits import Limit, array_header, opened_archive
 from ._core.threads import thread_count
 from ._core.typing import Array, Dtype, Shape
 from .codecs import h264
@@ -45,7 +45,6 @@ MOST_CHANNELS = 8  # for which FFmpeg has names
 HELD_FRAMES = 16  # by a decoder of video, for reference
 PIXELS_IN_THREADS = 1 << 25  # of the frames on which its threads work
 ROWS = 256  # of an image that are converted in one go
-HEADER = 1 << 14  # bytes, more than that of any array that NumPy reads
 # Bytes of audio and video for each of a file: more than speech with pauses and most films need
 AUDIO_GROWTH, VIDEO_GROWTH = 16, 500
 # With it FFmpeg's decoders of FLAC and JPEG refuse what they would conceal
@@ -293,7 +292,7 @@ def _read_npz(path: Path, limit: Limit) -> tuple[Array, Array]:
         size = 0
         for name in names:
             with archive.open(f"{name}.npy") as stream:
-                shape, dtype = _array_header(stream)
+                shape, dtype = array_header(stream)
             if dtype.kind not in "biuf" or not shape:
                 raise ValueError(f"{name} must be an array of numbers, got shape {shape} of {dtype}")
             size += math.prod(shape) * dtype.itemsize
@@ -311,21 +310,12 @@ def _read_npz(path: Path, limit: Limit) -> tuple[Array, Array]:
 def _read_npy(path: Path, limit: Limit) -> Media:
     size = path.stat().st_size
     with path.open("rb") as file:
-        shape, dtype = _array_header(file)
+        shape, dtype = array_header(file)
     if dtype.kind not in "biuf":
         raise ValueError("it must hold one array of numbers")
     limit.check_array(shape, dtype.itemsize, size)
     x = np.load(path, allow_pickle=False)
     return Media(x, "array", range_of(x))
-
-
-def _array_header(file: IO[bytes]) -> tuple[Shape, Dtype]:
-    """Shape and dtype of an array in NumPy's format; nothing else is read."""
-    start = io.BytesIO(file.read(HEADER))
-    version = np.lib.format.read_magic(start)
-    read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(start)
-    return shape, dtype
 
 
 def _npy(media: Media) -> bytes:

@@ -1,24 +1,28 @@
 """How much a file may hold: a small one can announce more than any memory has."""
 
+import io
 import math
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
+
+import numpy as np
 
 from .environment import number_from
 from .errors import ArgumentError
-from .typing import Shape
+from .typing import Dtype, Shape
 
-__all__ = ["Limit", "opened_archive"]
+__all__ = ["Limit", "array_header", "check_arrays", "opened_archive"]
 
 PIXELS = 1 << 25  # a frame of 8K
 BYTES = 12 * PIXELS  # which as RGB in float32 is 403 MB
 GROWTH = 4  # bytes of a file become so many by a change of type alone
-# A node of a document takes so many times the memory of its text, such as "[]," does.
-NODES = 32
+HEADER = 1 << 14  # bytes, more than that of any array that NumPy reads
+NODE = 128  # bytes of an entry of a document in memory
+NODES = 32  # times the memory of the text, if all of it is entries such as "[],"
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,11 @@ class Limit:
                     NODES * size,
                 )
 
+    def check_nodes(self, count: int) -> None:
+        """Refuse a document of so many lists, objects and entries."""
+        if count > self.bytes // NODE:
+            _refuse(f"has {count} entries, and the limit is {self.bytes // NODE}", "BYTES", NODE * count)
+
 
 @contextmanager
 def opened_archive(path: Path) -> Iterator[zipfile.ZipFile]:
@@ -91,6 +100,26 @@ def opened_archive(path: Path) -> Iterator[zipfile.ZipFile]:
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ArgumentError(f"its member {entry.filename!r} is not deflated")
         yield archive
+
+
+def array_header(file: IO[bytes]) -> tuple[Shape, Dtype]:
+    """Shape and dtype of an array in NumPy's format; no more than the header is read."""
+    start = io.BytesIO(file.read(HEADER))
+    version = np.lib.format.read_magic(start)
+    read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(start)
+    return shape, dtype
+
+
+def check_arrays(path: Path) -> None:
+    """Refuse an archive of arrays that expands beyond the limit of the environment."""
+    size = 0
+    with opened_archive(path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as file:
+                shape, dtype = array_header(file)
+            size += math.prod(shape) * dtype.itemsize
+    Limit.given().check_bytes(size, path.stat().st_size)
 
 
 def _refuse(finding: str, variable: str, needed: int) -> NoReturn:

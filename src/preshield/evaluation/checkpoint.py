@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._core.errors import ArgumentError
+from .._core.limits import check_arrays
 from .._core.typing import Array
 from .._core.writing import is_temporary, write_atomically, written
 from .batch import BatchEvaluation, Part
@@ -64,6 +65,7 @@ class Checkpoint:
         if not path.exists():
             return None
         try:
+            check_arrays(path)
             with path.open("rb") as stream, np.load(stream) as file:
                 record = json.loads(bytes(file["record"]).decode())
                 rows = [revived(row, (RobustnessRow, Column, DefenceNote)) for row in record["rows"]]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.checks import check_bool, check_integer, check_number, check_option
 from .._core.errors import ArgumentError
-from .report import RobustnessReport, Threat
+from .report import THREATS, RobustnessReport, Threat
 from .subjects import (
     AUTOATTACK,
     as_factories,
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "prepared"]
 
-THREATS = ("l2-minimum", "linf-minimum", "l1-minimum", "linf", "l2")
 BUDGET = 100
 MOST_SAMPLES = 2**32  # that have numbers
 MAX_SEED = 2**32 - 1  # of NumPy's global generator, from which the attacks of ART draw

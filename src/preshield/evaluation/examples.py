@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from .._core.errors import ArgumentError
+from .._core.limits import check_arrays
 from .._core.typing import Array, Shape
 from .._core.writing import is_temporary, write_atomically, written
 
@@ -137,6 +138,7 @@ def _read(place: Path) -> dict[tuple[str, str], Array]:
             "dataclasses.replace(report, kept=(path,)) tells a report where they are now."
         )
     if place.suffix == ".npz":
+        check_arrays(place)
         with np.load(place) as file:
             return {(*name.rsplit("/", 1),): file[name] for name in file.files}
     rows = json.loads((place / NAMES).read_text(encoding="utf-8"))
