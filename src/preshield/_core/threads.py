@@ -110,8 +110,22 @@ def map_blocks(
 
 
 def _submit(function: Callable[[], None]) -> "Future[None]":
+    """Have the pool call a function, if it gets to it before the result is cancelled."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                function()
+            except BaseException as error:  # noqa: BLE001 - for the caller, who asks for it
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
     try:
-        return _pool().submit(function)
+        _pool().submit(run)
+    except RuntimeError:  # no thread can be started; one of those that there are may come to it
+        return future
     except BaseException:
         # An interrupt while a thread starts leaves it unknown to the pool, which would not tell it to end
         # when the process does. Shutting down ends all of them, once their work is done.
@@ -119,6 +133,7 @@ def _submit(function: Callable[[], None]) -> "Future[None]":
         _pool.cache_clear()
         pool.shutdown(wait=False)
         raise
+    return future
 
 
 def _bar(total: int, progress: str | None) -> Any:
