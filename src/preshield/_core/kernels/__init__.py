@@ -6,10 +6,11 @@ Each kernel is single-threaded; `preshield._core.threads` spreads a batch over t
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from numba.core.caching import FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.dispatcher import Dispatcher
 
 __all__ = ["fused", "kernel", "ordered", "reduction"]
@@ -49,8 +50,28 @@ def _compiled(function: F, **options: Any) -> F:
     return compiled
 
 
+def _read_only(usual: Any) -> Any:
+    class ReadOnly(usual):  # type: ignore[misc]
+        def ensure_cache_path(self) -> None:
+            if not Path(self.get_cache_path()).is_dir():
+                raise FileNotFoundError(self.get_cache_path())
+
+    return ReadOnly
+
+
+class _Places(CompileResultCacheImpl):  # type: ignore[misc]
+    """Where Numba keeps kernels: where it can write, else where it can read what an image came with."""
+
+    _locator_classes = (
+        *CompileResultCacheImpl._locator_classes,
+        *map(_read_only, CompileResultCacheImpl._locator_classes),
+    )
+
+
 class _Cache(FunctionCache):  # type: ignore[misc]
     """What Numba keeps on disk, unless it is damaged or cannot be written: then a kernel is compiled anew."""
+
+    _impl_class = _Places
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Read a compiled kernel."""
