@@ -74,7 +74,7 @@ def mutation(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Read many damaged files, and files that announce much; `-- --fuzz JPEG` lets atheris choose the damage."""
+    """Read many damaged files, and some that announce much; `-- --fuzz JPEG` lets atheris choose."""
     session.install(TORCH)
     session.install(".[all]", "atheris>=3.0; sys_platform == 'linux'")
     if session.posargs:

@@ -1,11 +1,12 @@
 """Damaged files, in numbers: what each reader makes of a file in which something was changed.
 
 `python -m tests.faults.campaigns` prints a table of all campaigns; `--number 10000` makes them longer, and
-`--fuzz NAME` lets atheris, if it is installed, choose the changes by the code that they reach. `--bombs` prints
-what memory small files take that announce much.
+`--fuzz NAME` lets atheris, if it is installed, choose the changes by the code that they reach. `--bombs`
+prints what memory small files take that announce much, on Linux.
 """
 
 import argparse
+import inspect
 import io
 import json
 import struct
@@ -341,8 +342,8 @@ def bombs(*, small: bool = False) -> Iterator[tuple[str, bytes]]:
     yield "levels.json", b'{"a":' * (1 << 20)
 
 
-READER = """
-import resource, sys
+READER = r"""
+import re, sys
 from pathlib import Path
 from preshield.evaluation.report import RobustnessReport
 from preshield.files import read_media, read_samples
@@ -356,7 +357,7 @@ try:
     found = "read"
 except ValueError as error:
     found = "refused, by " + ("the limit" if "limit is" in str(error) else str(error)[-60:])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
+peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1000
 print(f"{path.name:16} {path.stat().st_size:9} bytes {peak:5} MB  {found}")
 """
 
@@ -408,10 +409,8 @@ def main() -> None:
 
 
 def _fuzz(campaign: Campaign) -> None:
+    """Change a file until atheris is stopped, or for ten minutes; what is run of Python guides it."""
     import atheris
-
-    with atheris.instrument_imports(include=["preshield"]):
-        import preshield.files  # noqa: F401
 
     def once(data: bytes) -> None:
         try:
@@ -421,7 +420,13 @@ def _fuzz(campaign: Campaign) -> None:
 
     corpus = Path(tempfile.mkdtemp(prefix="preshield-corpus-"))
     (corpus / "whole").write_bytes(campaign.whole())
-    atheris.Setup([sys.argv[0], str(corpus), "-max_total_time=600", "-rss_limit_mb=2048"], once)
+    campaign.read(campaign.whole())  # so that all is imported
+    for module in [module for name, module in sys.modules.items() if name.startswith("preshield")]:
+        for name, value in list(vars(module).items()):
+            if inspect.isfunction(value) and value.__module__ == module.__name__:
+                setattr(module, name, atheris.instrument_func(value))
+    options = ["-max_total_time=600", "-rss_limit_mb=2048", "-max_len=100000"]
+    atheris.Setup([sys.argv[0], str(corpus), *options], once)
     atheris.Fuzz()
 
 
