@@ -858,6 +858,23 @@ def test_evaluate_interrupted(calls, folder, capsys, monkeypatch):
     assert len(list((folder / "report").iterdir())) == 3
 
 
+def test_evaluate_that_fails_reports_what_is_finished(calls, folder, capsys, monkeypatch):
+    def fail(*args, **kwargs):
+        error = RuntimeError("out of memory")
+        error.report = Report(complete=False)
+        raise error
+
+    monkeypatch.setattr(preshield, "evaluate", fail)
+    assert run("evaluate", "--model", "m.pt", "--data", "data.npz", "--out", "report") == 2
+    out, err = capsys.readouterr()
+    assert out.endswith("Written: report/report.html\n")
+    assert err.splitlines() == [
+        "preshield: interrupted; the report holds what was finished",
+        "preshield: error: RuntimeError: out of memory",
+    ]
+    assert len(list((folder / "report").iterdir())) == 3
+
+
 def test_evaluate_without_matplotlib(calls, folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     message = fails(capsys, "evaluate", "--model", "m.pt", "--data", "data.npz")

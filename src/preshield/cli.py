@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -531,7 +532,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     with _silent_stderr():  # frameworks tell about the devices that they do not find
         model, *surrogate = (load_model(path, limit) for path in files)
     arguments.out.mkdir(parents=True, exist_ok=True)  # now, rather than after the attacks
-    report = preshield.evaluate(
+    evaluated = partial(
+        preshield.evaluate,
         model,
         x,
         y,
@@ -550,6 +552,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         checkpoint=arguments.checkpoint,
         keep_examples=arguments.keep_examples,
     )
+    try:
+        report = evaluated()
+    except Exception as error:
+        if hasattr(error, "report"):  # of what was finished
+            _write_report(error.report, arguments.out)
+        raise
     return _write_report(report, arguments.out)
 
 

@@ -122,7 +122,8 @@ def evaluate(
     ------
     TypeError, ValueError
         If an argument breaks its rule, or a defence hands the classifier a shape that it cannot take; before
-        any attack runs. What a model or a defence raises itself comes through as it is, with a note.
+        any attack runs. What a model or a defence raises itself comes through as it is, with a note. Once a
+        row is finished, the attribute `report` of the error holds what Ctrl-C would have returned.
     ImportError
         If an ART attack is asked for and ART is missing.
 
