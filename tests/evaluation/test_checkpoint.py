@@ -68,7 +68,7 @@ def test_a_run_goes_on_after_a_crash(tmp_path, whole, passes, error):
     rest = Crashing()
     assert run(rest, checkpoint=tmp_path) == whole
     assert rest.seen < passes * (1.1 - finished / 4)
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob("*.preshield"))
 
 
 def test_a_finished_run_is_read_back_without_an_attack(tmp_path, whole):
