@@ -20,7 +20,9 @@ def coding(message: str) -> Iterator[None]:
     """
     try:
         yield
-    except (CodecError, MemoryError, TimeoutError):
+    except (CodecError, TimeoutError):
         raise
     except Exception as error:
+        if type(error) is MemoryError:  # and not PyAV's, of sizes that damaged data announce
+            raise
         raise CodecError(message) from error

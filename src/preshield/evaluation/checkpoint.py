@@ -111,9 +111,9 @@ class Checkpoint:
             write_atomically(path, json.dumps(text, indent=1))
             return
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
             names = sorted({*before, *text})
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ArgumentError(
                 f"`checkpoint` holds a damaged file, {str(path)!r}: {error!r}; use a new folder."
             ) from error

@@ -137,10 +137,19 @@ def _read(place: Path) -> dict[tuple[str, str], Array]:
             f"`examples` were kept in {str(place)!r}, which is not there; "
             "dataclasses.replace(report, kept=(path,)) tells a report where they are now."
         )
-    if place.suffix == ".npz":
-        check_arrays(place)
-        with np.load(place) as file:
-            return {(*name.rsplit("/", 1),): file[name] for name in file.files}
+    try:
+        return _archived(place) if place.suffix == ".npz" else _mapped(place)
+    except Exception as error:
+        raise ArgumentError(f"`examples` are damaged in {str(place)!r}: {error!r}.") from error
+
+
+def _archived(place: Path) -> dict[tuple[str, str], Array]:
+    check_arrays(place)
+    with np.load(place) as file:
+        return {(*name.rsplit("/", 1),): file[name] for name in file.files}
+
+
+def _mapped(place: Path) -> dict[tuple[str, str], Array]:
     rows = json.loads((place / NAMES).read_text(encoding="utf-8"))
     found = {}
     for path in sorted(place.glob("*.npy")):

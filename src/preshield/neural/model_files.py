@@ -1,16 +1,19 @@
 """Models from files, in formats that hold no pickled code."""
 
 import re
+import shutil
 import warnings
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from .._core.limits import Limit, opened_archive
 from .._core.optional import require
+from .._core.writing import written
 from .feature_blur import keras_layer
 
-__all__ = ["check_keras_path", "load_model", "model_format"]
+__all__ = ["check_keras_path", "load_model", "model_format", "save_keras"]
 
 _FORMATS: dict[str, Literal["keras", "torchscript"]] = {
     ".keras": "keras",
@@ -45,6 +48,15 @@ def check_keras_path(path: str | Path) -> None:
     """Refuse a file to be written that Keras would not take for its own by the name."""
     if Path(path).suffix != ".keras":
         raise ValueError(f"`path` must end in '.keras', got {str(path)!r}.")
+
+
+def save_keras(model: Any, path: str | Path) -> None:
+    """Write a Keras model to a file, whole or not at all. Keras takes a path and nothing else."""
+    with TemporaryDirectory(prefix="preshield-") as folder:
+        saved = Path(folder, "model.keras")
+        model.save(saved)
+        with saved.open("rb") as source, written(Path(path)) as target:
+            shutil.copyfileobj(source, target)
 
 
 def model_format(path: str | Path, limit: Limit | None = None) -> Literal["keras", "torchscript"]:
