@@ -82,6 +82,7 @@ def fuzz(session: nox.Session) -> None:
         return
     session.run("python", "-m", "tests.faults.campaigns", "--number", "20000")
     session.run("python", "-m", "tests.faults.campaigns", "--bombs")
+    session.run("python", "-m", "tests.faults.campaigns", "--kills", "60")
     session.run("python", "benchmarks/without_cache.py")
     session.run("python", "benchmarks/without_cache.py", "--no-jit")
 

@@ -2,7 +2,7 @@
 
 `python -m tests.faults.campaigns` prints a table of all campaigns; `--number 10000` makes them longer, and
 `--fuzz NAME` lets atheris, if it is installed, choose the changes by the code that they reach. `--bombs`
-prints what memory small files take that announce much, on Linux.
+prints what memory small files take that announce much, on Linux; `--kills 60` kills processes that write.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import wave
 import zipfile
 import zlib
@@ -34,7 +35,7 @@ from preshield.evaluation.vote_report import VoteReport
 from preshield.files import Media, encoder_for, read_media, read_samples
 from preshield.neural.model_files import model_format
 
-__all__ = ["CAMPAIGNS", "Campaign", "bombs", "changed", "outcomes"]
+__all__ = ["CAMPAIGNS", "Campaign", "bombs", "changed", "kills", "outcomes"]
 
 SMOOTH = np.linspace(0, 255, 24 * 40 * 3).reshape(24, 40, 3)
 NOISE = np.random.default_rng(0).normal(0, 8, (24, 40, 3))
@@ -342,6 +343,28 @@ def bombs(*, small: bool = False) -> Iterator[tuple[str, bytes]]:
     yield "levels.json", b'{"a":' * (1 << 20)
 
 
+WRITER = """
+import sys
+from pathlib import Path
+from preshield._core.writing import write_atomically
+
+print("ready", flush=True)
+for number in range(10**9):
+    write_atomically(Path(sys.argv[1]), str(number % 10) * 300_000)
+"""
+
+
+def kills(folder: Path, number: int) -> Iterator[tuple[bytes, int]]:
+    """Kill processes that write one file again and again; what is in it, and how many files there are."""
+    path = folder / "x"
+    for kill in range(number):
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            time.sleep(0.02 + 0.013 * (kill % 5))
+            process.kill()
+        yield path.read_bytes(), len(list(folder.iterdir()))
+
+
 READER = r"""
 import re, sys
 from pathlib import Path
@@ -391,9 +414,17 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--fuzz", metavar="NAME", help="let atheris choose the changes")
     parser.add_argument("--bombs", action="store_true", help="print the memory that small files take")
+    parser.add_argument("--kills", type=int, metavar="N", help="kill N processes that write")
     arguments = parser.parse_args()
     if arguments.bombs:
         _print_peaks()
+        return
+    if arguments.kills:
+        found = list(kills(Path(_folder().name), arguments.kills))
+        whole = sum(len(content) == 300_000 and len(set(content)) == 1 for content, _ in found)
+        print(
+            f"{whole} of {len(found)} kills left a whole file; at most {max(n for _, n in found) - 1} others"
+        )
         return
     if arguments.fuzz:
         _fuzz(CAMPAIGNS[arguments.fuzz])

@@ -2,15 +2,13 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.faults.campaigns import CAMPAIGNS, outcomes
+from tests.faults.campaigns import CAMPAIGNS, bombs, kills, outcomes
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
 ROOT = Path(__file__).parents[2]
@@ -50,8 +48,6 @@ for path in sorted(folder.iterdir()):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux how much memory is used")
 def test_bombs(tmp_path):
-    from tests.faults.campaigns import bombs
-
     made = []
     for name, content in bombs(small=True):
         (tmp_path / name).write_bytes(content)
@@ -69,31 +65,12 @@ def test_bombs(tmp_path):
 # Writing
 
 
-WRITER = """
-import sys
-from pathlib import Path
-from preshield._core.writing import write_atomically
-
-print("ready", flush=True)
-for number in range(10**9):
-    write_atomically(Path(sys.argv[1]), str(number % 10) * 300_000)
-"""
-
-
 @posix
 def test_kills_leave_a_whole_file(tmp_path):
-    path = tmp_path / "x"
-    for kill in range(4):
-        process = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE)
-        process.stdout.readline()
-        time.sleep(0.02 + 0.013 * kill)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        content = path.read_bytes()
-        assert len(content) == 300_000
-        assert len(set(content)) == 1
-        assert len(list(tmp_path.iterdir())) <= 2  # what this one had begun, and nothing of those before
+    for contents, left in kills(tmp_path, 4):
+        assert len(contents) == 300_000
+        assert len(set(contents)) == 1
+        assert left <= 2  # what this one had begun, and nothing of those before
 
 
 FULL = """

@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 
 from .._core.typing import Array
-from .errors import coding
+from .errors import CodecError, coding
 
 __all__ = [
     "CONTAINERS",
@@ -119,7 +119,7 @@ def decode(data: bytes) -> Array:
     Raises
     ------
     CodecError
-        A ValueError: if FFmpeg finds no video in it.
+        A ValueError: if FFmpeg finds no video in it, or a damaged frame.
     """
     import av
     from av.video.reformatter import VideoReformatter
@@ -129,11 +129,13 @@ def decode(data: bytes) -> Array:
     with coding(refused), av.open(BytesIO(data), options=DEMUXERS, metadata_errors="ignore") as file:
         stream = file.streams.video[0]
         stream.codec_context.thread_count = 1
-        frames = [
-            reformatter.reformat(frame, format="rgb24", interpolation=INTERPOLATION, threads=1)
-            for frame in file.decode(stream)
-        ]
-        return np.stack([frame.to_ndarray() for frame in frames])
+        frames = []
+        for frame in file.decode(stream):
+            if frame.is_corrupt:
+                raise CodecError(refused)
+            rgb = reformatter.reformat(frame, format="rgb24", interpolation=INTERPOLATION, threads=1)
+            frames.append(rgb.to_ndarray())
+        return np.stack(frames)
 
 
 def encoder_options(constant_rate_factor: int, preset: str) -> dict[str, str]:
