@@ -507,7 +507,7 @@ def _read_audio(demuxer: str, next_part: NextPart, path: Path, limit: Limit) -> 
         if not streams:
             raise ValueError("it holds no audio")
         stream = streams[0]
-        stream.codec_context.options = STRICT
+        stream.codec_context.options = _strict(stream)
         encoding = _encoding(stream.codec_context.name, stream.codec_context.format.packed.name)
         itemsize = _float_type(PCM[encoding][1], stream.codec_context.format.bytes).itemsize
         tracks.announce((stream.duration or 0) * stream.codec_context.channels * itemsize)
@@ -609,8 +609,7 @@ def _read_video(demuxer: str, next_part: NextPart, path: Path, limit: Limit) -> 
         pixels = stream.width * stream.height
         bits = stream.format.padded_bits_per_pixel if stream.format else 24
         frames.announce(max(3 * pixels * stream.frames, HELD_FRAMES * pixels * bits // 8))
-        strict = STRICT if stream.codec_context.name == "mjpeg" else {}  # of others it finds no more
-        stream.codec_context.options = strict | {"max_pixels": str(limit.pixels)}
+        stream.codec_context.options = _strict(stream) | {"max_pixels": str(limit.pixels)}
         stream.thread_type = "AUTO"
         stream.thread_count = max(1, min(thread_count(), PIXELS_IN_THREADS // max(1, pixels)))
         for number, frame in enumerate(file.decode(stream), 1):
@@ -658,6 +657,11 @@ def _opened(path: Path, demuxer: str, next_part: NextPart, limit: Limit) -> Iter
             yield file
     except av.FFmpegError as error:
         raise _broken(path) from error
+
+
+def _strict(stream: Any) -> dict[str, str]:
+    """Options that have a decoder refuse damage, if it then takes all that is whole; others find no more."""
+    return STRICT if stream.codec_context.name in ("flac", "mjpeg") else {}
 
 
 def _is_whole(path: Path, next_part: NextPart) -> bool:
