@@ -13,18 +13,21 @@ from .callback import is_waveform
 
 __all__ = ["call", "pull_back"]
 
-ENTERED: dict[str, Any] = {}  # `call` of each framework of which there was a tensor
+ENTERED: dict[str, Any] = {}  # the room of each framework of which there was a tensor
 
 
 def call(defence: Defence, x: Any, y: Any = None, index: Any = None) -> tuple[Any, Any]:
     """Apply `defence` to a batch of any framework, and to its labels."""
     kind = framework(x)
+    if defence.domains == ("labels",):  # the data may be anything, and pass
+        kind = kind if framework(y) == "numpy" else framework(y)
+        if kind != "torch" and not traced(kind, x, y):
+            return _call_numpy(defence, x, y, index)
+        if framework(y) != "numpy":
+            y = cast(y, "float32") if is_bfloat16(y) else y
+            return x, _room(kind).call(defence, y, y, index)[1]
     if kind == "numpy" and y is not None and defence._changes_labels and traced(framework(y), y):
-        if defence.domains == ("labels",):  # the data may be anything, and pass
-            return x, call(defence, y, y, index)[1]
         kind, x = framework(y), as_array(x)
-    if defence.domains == ("labels",) and not traced(kind, x, y):
-        return _call_numpy(defence, x, y, index)
     x = as_array(x) if kind == "numpy" else x
     if y is None and defence.mixes_samples:
         if kind == "numpy":
@@ -39,20 +42,20 @@ def call(defence: Defence, x: Any, y: Any = None, index: Any = None) -> tuple[An
         widened = cast(x, "float32")
         out, y = call(defence, widened, y, index)
         return (cast(out, "bfloat16") if out.dtype == widened.dtype else out), y
+    return _room(kind).call(defence, x, y, index)  # type: ignore[no-any-return]
+
+
+def _room(kind: str) -> Any:
+    """The file for a framework, imported by a statement, which torch's compiler knows."""
     if kind not in ENTERED:
-        ENTERED[kind] = _entrance(kind)
-    return ENTERED[kind](defence, x, y, index)  # type: ignore[no-any-return]
-
-
-def _entrance(kind: str) -> Any:
-    """The function for a framework, imported by a statement, which torch's compiler knows."""
-    if kind == "torch":
-        from .torch import call as enter
-    elif kind == "jax":
-        from .jax import call as enter
-    else:
-        from .tensorflow import call as enter
-    return enter
+        if kind == "torch":
+            from . import torch as room
+        elif kind == "jax":
+            from . import jax as room
+        else:
+            from . import tensorflow as room
+        ENTERED[kind] = room
+    return ENTERED[kind]
 
 
 def _call_numpy(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
@@ -65,7 +68,14 @@ def _call_numpy(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]
 
 
 def pull_back(defence: Defence, x: Any, grad: Any, index: Any = None) -> Any:
-    """Vector-Jacobian product at an eager batch of any framework."""
+    """Vector-Jacobian product at a batch of any framework."""
+    kind = framework(x) if framework(x) != "numpy" else framework(grad)
+    if kind in ("torch", "jax"):
+        if is_waveform(defence, x):
+            return pull_back(defence, x[None], grad[None], index)[0]
+        pulled = _room(kind).pull_back(defence, x, grad, index)
+        if pulled is not None:
+            return pulled
     batch, given = to_numpy(x), to_numpy(grad)
     if is_waveform(defence, batch):
         pulled = Pass.begin(defence, batch[None], index=index).pull_back(given[None])[0]
