@@ -17,6 +17,7 @@ from .evaluation.classifiers import (
     as_classifier,
     check_outputs,
     has_gradients,
+    is_a,
     predictor,
     unchanged,
 )
