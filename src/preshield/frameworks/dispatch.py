@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from .._core.checks import check_given_labels
+from .._core.checks import check_given_labels, check_labels
 from .._core.layout import as_array, object_array
 from .._core.passes import Pass
-from .._core.tensors import cast, framework, is_bfloat16, like, to_numpy, traced
+from .._core.tensors import cast, framework, is_bfloat16, like, on_device, to_numpy, traced
 from .._core.typing import Array, Defence
 from .callback import is_waveform
 
@@ -19,15 +19,16 @@ ENTERED: dict[str, Any] = {}  # the room of each framework of which there was a 
 def call(defence: Defence, x: Any, y: Any = None, index: Any = None) -> tuple[Any, Any]:
     """Apply `defence` to a batch of any framework, and to its labels."""
     kind = framework(x)
-    if defence.domains == ("labels",):  # the data may be anything, and pass
-        kind = kind if framework(y) == "numpy" else framework(y)
-        if kind != "torch" and not traced(kind, x, y):
-            return _call_numpy(defence, x, y, index)
-        if framework(y) != "numpy":
-            y = cast(y, "float32") if is_bfloat16(y) else y
-            return x, _room(kind).call(defence, y, y, index)[1]
     if kind == "numpy" and y is not None and defence._changes_labels and traced(framework(y), y):
+        if defence.domains == ("labels",):  # the data may be anything, and pass
+            return x, call(defence, y, y, index)[1]
         kind, x = framework(y), as_array(x)
+    if defence.domains == ("labels",) and not traced(kind, x, y):
+        if framework(y) == "torch" or on_device(y):
+            check_labels(y, x)
+            y = cast(y, "float32") if is_bfloat16(y) else y
+            return x, _room(framework(y)).call(defence, y, y, index)[1]
+        return _call_numpy(defence, x, y, index)
     x = as_array(x) if kind == "numpy" else x
     if y is None and defence.mixes_samples:
         if kind == "numpy":
