@@ -194,7 +194,7 @@ def _table(device: torch.device) -> torch.Tensor:
 def _prepared(
     defence: Defence, shape: Shape, dtype: str, numbered: bool, exported: bool, *_: frozenset[Any]
 ) -> int | str | None:
-    """Where among the `PARTS` there is what computes a batch, or why none does; made while a program is compiled.
+    """Where among the `PARTS` there is what computes a batch, or why none does; made by the compiler.
 
     The compiler takes numbers and words for constants, not functions and errors.
     """

@@ -8,7 +8,7 @@ import numpy as np
 from ..tensors import framework
 from ..typing import Dtype
 
-__all__ = ["constant", "counted", "numbers", "sent", "stop_gradient", "straight_through"]
+__all__ = ["constant", "counted", "numbers", "sent", "stop_gradient", "straight_through", "taken"]
 
 MOST = 64  # entries of an array among the parameters; each is an operation
 
@@ -51,6 +51,13 @@ def counted(count: int, x: Any, xp: Any) -> Any:
 def sent(array: Any, x: Any, xp: Any) -> Any:
     """An array of NumPy's on the device of `x`."""
     return xp.asarray(array, **_place(x))
+
+
+def taken(x: Any, indices: Any, xp: Any) -> Any:
+    """Entries along the first axis, by their numbers."""
+    if framework(x) == "torch":  # the function of the standard does not compile with symbolic sizes
+        return x.index_select(0, indices)
+    return xp.take(x, indices, axis=0)
 
 
 def _place(x: Any) -> dict[str, Any]:
