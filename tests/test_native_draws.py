@@ -8,7 +8,6 @@ import pytest
 
 from preshield import (
     Chain,
-    CutMix,
     Cutout,
     FeatureSqueezing,
     GaussianAugmentation,
@@ -31,7 +30,6 @@ STAGES = [
     GaussianAugmentation(0.1, ratio=0.5, clip_values=(0, 1)),
     LabelSmoothing(num_classes=3),
     Chain([Cutout(2), GaussianAugmentation(0.1, False)]),
-    CutMix(3),
     Mixup(3),
 ]
 CASES = [
@@ -44,7 +42,7 @@ CASES = [
 JITTED = ["CutMix-videos", "GaussianAugmentation-augment", "LabelSmoothing-classes", "Chain-draws and labels"]
 # Shares are exponentials, and sums and products are fused or taken in another order.
 ROUNDED = {"float32": {"rtol": 2e-6, "atol": 2e-6}, "float64": {"rtol": 1e-12, "atol": 1e-12}}
-KEYS = [(0, 0), (0x9ABCDEF0, 0xFEDCBA98), (2**32 - 1, 1)]
+KEYS = [(0x9ABCDEF0, 0xFEDCBA98), (2**32 - 1, 1)]
 NUMBERS = np.array([0, 5, 2**32 - 1, 2**31], np.uint32)
 X = np.random.default_rng(0).random((6, 4, 5, 3), dtype=np.float32)
 
@@ -102,19 +100,15 @@ def test_words_are_those_of_the_paper_and_of_jax(key):
 
 def some_values(draws, x):
     """Of each kind; one draws after the other."""
-    found = []
-    for size in (4, (4, 2, 5)):
-        found += [draws.random(size, "float32"), draws.standard_normal(size, **FLOAT.get(type(draws), {}))]
-        found += [draws.integers(-2, span - 2, size) for span in (3, 65537, 2**31 - 1)]
-    found += [draws.order(), draws.renumbered(2).random(2, "float32")]
-    return found, [draws.shares(alpha, 3, x) for alpha in (0.02, 0.4, 1.0, 7.0)]
-
-
-FLOAT = {Draws: {"dtype": "float32"}}
+    size, exact = (4, 3, 5), {"dtype": "float32"} if isinstance(draws, Draws) else {}
+    found = [draws.random(4, "float32"), draws.standard_normal(size, **exact), draws.order()]
+    found += [draws.integers(-2, span - 2, size) for span in (3, 2**31 - 1)]
+    found += [draws.renumbered(2).random(2, "float32")]
+    return found, [draws.shares(alpha, 3, x) for alpha in (0.02, 7.0)]
 
 
 def test_values_are_those_of_numpy():
-    key, x = np.array(KEYS[1], np.uint32), np.zeros(1, np.float32)
+    key, x = np.array(KEYS[0], np.uint32), np.zeros(1, np.float32)
     expected, shares = some_values(Draws(key, NUMBERS), x)
     for xp, made in namespaces():
 
@@ -173,9 +167,12 @@ def test_data_labels_and_gradients_in_jax(case):
     with defence.frozen(3):
         expected, labels = defence(x, y)
         grad = np.random.default_rng(0).normal(size=expected.shape).astype(np.float32)
-        (out, found), pulled = jax.jit(lambda *a: (defence(*a[:2]), defence.estimate_gradient(a[0], a[2])))(
-            x, y, grad
-        )
+
+        @jax.jit
+        def step(x, y, grad):
+            return *defence(x, y), defence.estimate_gradient(x, grad)
+
+        out, found, pulled = step(x, y, grad)
         assert_close(pulled, defence.estimate_gradient(x, grad))
     assert_close(out, expected)
     if y is not None:
@@ -344,7 +341,8 @@ def test_labels_alone_in_a_program():
 def test_index_in_a_program():
     torch = pytest.importorskip("torch")
     noise = GaussianAugmentation(0.1, augmentation=False, rng=3)
-    expected, step = noise.transform(X, index=7), compiled(lambda x, i: noise.transform(x, index=i))
+    step = torch.compile(lambda x, i: noise.transform(x, index=i), fullgraph=True, backend="eager")
+    expected = noise.transform(X, index=7)
     for index in (7, torch.arange(7, 13)):
         np.testing.assert_array_equal(step(torch.tensor(X), index), expected)
     with pytest.raises(Exception, match="`index` must be left out for"):
@@ -383,10 +381,8 @@ def test_recomputation_and_records():
         make_fx(model)(x)
     with noise.frozen(3):
         again(meta).backward()
-        programs = [torch.export.export(model, (x,), strict=strict).module() for strict in (False, True)]
-        expected = noise.transform(X) ** 2
-    for program in programs:
-        assert_close(program(x).detach(), expected)
+        program, expected = torch.export.export(model, (x,), strict=True).module(), noise.transform(X) ** 2
+    assert_close(program(x).detach(), expected)
 
 
 # Transforms
