@@ -412,6 +412,11 @@ def test_torch_vmap():
     expected = noise.transform(X, index=4)
     for vmapped in (mapped, compiled(mapped)):
         np.testing.assert_array_equal(vmapped(x, torch.arange(4, 10)), expected)
+    alone = torch.compile(lambda x: torch.func.vmap(one)(x), fullgraph=True, backend="eager")  # noqa: PLW0108
+    with noise.frozen(1):
+        alone(x)
+    with pytest.raises(ValueError, match="randomness='same'"):  # it is not frozen any more
+        alone(x)
     slopes = torch.func.grad(lambda x: (noise.transform(x, index=4) ** 2).sum())(x)
     assert_close(slopes, 2 * expected)
 
