@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from ..errors import ArgumentError
 from .dirichlet import dirichlet
-from .namespace import counted, taken
+from .namespace import computed_once, counted, taken
 
 __all__ = ["NativeDraws", "signed", "threefry"]
 
@@ -115,8 +115,8 @@ def threefry(key: Any, other_key: Any, counter: Any, other_counter: Any) -> tupl
     a, b = counter + key, other_counter + other_key
     for part in range(1, 6):
         for turn in TURNS[(part - 1) % 2]:
-            a = a + b
-            b = a ^ ((b << turn) | _right(b, 32 - turn))
+            a = computed_once(a + b)
+            b = computed_once(a ^ ((b << turn) | _right(b, 32 - turn)))
         a, b = a + keys[part % 3], b + keys[(part + 1) % 3] + part
     return a, b
 

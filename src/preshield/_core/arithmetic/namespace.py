@@ -8,7 +8,16 @@ import numpy as np
 from ..tensors import framework
 from ..typing import Dtype
 
-__all__ = ["constant", "counted", "numbers", "sent", "stop_gradient", "straight_through", "taken"]
+__all__ = [
+    "computed_once",
+    "constant",
+    "counted",
+    "numbers",
+    "sent",
+    "stop_gradient",
+    "straight_through",
+    "taken",
+]
 
 MOST = 64  # entries of an array among the parameters; each is an operation
 
@@ -58,6 +67,16 @@ def taken(x: Any, indices: Any, xp: Any) -> Any:
     if framework(x) == "torch":  # the function of the standard does not compile with symbolic sizes
         return x.index_select(0, indices)
     return xp.take(x, indices, axis=0)
+
+
+def computed_once(x: Any) -> Any:
+    """The same array, which torch's compiler computes once, and not again for each of its uses.
+
+    Of a long chain in which all values are used more than once it would otherwise compile for minutes.
+    """
+    if framework(x) == "torch" and sys.modules["torch"].compiler.is_compiling():
+        return x.as_strided(x.shape, x.stride())  # it asks for an array in memory
+    return x
 
 
 def _place(x: Any) -> dict[str, Any]:
