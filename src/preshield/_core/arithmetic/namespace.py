@@ -8,7 +8,16 @@ import numpy as np
 from ..tensors import framework
 from ..typing import Dtype
 
-__all__ = ["constant", "numbers", "stop_gradient", "straight_through"]
+__all__ = [
+    "computed_once",
+    "constant",
+    "counted",
+    "numbers",
+    "sent",
+    "stop_gradient",
+    "straight_through",
+    "taken",
+]
 
 MOST = 64  # entries of an array among the parameters; each is an operation
 
@@ -40,5 +49,35 @@ def constant(value: Any, x: Any, xp: Any) -> Any:
     """A number or a nested list as an array of the type and on the device of `x`, where it is made."""
     if isinstance(value, list):
         return xp.stack([constant(part, x, xp) for part in value])
-    place = {} if framework(x) == "jax" else {"device": x.device}  # JAX lays numbers where they are needed
-    return xp.full((), value, dtype=x.dtype, **place)
+    return xp.full((), value, dtype=x.dtype, **_place(x))
+
+
+def counted(count: int, x: Any, xp: Any) -> Any:
+    """The numbers from 0 on, so many, in `int32` and on the device of `x`."""
+    return xp.arange(count, dtype=xp.int32, **_place(x))
+
+
+def sent(array: Any, x: Any, xp: Any) -> Any:
+    """An array of NumPy's on the device of `x`."""
+    return xp.asarray(array, **_place(x))
+
+
+def taken(x: Any, indices: Any, xp: Any) -> Any:
+    """Entries along the first axis, by their numbers."""
+    if framework(x) == "torch":  # the function of the standard does not compile with symbolic sizes
+        return x.index_select(0, indices)
+    return xp.take(x, indices, axis=0)
+
+
+def computed_once(x: Any) -> Any:
+    """The same array, which torch's compiler computes once, and not again for each of its uses.
+
+    Of a long chain in which all values are used more than once it would otherwise compile for minutes.
+    """
+    if framework(x) == "torch" and sys.modules["torch"].compiler.is_compiling():
+        return x.as_strided(x.shape, x.stride())  # it asks for an array in memory
+    return x
+
+
+def _place(x: Any) -> dict[str, Any]:
+    return {} if framework(x) == "jax" else {"device": x.device}  # JAX lays numbers where they are needed
