@@ -8,7 +8,7 @@ import numpy as np
 from ..tensors import framework
 from ..typing import Dtype
 
-__all__ = ["constant", "numbers", "stop_gradient", "straight_through"]
+__all__ = ["clipped", "constant", "numbers", "stop_gradient", "straight_through"]
 
 MOST = 64  # entries of an array among the parameters; each is an operation
 
@@ -42,3 +42,8 @@ def constant(value: Any, x: Any, xp: Any) -> Any:
         return xp.stack([constant(part, x, xp) for part in value])
     place = {} if framework(x) == "jax" else {"device": x.device}  # JAX lays numbers where they are needed
     return xp.full((), value, dtype=x.dtype, **place)
+
+
+def clipped(x: Any, low: Any, high: Any, xp: Any) -> Any:
+    """The entries, within limits: numbers or nested lists."""
+    return xp.minimum(xp.maximum(x, constant(low, x, xp)), constant(high, x, xp))
