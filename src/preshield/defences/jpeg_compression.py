@@ -160,7 +160,7 @@ class JpegCompression(Preprocessor):
             jpeg_anywhere,
             tables=jpeg.quanta(settings.quality).tolist(),
             factors=settings.factors,
-            largest=settings.largest,
+            of_one=settings.largest == 1,
             axis=self._channel_axis(len(shape)),
             gradient=self.gradient,
         )

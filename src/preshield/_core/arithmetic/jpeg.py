@@ -5,13 +5,11 @@ nothing is rounded, and this is what is differentiated.
 """
 
 from collections.abc import Sequence
-from math import cos, pi, sqrt
-from typing import Any, NamedTuple
-
-import numpy as np
+from math import cos, pi, prod, sqrt
+from typing import Any
 
 from .borders import padded, repeated, shifted
-from .namespace import clipped, constant, stop_gradient, straight_through
+from .namespace import clipped, constant, product, stop_gradient, straight_through
 
 __all__ = ["jpeg"]
 
@@ -19,41 +17,9 @@ RGB = 3  # channels; any other number is so many pictures in grey
 BLOCK = 8  # pixels a side
 LEVELS = 255
 MIDDLE, LOWEST, HIGHEST = 128, -128, 127
-# From a level to [0, 1] without a division: a product that is exact, and what it lacks.
-HIGH = 2.0**-8 + 2.0**-16
-LOW = float(np.float32(1 / LEVELS - HIGH))
-TOLERANCE = 0.01  # levels outside of the range that count as within, as in `_core/jpeg.py`
-BITS = 13  # of the constants of the transform
-FIRST, SECOND, LAST = BITS - 2, BITS + 2, BITS + 5  # places that are cut off after a pass
-
-
-class Waves(NamedTuple):
-    """What the butterfly multiplies with: 1, and sums of `sqrt(2) * cos(k * pi / 16)`."""
-
-    one: float
-    c6: float
-    c2_less_c6: float
-    c2_and_c6: float
-    c3: float
-    c3_less_c5: float
-    c3_and_c5: float
-    c3_less_c7: float
-    c1_and_c3: float
-    odd_1: float
-    odd_3: float
-    odd_5: float
-    odd_7: float
-
-
-def _waves() -> Waves:
-    c1, c2, c3, _, c5, c6, c7 = (sqrt(2) * cos(k * pi / 16) for k in range(1, 8))
-    sums = (1, c6, c2 - c6, c2 + c6, c3, c3 - c5, c3 + c5, c3 - c7, c1 + c3)
-    odd = (c1 + c3 - c5 - c7, c1 + c3 + c5 - c7, c1 + c3 - c5 + c7, c3 + c5 - c1 - c7)
-    return Waves(*(value * 2**BITS for value in (*sums, *odd)))
-
-
-REAL = _waves()
-WHOLE = Waves(*map(round, REAL))  # libjpeg's
+BITS = 13  # of libjpeg's constants, below
+C0_298, C0_390, C0_541, C0_765, C0_899, C1_175 = 2446, 3196, 4433, 6270, 7373, 9633
+C1_501, C1_847, C1_961, C2_053, C2_562, C3_072 = 12299, 15137, 16069, 16819, 20995, 25172
 
 
 def jpeg(
@@ -61,7 +27,7 @@ def jpeg(
     xp: Any,
     tables: Sequence[Any],
     factors: tuple[int, int],
-    largest: float,
+    of_one: bool,
     axis: int,
     gradient: str,
 ) -> Any:
@@ -77,8 +43,8 @@ def jpeg(
         Steps of the quantiser for luminance and chrominance, 8 rows of 8.
     factors : tuple of int
         Rows and columns of pixels that share a value of colour: 1 or 2 each.
-    largest : float
-        Of the range: 1 or 255.
+    of_one : bool
+        Whether the range is [0, 1], not [0, 255].
     axis : int
         Of the channels. Three are RGB; each of any other number is a picture in grey.
     gradient : {"identity", "straight-through", "soft"}
@@ -86,19 +52,20 @@ def jpeg(
     """
     if axis == x.ndim - 1:
         planes = xp.moveaxis(x, -1, -3)
-        out = jpeg(planes, xp, tables, factors, largest, x.ndim - 3, gradient)
+        out = jpeg(planes, xp, tables, factors, of_one, x.ndim - 3, gradient)
         return xp.moveaxis(out, -3, -1)
-    scale = LEVELS / largest
+    scale = LEVELS if of_one else 1
     values = stop_gradient(x) * scale
     values = xp.where(values > 0, values, xp.zeros_like(values))  # not NaN, which is no integer
     values = xp.minimum(values, constant(LEVELS, values, xp))
     levels = xp.astype(xp.round(values), xp.int32)
     out = xp.astype(_there_and_back(levels, xp, tables, factors, axis), xp.float32)
-    if largest == 1:
-        out = out * HIGH + out * LOW
+    if of_one:  # without a division: a product that is exact, and what it lacks
+        high = 2.0**-8 + 2.0**-16
+        out = out * high + out * (1 / LEVELS - high)
     if gradient == "identity":
         return straight_through(out, x)
-    levels = straight_through(values, _open(x, 0, largest, xp) * scale)
+    levels = straight_through(values, _open(x, 0, LEVELS / scale, xp) * scale)
     smooth = _there_and_back(levels, xp, tables if gradient == "soft" else None, factors, axis)
     return straight_through(out, smooth / scale)
 
@@ -142,7 +109,7 @@ def _limited(x: Any, low: int, high: int, xp: Any) -> Any:
     """Clip; gradients pass also a little outside of the range, where rounding leads."""
     if x.dtype == xp.int32:
         return clipped(x, low, high, xp)
-    inner = _open(x, low - TOLERANCE, high + TOLERANCE, xp)
+    inner = _open(x, low - 0.01, high + 0.01, xp)  # as in `_core/jpeg.py`
     return straight_through(clipped(stop_gradient(x), low, high, xp), inner)
 
 
@@ -207,65 +174,79 @@ def _coded(x: Any, xp: Any, table: Any, size: Sequence[int]) -> Any:
         *lead, height, width = x.shape
         n = len(lead)
         blocks = xp.reshape(x, (*lead, height // BLOCK, BLOCK, width // BLOCK, BLOCK))
-        blocks = xp.permute_dims(blocks, (n + 3, n + 1, *range(n), n, n + 2))
-        blocks = _passed(_forward, blocks, FIRST, xp, to=1)
-        blocks = _passed(_forward, blocks, SECOND, xp, to=0)
-        blocks = _passed(_inverse, _quantised(blocks, xp, table), FIRST, xp, to=1)
-        blocks = _passed(_inverse, blocks, LAST, xp, to=1)
+        blocks = xp.permute_dims(blocks, (n + 1, n + 3, *range(n), n, n + 2))
+        blocks = (_whole if x.dtype == xp.int32 else _smooth)(blocks, xp, table)
         blocks = xp.permute_dims(blocks, (*range(2, n + 3), 0, n + 3, 1))
         x = _limited(xp.reshape(blocks, x.shape), LOWEST, HIGHEST, xp)
     return shifted(shifted(x, 0, size[0], rows), 0, size[1], columns)
 
 
-def _quantised(c: Any, xp: Any, table: Any) -> Any:
-    """Coefficients, 8 times as large, as multiples of the steps."""
-    steps = constant(table, c if c.dtype != xp.int32 else xp.astype(c, xp.float32), xp)
-    steps = xp.reshape(steps, (BLOCK, BLOCK, *(1 for _ in c.shape[2:])))
-    if c.dtype == xp.int32:  # half away from 0: a hair more than the quotient
-        return xp.astype(xp.round(xp.astype(c, xp.float32) * ((1 + 2.0**-16) / (8 * steps))) * steps, xp.int32)
-    c = c / (8 * steps)
+def _smooth(blocks: Any, xp: Any, table: Any) -> Any:
+    """Blocks `(8, 8, ...)` with the cubic quantiser of Shin and Song (2017)."""
+    shape, steps = blocks.shape, constant(table, blocks, xp)
+    angles = [[pi / 16 * k * (2 * n + 1) for n in range(BLOCK)] for k in range(BLOCK)]
+    waves = constant(
+        [[cos(a) * sqrt(2 if k else 1) / sqrt(BLOCK) for a in row] for k, row in enumerate(angles)],
+        blocks,
+        xp,
+    )
+    c = xp.permute_dims(xp.reshape(blocks, (BLOCK, BLOCK, prod(shape[2:]))), (2, 0, 1))
+    c = product(product(waves, c, xp), waves.T, xp) / steps
     rounded = xp.round(stop_gradient(c))
     off = c - rounded
-    return (rounded + off * off * off) * steps
+    c = (rounded + off * off * off) * steps
+    c = product(product(waves.T, c, xp), waves, xp)
+    return xp.reshape(xp.permute_dims(c, (1, 2, 0)), shape)
 
 
-def _passed(butterfly: Any, blocks: Any, bits: int, xp: Any, to: int) -> Any:
-    """Transform along the first axis, which becomes axis `to` of the result."""
-    waves = WHOLE if blocks.dtype == xp.int32 else REAL
-    lines = butterfly([blocks[k, ...] for k in range(BLOCK)], waves)
-    return xp.stack([_cut(line, bits, xp) for line in lines], axis=to)
+def _whole(blocks: Any, xp: Any, table: Any) -> Any:
+    """Blocks `(8, 8, ...)` in integers: rows first on the way there, columns first on the way back.
+
+    What a pass multiplies with is 2**13 times too large. The first leaves 2 places more than there were, the
+    second takes them away, and coefficients are 8 times those of the orthonormal transform.
+    """
+    blocks = _passed(_forward, blocks, BITS - 2, xp, axis=1)
+    c = xp.astype(_passed(_forward, blocks, BITS + 2, xp, axis=0), xp.float32)
+    steps = xp.reshape(constant(table, c, xp), (BLOCK, BLOCK, *(1 for _ in c.shape[2:])))
+    # Half away from 0, for which the quotients are a hair larger.
+    c = xp.round(c * ((1 + 2.0**-16) / (8 * steps))) * steps
+    blocks = _passed(_inverse, xp.astype(c, xp.int32), BITS - 2, xp, axis=0)
+    return _passed(_inverse, blocks, BITS + 5, xp, axis=1)
 
 
-def _forward(x: Sequence[Any], w: Waves) -> list[Any]:
-    """Eight values as cosines, `sqrt(8) * 2**BITS` times as large (Loeffler, Ligtenberg, Moschytz 1989)."""
-    s0, s1, s2, s3 = (x[k] + x[7 - k] for k in range(4))
-    d0, d1, d2, d3 = (x[k] - x[7 - k] for k in range(4))
-    outer, inner = s0 + s3, s1 + s2
-    y2, y6 = _even(s0 - s3, s1 - s2, w)
-    y1, y3, y5, y7 = _odd(d0, d1, d2, d3, w)
-    return [(outer + inner) * w.one, y1, y2, y3, (outer - inner) * w.one, y5, y6, y7]
+def _passed(butterfly: Any, blocks: Any, bits: int, xp: Any, axis: int) -> Any:
+    """Transform along the first or second axis."""
+    lines = [blocks[(slice(None),) * axis + (k, ...)] for k in range(BLOCK)]
+    return xp.stack([_cut(line, bits, xp) for line in butterfly(*lines)], axis=axis)
 
 
-def _inverse(y: Sequence[Any], w: Waves) -> list[Any]:
+def _forward(x0: Any, x1: Any, x2: Any, x3: Any, x4: Any, x5: Any, x6: Any, x7: Any) -> list[Any]:
+    """Eight values as cosines (Loeffler, Ligtenberg, Moschytz 1989)."""
+    s0, s1, s2, s3 = x0 + x7, x1 + x6, x2 + x5, x3 + x4
+    even, inner = s0 + s3, s1 + s2
+    y2, y6 = _even(s0 - s3, s1 - s2)
+    y1, y3, y5, y7 = _odd(x0 - x7, x1 - x6, x2 - x5, x3 - x4)
+    return [(even + inner) << BITS, y1, y2, y3, (even - inner) << BITS, y5, y6, y7]
+
+
+def _inverse(y0: Any, y1: Any, y2: Any, y3: Any, y4: Any, y5: Any, y6: Any, y7: Any) -> list[Any]:
     """The transpose of `_forward`."""
-    s, d = (y[0] + y[4]) * w.one, (y[0] - y[4]) * w.one
-    e0, e1 = _even(y[2], y[6], w)
-    even = (s + e0, d + e1, d - e1, s - e0)
-    odd = _odd(y[1], y[3], y[5], y[7], w)
-    return [e + o for e, o in zip(even, odd, strict=True)] + [
-        e - o for e, o in zip(reversed(even), reversed(odd), strict=True)
-    ]
+    s, d = (y0 + y4) << BITS, (y0 - y4) << BITS
+    a, b = _even(y2, y6)
+    c0, c1, c2, c3 = s + a, d + b, d - b, s - a
+    d0, d1, d2, d3 = _odd(y1, y3, y5, y7)
+    return [c0 + d0, c1 + d1, c2 + d2, c3 + d3, c3 - d3, c2 - d2, c1 - d1, c0 - d0]
 
 
-def _even(a: Any, b: Any, w: Waves) -> tuple[Any, Any]:
-    """A rotation and a reflection, its own transpose."""
-    common = (a + b) * w.c6
-    return common + a * w.c2_less_c6, common - b * w.c2_and_c6
+def _even(a: Any, b: Any) -> tuple[Any, Any]:
+    """The symmetric part of cosines 2 and 6, its own transpose."""
+    common = (a + b) * C0_541
+    return common + a * C0_765, common - b * C1_847
 
 
-def _odd(a: Any, b: Any, c: Any, d: Any, w: Waves) -> tuple[Any, Any, Any, Any]:
-    """The odd cosines of differences, a symmetric matrix."""
-    common = (a + b + c + d) * w.c3
-    ac, bd = common - (a + c) * w.c3_less_c5, common - (b + d) * w.c3_and_c5
-    ad, bc = (a + d) * w.c3_less_c7, (b + c) * w.c1_and_c3
-    return a * w.odd_1 - ad + ac, b * w.odd_3 - bc + bd, c * w.odd_5 - bc + ac, d * w.odd_7 - ad + bd
+def _odd(a: Any, b: Any, c: Any, d: Any) -> tuple[Any, Any, Any, Any]:
+    """The antisymmetric part of cosines 1, 3, 5 and 7, its own transpose."""
+    common = (a + b + c + d) * C1_175
+    ac, bd = common - (a + c) * C0_390, common - (b + d) * C1_961
+    ad, bc = (a + d) * C0_899, (b + c) * C2_562
+    return a * C1_501 - ad + ac, b * C3_072 - bc + bd, c * C2_053 - bc + ac, d * C0_298 - ad + bd

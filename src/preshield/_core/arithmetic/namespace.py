@@ -8,7 +8,7 @@ import numpy as np
 from ..tensors import framework
 from ..typing import Dtype
 
-__all__ = ["clipped", "constant", "numbers", "stop_gradient", "straight_through"]
+__all__ = ["clipped", "constant", "numbers", "product", "stop_gradient", "straight_through"]
 
 MOST = 64  # entries of an array among the parameters; each is an operation
 
@@ -47,3 +47,8 @@ def constant(value: Any, x: Any, xp: Any) -> Any:
 def clipped(x: Any, low: Any, high: Any, xp: Any) -> Any:
     """The entries, within limits: numbers or nested lists."""
     return xp.minimum(xp.maximum(x, constant(low, x, xp)), constant(high, x, xp))
+
+
+def product(a: Any, b: Any, xp: Any) -> Any:
+    """A product of matrices in the precision of their type, of which JAX keeps a part only on some devices."""
+    return xp.matmul(a, b, precision="highest") if framework(a) == "jax" else xp.matmul(a, b)
