@@ -27,6 +27,7 @@ from tests.cases import ALL, images
 COMPILED = [
     "FeatureSqueezing-soft",
     "GaussianBlur-images",
+    "JpegCompression-grey",
     "SpatialSmoothing-exact",
     "ThermometerEncoding-videos",
 ]
@@ -75,6 +76,7 @@ def test_which_defences_are_native():
         "Chain",
         "FeatureSqueezing",
         "GaussianBlur",
+        "JpegCompression",
         "SpatialSmoothing",
         "StandardisationMeanStd",
         "ThermometerEncoding",
@@ -173,11 +175,75 @@ def test_medians_of_integers(kind):
     assert natively(SpatialSmoothing(3), x.astype(np.uint64)) is None
 
 
+def pictures(number, rng):
+    """A defence and a batch of odd sizes that suits it: noise, extremes, ramps, above the range as well."""
+    layout = ("NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW")[number % 5]
+    largest, dtype = ((1, np.float32), (255, np.float64), (255, np.uint8))[number % 3]
+    lengths = {"N": 2, "F": 2, "C": (3, 1, 3, 2)[number % 4]} | dict(
+        zip("HW", rng.integers(1, 36, 2), strict=True)
+    )
+    x = rng.random([lengths[axis] for axis in layout])
+    x = (x, np.round(x), np.cumsum(x - 0.4, axis=-1).clip(0, 1.1))[number // 4 % 3] * largest
+    subsampling = ("4:2:0", "4:2:2", "4:4:4")[number // 2 % 3]
+    defence = JpegCompression((0, largest), number, layout=layout, subsampling=subsampling)
+    return defence, x.clip(0, 255).astype(dtype)
+
+
+def test_jpeg_in_every_bit():
+    """At every quality; the kernel is compared with Pillow."""
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    rng = np.random.default_rng(0)
+    for quality in range(1, 101):
+        defence, x = pictures(quality, rng)
+        out = natively(defence, x)(torch.tensor(x), xp)
+        np.testing.assert_array_equal(out, defence.transform(x), err_msg=repr(defence))
+
+
+def test_jpeg_in_every_bit_of_jax():
+    """XLA fuses products and sums: all 256 levels, which planes of one grey keep, and colours."""
+    jax = pytest.importorskip("jax")
+    rng, defence = np.random.default_rng(1), JpegCompression((0, 1), 97)
+    x = rng.random((1, 256 * 8, 19, 3), dtype=np.float32)
+    x[:, :, :10] = (np.arange(256 * 8) // 8 / np.float32(255))[:, None, None]
+    expected = defence.transform(x)
+    assert len(np.unique(expected)) == 256
+    np.testing.assert_array_equal(jax.jit(defence.transform)(x), expected)
+
+
+@pytest.mark.parametrize("gradient", ["identity", "soft"])
+def test_second_derivatives_of_jpeg(gradient):
+    """Of sum(w * jpeg(x)**2), beside differences of gradients that NumPy computes."""
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    rng = np.random.default_rng(3)
+    x, along, weights = rng.uniform(0.3, 0.6, (1, 9, 7, 3)), *rng.normal(size=(2, 1, 9, 7, 3))
+    defence = JpegCompression((0, 1), 90, gradient=gradient)
+
+    # In its place, near x: the values and the slopes of a smooth function.
+    def slope(x):
+        return defence.estimate_gradient(x, weights)
+
+    expected = (slope(x + 1e-7 * along) - slope(x - 1e-7 * along)) / 2e-7
+    function = partial(natively(defence, x), xp=xp)
+    _, found = torch.autograd.functional.hvp(
+        lambda x: (function(x) * torch.tensor(weights)).sum(), torch.tensor(x), torch.tensor(along)
+    )
+    assert np.abs(expected).max() > 1 if gradient == "soft" else not expected.any()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_what_nan_becomes():
     x = np.array([[np.nan, 0.6]], np.float32)
     for defence in (FeatureSqueezing((0, 1), 1), ThermometerEncoding((0, 1), 2)):
         out = natively(defence, x)(x, numpy)
         np.testing.assert_array_equal(np.isnan(out), np.repeat([[True, False]], out.size // 2, axis=1))
+    image = np.full((1, 8, 8, 1), 0.6, np.float32)
+    image[0, 2, 3] = np.nan
+    out = natively(JpegCompression((0, 1)), image)(image, numpy)
+    np.testing.assert_array_equal(np.isnan(out), np.isnan(image))
 
 
 def test_arrays_among_the_parameters():
@@ -400,7 +466,10 @@ def test_a_copy_to_the_host_is_told_once():
     x = torch.empty(1, 8, 8, 3, device="meta")
 
     class Slow(JpegCompression):
-        """Of its own, since the warning comes once for a class."""
+        """Through NumPy, and of its own, since the warning comes once for a class."""
+
+        def _transform(self, x, draw):
+            return super()._transform(x, draw)
 
     for defence in (Slow((0, 1)), Slow((0, 1), 80)):
         with (

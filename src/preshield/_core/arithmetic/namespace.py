@@ -50,5 +50,5 @@ def clipped(x: Any, low: Any, high: Any, xp: Any) -> Any:
 
 
 def product(a: Any, b: Any, xp: Any) -> Any:
-    """A product of matrices in the precision of their type, of which JAX keeps a part only on some devices."""
+    """A product of matrices in full; by default JAX rounds the factors on some devices."""
     return xp.matmul(a, b, precision="highest") if framework(a) == "jax" else xp.matmul(a, b)
