@@ -1,16 +1,18 @@
 """Resampling."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
+from .._core.arithmetic.resample import resample
 from .._core.checks import check_bool, check_integer, check_option, resolve_channels_first
 from .._core.errors import ArgumentError
 from .._core.layout import kept_dtype, object_array, working_dtype
 from .._core.resampling import FILTERS, Resampler, resampler
 from .._core.threads import map_blocks
-from .._core.typing import Array, Shape
+from .._core.typing import Arithmetic, Array, Dtype, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["Resample"]
@@ -128,6 +130,12 @@ class Resample(Preprocessor):
             return self._each(self._backward, x, grad)
         self._check_length(x.shape)
         return self._backward(x, grad)
+
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
+        self._check_length(shape)
+        axis = self._time_axis(shape)
+        steps = [step.rates(n) for step, _, n in self._steps(shape[axis])]
+        return None if None in steps else partial(resample, steps=steps, axis=axis)
 
     def _output_shape(self, shape: Shape) -> Shape:
         axis = self._time_axis(shape)
