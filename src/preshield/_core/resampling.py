@@ -39,8 +39,8 @@ def resampler(old_rate: int, new_rate: int, name: str) -> "Resampler":
 def filter_series(name: str) -> tuple[float, tuple[float, ...]]:
     """A filter of resampy's in few numbers: the rate of its sinc, and a polynomial for the taper.
 
-    The argument of the polynomial is -1 in the middle of the filter and 1 at its end, linear in the square of the
-    distance. Its coefficients, the highest first, give the table to 1e-14.
+    The argument of the polynomial is linear in the square of the distance, -1 in the middle of the filter and
+    1 at its end. Its coefficients, the highest first, give the table to 1e-14.
     """
     from resampy.filters import get_filter
 
@@ -106,9 +106,9 @@ class Resampler:
         )
 
     def _runs(self, length: int) -> tuple[tuple[int, int, bool], ...]:
-        """Runs of the outputs that coincide with an input: from, to, and whether rounding puts them before it.
+        """Runs of outputs that coincide with an input: from, to, and whether rounding puts them before it.
 
-        If the step is a whole number of entries, both have the same filter.
+        Empty if it does so to none. If the step is a whole number of entries, both have the same filter.
         """
         numbers = np.arange(0, length, self.up)
         early = (numbers * self.period).astype(np.int64) < numbers // self.up * self.down

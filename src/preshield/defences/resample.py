@@ -134,8 +134,9 @@ class Resample(Preprocessor):
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
         self._check_length(shape)
         axis = self._time_axis(shape)
-        steps = [step.rates(n) for step, _, n in self._steps(shape[axis])]
-        return None if None in steps else partial(resample, steps=steps, axis=axis)
+        steps = self._steps(shape[axis])
+        held = [rates for step, _, n in steps if (rates := step.rates(n)) is not None]
+        return partial(resample, steps=held, axis=axis) if len(held) == len(steps) else None
 
     def _output_shape(self, shape: Shape) -> Shape:
         axis = self._time_axis(shape)

@@ -1,4 +1,4 @@
-"""Band-limited resampling, a few periods of both rates at a time, by a matrix that is made where the arrays are."""
+"""Band-limited resampling, a few periods at a time, by a matrix that is made where the arrays are."""
 
 from collections.abc import Sequence
 from math import pi
@@ -89,10 +89,11 @@ def _weights(taps: Any, rest: Any, x: Any, xp: Any, rates: Rates) -> Any:
     longest, before = max(rates.up, rates.down), taps <= 0
     place = xp.where(before, rest, rates.up - rest) * rates.entries
     at = place // longest + xp.where(before, -taps, taps - 1) * rates.step
+    inside = at <= rates.last + 1 - rates.step
+    at = xp.where(inside, at, 0 * at)
     weight = xp.astype(place % longest, x.dtype) / longest
     value, after = _entry(at, x, xp, rates), _entry(at + 1, x, xp, rates)
     value = value + weight * (after - value)
-    inside = at <= rates.last + 1 - rates.step
     return xp.where(inside, value, xp.zeros_like(value)) * min(1, rates.up / rates.down)
 
 
