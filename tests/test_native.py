@@ -219,6 +219,22 @@ def test_jpeg_in_every_bit_of_jax():
     np.testing.assert_array_equal(jax.jit(defence.transform)(x), expected)
 
 
+@pytest.mark.parametrize("gradient", ["straight-through", "soft"])
+def test_gradients_of_jpeg_stop_where_it_clamps(gradient):
+    """Of saturated colours, which are clamped by rounding alone, and of values above the range."""
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    rng = np.random.default_rng(2)
+    for number in range(1, 37):
+        defence, x = pictures(number, rng)
+        defence.set_params(gradient=gradient)
+        x, grad = x.astype(np.float32), rng.normal(size=x.shape).astype(np.float32)
+        tensor = torch.tensor(x, requires_grad=True)
+        (natively(defence, x)(tensor, xp) * torch.tensor(grad)).sum().backward()
+        assert_close(tensor.grad, defence.estimate_gradient(x, grad), SOFT)
+
+
 @pytest.mark.parametrize("gradient", ["identity", "soft"])
 def test_second_derivatives_of_jpeg(gradient):
     """Of sum(w * jpeg(x)**2), beside differences of gradients that NumPy computes."""
