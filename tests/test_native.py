@@ -513,6 +513,31 @@ class Brighter(GaussianBlur):
         return lambda x, xp: super(Brighter, self)._arithmetic(shape, dtype)(x, xp) + 0.1
 
 
+TRACED = []
+
+
+def traced_blur(x, xp, function):
+    TRACED.append(x.shape)
+    return function(x, xp)
+
+
+class Watched(GaussianBlur):
+    def _arithmetic(self, shape, dtype):
+        return partial(traced_blur, function=super()._arithmetic(shape, dtype))
+
+
+def test_jax_compiles_equal_arithmetic_once():
+    """A gradient outside of `jit` as well; another object with the same parameters has the same program."""
+    jax = pytest.importorskip("jax")
+    TRACED.clear()
+    x = images()
+    for sigma, programs in ((1.0, 1), (1.0, 1), (2.0, 2)):
+        blur = Watched(3, sigma)
+        slopes = jax.grad(lambda x, blur=blur: blur.transform(x).sum())(x)
+        assert_close(slopes, blur.estimate_gradient(x, np.ones_like(x)))
+        assert len(TRACED) == programs
+
+
 class Flat(GaussianBlur):
     def _arithmetic(self, shape, dtype):
         return lambda x, xp: stop_gradient(super(Flat, self)._arithmetic(shape, dtype)(x, xp))

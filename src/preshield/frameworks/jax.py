@@ -1,5 +1,7 @@
 """Arrays of JAX, eager, and traced by `jit` and `grad`."""
 
+import pickle
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -9,7 +11,7 @@ from jax.experimental import io_callback
 from .._core.checks import check_array_labels
 from .._core.passes import Pass, numbers_of
 from .._core.tensors import like, to_numpy, traced
-from .._core.typing import Defence, Shape
+from .._core.typing import Arithmetic, Defence, Shape
 from .callback import TWICE, Callback, warn_of_copies
 
 __all__ = ["call"]
@@ -22,13 +24,31 @@ def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     if is_traced or on_device:
         if (function := defence._natively(x.shape, np.dtype(x.dtype))) is not None:
             _known(defence, x.shape, index)
-            return function(x, jax.numpy), y
+            return _whole(function)(x), y
         if on_device:
             warn_of_copies(defence, x.sharding)
     if is_traced:
         return _call_traced(defence, x, y, index)
     begun = Pass.begin(defence, to_numpy(x), y=y, index=index, runs=True)
     return like(x, begun.output()), begun.labels(y)
+
+
+def _whole(function: Arithmetic) -> Any:
+    """The arithmetic as one program, if its parts are functions of modules, numbers and words.
+
+    Outside of `jax.jit`, JAX would compile each of hundreds of operations by itself.
+    """
+    try:
+        return _program(pickle.dumps(function))
+    except (AttributeError, TypeError, pickle.PicklingError):  # of a function within a function
+        return lambda x: function(x, jax.numpy)
+
+
+@lru_cache(maxsize=128)
+def _program(pickled: bytes) -> Any:
+    """One for all equal arithmetic, which JAX compiles once for a shape."""
+    function = pickle.loads(pickled)  # noqa: S301 - our own, from just above
+    return jax.jit(lambda x: function(x, jax.numpy))
 
 
 def _known(defence: Defence, shape: Shape, index: Any) -> Any:
