@@ -309,6 +309,10 @@ def test_what_nan_becomes():
     image[0, 2, 3] = np.nan
     out = natively(JpegCompression((0, 1)), image)(image, numpy)
     np.testing.assert_array_equal(np.isnan(out), np.isnan(image))
+    below = natively(JpegCompression((0, 1)), image)(np.nan_to_num(image) - 0.3, numpy)
+    np.testing.assert_array_equal(
+        below, JpegCompression((0, 1)).transform((np.nan_to_num(image) - 0.3).clip(0))
+    )
 
 
 def test_arrays_among_the_parameters():

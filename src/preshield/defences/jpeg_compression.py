@@ -63,7 +63,8 @@ class JpegCompression(Preprocessor):
     -----
     Images `(N, H, W, C)` or videos `(N, F, H, W, C)`, each frame on its own. Three channels are compressed
     as RGB; any other number channel by channel as greyscale. Values are rounded to 8 bits; the result is
-    `float32`, bit for bit that of Pillow, whose encoder and decoder are libjpeg-turbo's.
+    `float32`, bit for bit that of Pillow, whose encoder and decoder are libjpeg-turbo's. Where values are not
+    checked, as on accelerators and in compiled functions, negative ones become 0, and NaN stays NaN.
 
     "straight-through" and "soft" are vector-Jacobian products of functions without jumps, and stop where
     these clamp: at inputs above the range, at outputs outside of it, and "soft" at samples behind the inverse

@@ -57,7 +57,9 @@ class Resample(Preprocessor):
     Audio `(N, length, C)` or `(N, length)`, each channel on its own, or an object array of samples
     `(length, C)` or `(length,)` of different lengths; of any scale. The result has
     ``length * sr_new // sr_original`` values along time, none of which is clipped: a filter may overshoot.
-    The dtype is kept, and integers become `float32`. The gradient is exact. Equal rates change nothing.
+    The dtype is kept, and integers become `float32`. The gradient is exact. Equal rates change nothing. On
+    accelerators and in compiled functions, rates with a long common period, such as 44100 and 44101 Hz, go
+    through NumPy.
 
     The result is resampy's, and a lower rate can make it a little louder: resampy walks through its table of
     filter weights in whole steps, where ``step = 512 * sr_new / sr_original`` ("kaiser_best": 8192) need not

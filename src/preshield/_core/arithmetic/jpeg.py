@@ -184,6 +184,7 @@ def _coded(x: Any, xp: Any, table: Any, size: Sequence[int]) -> Any:
 def _smooth(blocks: Any, xp: Any, table: Any) -> Any:
     """Blocks `(8, 8, ...)` with the cubic quantiser of Shin and Song (2017)."""
     shape, steps = blocks.shape, constant(table, blocks, xp)
+    # Here, since torch's compiler may take numbers of a module for symbols, one at a time.
     angles = [[pi / 16 * k * (2 * n + 1) for n in range(BLOCK)] for k in range(BLOCK)]
     waves = constant(
         [[cos(a) * sqrt(2 if k else 1) / sqrt(BLOCK) for a in row] for k, row in enumerate(angles)],
