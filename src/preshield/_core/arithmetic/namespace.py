@@ -9,10 +9,12 @@ from ..tensors import framework
 from ..typing import Dtype
 
 __all__ = [
+    "clipped",
     "computed_once",
     "constant",
     "counted",
     "numbers",
+    "product",
     "sent",
     "stop_gradient",
     "straight_through",
@@ -81,3 +83,13 @@ def computed_once(x: Any) -> Any:
 
 def _place(x: Any) -> dict[str, Any]:
     return {} if framework(x) == "jax" else {"device": x.device}  # JAX lays numbers where they are needed
+
+
+def clipped(x: Any, low: Any, high: Any, xp: Any) -> Any:
+    """The entries, within limits: numbers or nested lists."""
+    return xp.minimum(xp.maximum(x, constant(low, x, xp)), constant(high, x, xp))
+
+
+def product(a: Any, b: Any, xp: Any) -> Any:
+    """A product of matrices in full; by default JAX rounds the factors on some devices."""
+    return xp.matmul(a, b, precision="highest") if framework(a) == "jax" else xp.matmul(a, b)
