@@ -55,7 +55,7 @@ def labels_of(case):
     defence, count = case.make(), len(case.sample)
     if not defence._changes_labels:
         return None
-    if "one-hot" in str(case) or "Chain-labels" in str(case):
+    if any(kind in str(case) for kind in ("one-hot", "Chain-labels", "Chain-shapes")):
         return np.eye(3, dtype=np.float32)[np.arange(count) % 3]
     return np.arange(count) % 3
 
