@@ -1,6 +1,7 @@
 """What the array API standard lacks: derivatives, and constants that are made where the arrays are."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from ..tensors import framework
 from ..typing import Dtype
 
-__all__ = ["constant", "numbers", "stop_gradient", "straight_through"]
+__all__ = ["constant", "numbers", "repeated", "stop_gradient", "straight_through"]
 
 MOST = 64  # entries of an array among the parameters; each is an operation
 
@@ -19,6 +20,30 @@ def stop_gradient(x: Any) -> Any:
     if kind == "torch":
         return x.detach()
     return sys.modules["jax"].lax.stop_gradient(x) if kind == "jax" else x
+
+
+def repeated(step: Callable[[Any], Any], state: Any, times: int) -> Any:
+    """A step made so many times, or until nothing of `state[0]`, an array of bool, is true any more.
+
+    That would change nothing then: who would have to ask the device goes on. The step is compiled once.
+    """
+    kind = framework(state[0])
+    if kind == "jax":
+        jax = sys.modules["jax"]
+
+        def goes_on(count: Any, state: Any) -> Any:
+            return (count < times) & state[0].any()
+
+        return jax.lax.while_loop(lambda s: goes_on(*s), lambda s: (s[0] + 1, step(s[1])), (0, state))[1]
+    if kind == "torch" and (torch := sys.modules["torch"]).compiler.is_compiling():
+        from torch.utils._pytree import tree_map
+
+        # The count lies on the host, so that nobody waits for the device; the loop wants tensors of its own.
+        first = torch.zeros((), dtype=torch.int64), tree_map(torch.clone, state)
+        return torch.while_loop(lambda n, _: n < times, lambda n, state: (n + 1, step(state)), first)[1]
+    for _ in range(times):
+        state = step(state)
+    return state
 
 
 def straight_through(out: Any, stand_in: Any) -> Any:
