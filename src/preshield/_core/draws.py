@@ -130,6 +130,14 @@ class Draws:
             raise ArgumentError(f"`scale` must be at least 0, got {scale!r}.")
         return loc + scale * self.standard_normal(_size(size, loc, scale))
 
+    def order(self) -> Array:
+        """A random order of the samples."""
+        return np.argsort(self._take(len(self.index)).view(np.int32), kind="stable")
+
+    def renumbered(self, samples: int) -> "Draws":
+        """Draws for so many samples, numbered from 0 on."""
+        return Draws(self.key, np.arange(samples, dtype=np.uint32), self._taken)
+
     def close(self) -> None:
         """End the time in which values are drawn by size."""
         self._closed = True

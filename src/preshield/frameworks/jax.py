@@ -8,9 +8,10 @@ from jax.experimental import io_callback
 
 from .._core.checks import check_array_labels
 from .._core.passes import Pass, numbers_of
-from .._core.tensors import like, to_numpy, traced
-from .._core.typing import Defence, Shape
+from .._core.tensors import framework, like, to_numpy, traced
+from .._core.typing import Arithmetic, Defence, Shape
 from .callback import TWICE, Callback, warn_of_copies
+from .native import checked_index, relabelled, seed_of, source_of
 
 __all__ = ["call"]
 
@@ -21,8 +22,7 @@ def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     on_device = not is_traced and any(device.platform != "cpu" for device in x.devices())
     if is_traced or on_device:
         if (function := defence._natively(x.shape, np.dtype(x.dtype))) is not None:
-            _known(defence, x.shape, index)
-            return function(x, jax.numpy), y
+            return _call_natively(defence, function, x, y, index, is_traced=is_traced)
         if on_device:
             warn_of_copies(defence, x.sharding)
     if is_traced:
@@ -32,8 +32,40 @@ def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
 
 
 def _known(defence: Defence, shape: Shape, index: Any) -> Any:
-    """The numbers of the samples, if they are known now: refused here, not by an error of the graph."""
-    return index if index is None or traced("jax", index) else numbers_of(defence, shape, index)
+    """The numbers of the samples, which are refused here, not by an error of the graph; checked, if known."""
+    if not traced("jax", index):
+        return None if index is None else checked_index(defence, shape, index)
+    numbers_of(defence, shape, np.zeros(index.shape, index.dtype))
+    return index
+
+
+def _call_natively(
+    defence: Defence, function: Arithmetic, x: Any, y: Any, index: Any, *, is_traced: bool
+) -> tuple[Any, Any]:
+    numbers, addressed, words = _known(defence, x.shape, index), index is not None, defence._seed_words
+    if is_traced and words and not (addressed and defence._has_one_seed):
+        # Drawn when the program runs. The words alone come from the host, and the numbers with which an
+        # evaluation may have frozen it.
+        seed = io_callback(
+            lambda: Callback(defence).words(len(x), addressed=addressed),
+            jax.ShapeDtypeStruct((words + (0 if addressed else len(x)),), np.int32),
+            ordered=False,
+        )
+    else:
+        seed = seed_of(defence, len(x), addressed=addressed)
+    if y is not None and defence._changes_labels and framework(y) != "jax":
+        if not is_traced:
+            out, _ = function(x, jax.numpy, None, source_of(words, seed, numbers, x, jax.numpy, _table))
+            return out, relabelled(defence, x, np.dtype(x.dtype), seed, index, y)
+        check_array_labels(y, "jax.jit")
+        y = jax.numpy.asarray(y)
+    return function(x, jax.numpy, y, source_of(words, seed, numbers, x, jax.numpy, _table))  # type: ignore[no-any-return]
+
+
+def _table() -> Any:
+    from .._core.kernels.threefry import quantiles
+
+    return jax.numpy.asarray(quantiles())
 
 
 def _call_traced(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:

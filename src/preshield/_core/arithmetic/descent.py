@@ -155,7 +155,7 @@ def _advanced(
 
 
 def _tried(s: _State, value: Any, grad: Any, xp: Any, method: str) -> tuple[_State, Any]:
-    """Take a trial into account; `step` becomes the next, and the second result says where it was the last."""
+    """Take a trial into account; `step` becomes the next; and say where it was the last one."""
     slope = _dot(grad, s.direction, xp)
     decreased = value <= s.value + DECREASE * s.step * s.slope
     better = s.going & decreased & (value < s.best_value)

@@ -9,7 +9,7 @@ import numpy as np
 from ..tensors import framework
 from ..typing import Dtype
 
-__all__ = ["constant", "numbers", "repeated", "stop_gradient", "straight_through"]
+__all__ = ["constant", "counted", "numbers", "repeated", "sent", "stop_gradient", "straight_through"]
 
 MOST = 64  # entries of an array among the parameters; each is an operation
 
@@ -65,5 +65,18 @@ def constant(value: Any, x: Any, xp: Any) -> Any:
     """A number or a nested list as an array of the type and on the device of `x`, where it is made."""
     if isinstance(value, list):
         return xp.stack([constant(part, x, xp) for part in value])
-    place = {} if framework(x) == "jax" else {"device": x.device}  # JAX lays numbers where they are needed
-    return xp.full((), value, dtype=x.dtype, **place)
+    return xp.full((), value, dtype=x.dtype, **_place(x))
+
+
+def counted(count: int, x: Any, xp: Any) -> Any:
+    """The numbers from 0 on, so many, in `int32` and on the device of `x`."""
+    return xp.arange(count, dtype=xp.int32, **_place(x))
+
+
+def sent(array: Any, x: Any, xp: Any) -> Any:
+    """An array of NumPy's on the device of `x`."""
+    return xp.asarray(array, **_place(x))
+
+
+def _place(x: Any) -> dict[str, Any]:
+    return {} if framework(x) == "jax" else {"device": x.device}  # JAX lays numbers where they are needed
