@@ -40,7 +40,7 @@ class _State(NamedTuple):
     low: End
     high: End
     iterations: Any
-    memory: tuple[Any, ...]  # of the method
+    memory: Any  # of the method
 
 
 class _Pairs(NamedTuple):
@@ -122,6 +122,7 @@ def _advanced(
         grad=xp.where(accepted, s.best_grad, s.grad),
         iterations=xp.where(accepted, s.iterations + 1, s.iterations),
     )
+    memory: Any
     if method == "L-BFGS-B":
         # After a line without descent, search along the gradient, at the scale of the last pair; once.
         line = ended & (accepted | s.memory.counts)

@@ -11,7 +11,7 @@ from typing import Any, Self
 from ..errors import ArgumentError
 from .namespace import counted
 
-__all__ = ["NativeDraws", "signed", "threefry"]
+__all__ = ["NativeDraws", "below", "signed", "threefry"]
 
 TURNS = (13, 15, 26, 6), (17, 29, 16, 24)
 PARITY = 0x1BD11BDA
@@ -113,6 +113,11 @@ def threefry(key: Any, other_key: Any, counter: Any, other_counter: Any) -> tupl
             b = a ^ ((b << turn) | _right(b, 32 - turn))
         a, b = a + keys[part % 3], b + keys[(part + 1) % 3] + part
     return a, b
+
+
+def below(words: Any, bound: int) -> Any:
+    """Which words, as numbers without a sign, are less than a bound from 0 to 2**32."""
+    return (words ^ SIGN) < bound + SIGN if bound < 1 << 32 else words & 0 == 0
 
 
 def signed(word: int) -> int:
