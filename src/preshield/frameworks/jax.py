@@ -59,6 +59,7 @@ def _call_natively(
             return out, relabelled(defence, x, np.dtype(x.dtype), seed, index, y)
         check_array_labels(y, "jax.jit")
         y = jax.numpy.asarray(y)
+    x = x if defence.domains == ("labels",) else jax.numpy.asarray(x)
     return function(x, jax.numpy, y, source_of(words, seed, numbers, x, jax.numpy, _table))  # type: ignore[no-any-return]
 
 

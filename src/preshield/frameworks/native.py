@@ -8,6 +8,7 @@ import numpy as np
 
 from .._core.arithmetic.draws import NativeDraws, signed
 from .._core.arithmetic.namespace import counted, sent, stop_gradient
+from .._core.checks import check_labels
 from .._core.layout import working_dtype
 from .._core.overrides import check_assignment
 from .._core.passes import Pass, numbers_of
@@ -76,6 +77,8 @@ def _computed(
 ) -> tuple[Any, Any]:
     out = xp.astype(x, getattr(xp, types[0]), copy=False) if types else x
     drawn = (draw(x, xp, source),) if draw and source else ()
+    if relabels and y is not None:
+        check_labels(y, x)
     if relabels:
         out, y = function(out, xp, *drawn, None if y is None else stop_gradient(y))
     else:

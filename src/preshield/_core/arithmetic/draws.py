@@ -9,6 +9,7 @@ from math import prod
 from typing import Any, Self
 
 from ..errors import ArgumentError
+from .dirichlet import dirichlet
 from .namespace import counted
 
 __all__ = ["NativeDraws", "below", "signed", "threefry"]
@@ -77,6 +78,11 @@ class NativeDraws:
     def order(self) -> Any:
         """A random order of the samples."""
         return self.xp.argsort(self._take(self.index.shape[0]), stable=True)
+
+    def shares(self, alpha: float, parts: int, x: Any) -> Any:
+        """Shares of a Dirichlet distribution, the same for all samples, as precise as `x`."""
+        real = self.xp.float64 if x.dtype == self.xp.float64 else self.xp.float32
+        return dirichlet(self, self.xp, alpha, parts, real)
 
     def renumbered(self, samples: int) -> Self:
         """Draws for so many samples, numbered from 0 on."""
