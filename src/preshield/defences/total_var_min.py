@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._core.arithmetic.descent import EVALUATIONS
+from .._core.arithmetic.draws import bounds
 from .._core.arithmetic.namespace import numbers
 from .._core.arithmetic.total_variation import smooth
 from .._core.blurring import blur, filter_taps
@@ -203,7 +204,7 @@ class TotalVarMin(Preprocessor):
             return None
         return partial(
             smooth,
-            prob=float(self.prob),
+            bound=int(bounds(int(float(self.prob) * 2**32))),
             norm=int(self.norm),
             scale=float(self.lamb),
             method=self.solver,

@@ -9,7 +9,18 @@ import numpy as np
 from ..tensors import framework
 from ..typing import Dtype
 
-__all__ = ["constant", "counted", "numbers", "repeated", "sent", "stop_gradient", "straight_through"]
+__all__ = [
+    "MOST",
+    "constant",
+    "counted",
+    "numbers",
+    "repeated",
+    "running_sum",
+    "scattered",
+    "sent",
+    "stop_gradient",
+    "straight_through",
+]
 
 MOST = 64  # entries of an array among the parameters; each is an operation
 
@@ -71,6 +82,30 @@ def constant(value: Any, x: Any, xp: Any) -> Any:
 def counted(count: int, x: Any, xp: Any) -> Any:
     """The numbers from 0 on, so many, in `int32` and on the device of `x`."""
     return xp.arange(count, dtype=xp.int32, **_place(x))
+
+
+def running_sum(x: Any, axis: int, xp: Any) -> Any:
+    """Sums of the entries up to each one; array-api-compat's does not compile without a warning."""
+    return x.cumsum(axis) if framework(x) == "torch" else xp.cumulative_sum(x, axis=axis)
+
+
+def scattered(x: Any, indices: Any, values: Any, xp: Any) -> Any:
+    """An array with values written along its last axis; of several at one index, any one of them."""
+    kind = framework(x)
+    if kind == "torch":
+        return x.scatter(-1, indices, values)
+    if kind == "jax":
+        return xp.put_along_axis(x, indices, values, axis=-1, inplace=False)
+    # All that is written at an index or stands there, side by side: the first of it is taken.
+    length = x.shape[-1]
+    places = xp.concat([indices, xp.zeros_like(x) + xp.astype(counted(length, x, xp), x.dtype)], axis=-1)
+    order = xp.argsort(places, axis=-1, stable=True)
+    sorted_places = xp.take_along_axis(places, order, axis=-1)
+    repeats = sorted_places[..., 1:] == sorted_places[..., :-1]
+    repeats = xp.astype(xp.concat([sorted_places[..., :1] < 0, repeats], axis=-1), xp.int32)
+    first = xp.argsort(repeats, axis=-1, stable=True)[..., :length]
+    taken = xp.take_along_axis(order, first, axis=-1)
+    return xp.take_along_axis(xp.concat([values, x], axis=-1), taken, axis=-1)
 
 
 def sent(array: Any, x: Any, xp: Any) -> Any:

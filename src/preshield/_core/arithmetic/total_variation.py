@@ -10,6 +10,7 @@ from .borders import shifted
 from .descent import minimise
 from .draws import NativeDraws, below
 from .namespace import constant, counted, stop_gradient, straight_through
+from .planes import from_planes, to_planes
 from .separable import filter_planes
 
 __all__ = ["smooth"]
@@ -21,7 +22,7 @@ def smooth(
     x: Any,
     xp: Any,
     draw: NativeDraws,
-    prob: float,
+    bound: int,
     norm: int,
     scale: float,
     method: str,
@@ -40,8 +41,8 @@ def smooth(
         That of `x`.
     draw : NativeDraws
         Words, one for each value.
-    prob : float
-        With which a pixel is chosen.
+    bound : int
+        Below which the word of a chosen pixel is.
     norm : int
         Of the rows and columns of differences.
     scale : float
@@ -56,15 +57,11 @@ def smooth(
         Symmetric filters: at each distance from the middle, the weights of all of them. What is
         differentiated is, for each sample, the one that comes nearest to the result; the identity if empty.
     """
-    order = [side for side in range(x.ndim) if side != axis]
-    order.insert(x.ndim - 3, axis)  # samples, frames, channels, rows, columns: as words are numbered
-    ordered = xp.permute_dims(stop_gradient(x), tuple(order))
-    planes = xp.reshape(ordered, (-1, *ordered.shape[-2:]))
-    chosen = below(draw.words(prod(x.shape[1:])), int(prob * 2**32))
+    planes = to_planes(stop_gradient(x), xp, axis)
+    chosen = below(draw.words(prod(x.shape[1:])), bound)
     evaluate = partial(objective, xp=xp, norm=norm, scale=scale)
     problem = planes, xp.reshape(chosen, planes.shape)
-    result = xp.reshape(minimise(evaluate, planes, problem, xp, method, max_iter), ordered.shape)
-    out = xp.permute_dims(result, tuple(order.index(side) for side in range(x.ndim)))
+    out = from_planes(minimise(evaluate, planes, problem, xp, method, max_iter), x, xp, axis)
     if limits:
         low, high = (constant(limit, x, xp) for limit in limits)
         out = xp.minimum(xp.maximum(out, low), high)
