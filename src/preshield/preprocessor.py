@@ -108,7 +108,9 @@ class Preprocessor:
     ``_arithmetic(shape, dtype)``
         A function of a batch of torch or JAX and of its namespace that does what `_transform` does and has
         the derivatives that `_gradient` offers, for tensors on an accelerator and inside compiled or
-        transformed functions; None where there is none. It may check parameters against the shape.
+        transformed functions; None where there is none. It may check parameters against the shape. That
+        function gets the draw, too, if the defence is stochastic, and the labels last, if it changes them,
+        and then returns both.
 
     Examples
     --------

@@ -6,29 +6,44 @@ import jax
 import numpy as np
 from jax.experimental import io_callback
 
-from .._core.checks import check_array_labels
+from .._core.checks import check_array_labels, check_gradient_shape
 from .._core.passes import Pass, numbers_of
-from .._core.tensors import framework, like, to_numpy, traced
+from .._core.tensors import cast, framework, is_bfloat16, like, on_device, to_numpy, traced
 from .._core.typing import Arithmetic, Defence, Shape
 from .callback import TWICE, Callback, warn_of_copies
-from .native import checked_index, relabelled, seed_of, source_of
+from .native import checked_index, floating, relabelled, seed_of, source_of
 
-__all__ = ["call"]
+__all__ = ["call", "pull_back"]
 
 
 def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     """Apply `defence` to an array, and to its labels."""
     is_traced = traced("jax", x, y, index)
-    on_device = not is_traced and any(device.platform != "cpu" for device in x.devices())
-    if is_traced or on_device:
+    is_far = not is_traced and on_device(x)
+    if is_traced or is_far:
         if (function := defence._natively(x.shape, np.dtype(x.dtype))) is not None:
             return _call_natively(defence, function, x, y, index, is_traced=is_traced)
-        if on_device:
+        if is_far:
             warn_of_copies(defence, x.sharding)
     if is_traced:
         return _call_traced(defence, x, y, index)
     begun = Pass.begin(defence, to_numpy(x), y=y, index=index, runs=True)
     return like(x, begun.output()), begun.labels(y)
+
+
+def pull_back(defence: Defence, x: Any, grad: Any, index: Any) -> Any:
+    """Vector-Jacobian product at a batch, by JAX; None if NumPy computes it."""
+    is_traced = traced("jax", x, grad, index)
+    if not is_traced and not on_device(x):
+        return None
+    if not is_traced and defence._natively(x.shape, np.dtype(x.dtype)) is None:
+        return warn_of_copies(defence, x.sharding)
+    x, grad = (floating(jax.numpy.asarray(array), jax.numpy) for array in (x, grad))
+    x = cast(x, "float32") if is_bfloat16(x) else x
+    out, pull = jax.vjp(lambda x: call(defence, x, None, index)[0], x)
+    check_gradient_shape(grad.shape, out.shape)
+    pulled = jax.vmap(pull, 1, 1) if grad.ndim > out.ndim else pull
+    return pulled(grad.astype(out.dtype))[0].astype(grad.dtype)
 
 
 def _known(defence: Defence, shape: Shape, index: Any) -> Any:

@@ -15,7 +15,7 @@ from .._core.passes import Pass, numbers_of
 from .._core.random import FROZEN
 from .._core.typing import Arithmetic, Defence, Dtype, Seed, Shape
 
-__all__ = ["Source", "checked_index", "natively", "relabelled", "seed_of", "source_of"]
+__all__ = ["Source", "checked_index", "floating", "natively", "relabelled", "seed_of", "source_of"]
 
 
 class Source(NamedTuple):
@@ -130,6 +130,11 @@ def seed_of(defence: Defence, samples: int, *, addressed: bool) -> Seed:
     """
     seed = defence._next_seed(addressed=addressed)
     return seed if addressed else np.concatenate([seed, _frozen_numbers(defence, samples)])
+
+
+def floating(x: Any, xp: Any) -> Any:
+    """Numbers that have derivatives: integers in `float32`."""
+    return x if xp.isdtype(x.dtype, "real floating") else xp.astype(x, xp.float32)
 
 
 def checked_index(defence: Defence, shape: Shape, index: Any) -> Any:

@@ -15,15 +15,16 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .._core.arithmetic.draws import signed
+from .._core.checks import check_gradient_shape
 from .._core.errors import ArgumentError
 from .._core.passes import Pass, numbers_of
 from .._core.random import FROZEN
-from .._core.tensors import like, to_numpy
+from .._core.tensors import like, on_device, to_numpy
 from .._core.typing import Arithmetic, Defence, Shape
 from .callback import RECOMPUTED, TWICE, is_passed_on, warn_of_copies
-from .native import checked_index, relabelled, seed_of, source_of
+from .native import checked_index, floating, relabelled, seed_of, source_of
 
-__all__ = ["call"]
+__all__ = ["call", "pull_back"]
 
 PARTS = SimpleNamespace()  # of compiled programs, by place; a dict would be read once for a whole program
 TABLES: dict[Any, Any] = {}  # of normals, by device
@@ -108,6 +109,15 @@ def _untraced() -> Any:
 
 def _natively(defence: Defence, shape: Shape, dtype: str) -> Arithmetic | None:
     return defence._natively(shape, np.dtype(dtype.removeprefix("torch.")))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _is_native(defence: Defence, shape: Shape, dtype: str, *_: frozenset[Any]) -> bool:
+    """Whether a batch is computed in torch, or refused there."""
+    try:
+        return bool(vars(defence)) and _natively(defence, shape, dtype) is not None
+    except ArgumentError:
+        return True
 
 
 class _Part(NamedTuple):
@@ -250,28 +260,26 @@ def _call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
 
 
 def _call_eager(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
-    recorder, transformed = _recorder(x), torch._C._are_functorch_transforms_active()
-    on_device = x.device.type != "cpu" and x.layout == torch.strided
-    if (on_device or recorder or transformed) and recorder != TRACE:  # to which shapes are tensors
+    recorder, transformed, is_far = _recorder(x), _transformed(), on_device(x)
+    if (is_far or recorder or transformed) and recorder != TRACE:  # to which shapes are tensors
         if (function := _natively(defence, tuple(x.shape), str(x.dtype))) is not None:
             if refusal := _one_draw(defence, recorder, numbered=index is not None):
                 raise ArgumentError(refusal)
             return _call_natively(defence, function, x, y, index)
-        if on_device:
+        if is_far:
             warn_of_copies(defence, x.device)
     if recorder:
         raise RuntimeError(RECORDED.format(defence, recorder))
     if transformed:
         raise RuntimeError(TRANSFORMED.format(defence))
     begun = Pass.begin(defence, to_numpy(x), y=y, index=index, runs=True)
-    return _Defend.apply(x, begun), begun.labels(y)
+    return x if defence.domains == ("labels",) else _Defend.apply(x, begun), begun.labels(y)
 
 
 def _call_natively(defence: Defence, function: Arithmetic, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     addressed, numbers = index is not None, index
-    transformed = torch._C._are_functorch_transforms_active() or _recorder(x)
-    if isinstance(index, torch.Tensor) and (transformed or index.device.type != "cpu"):  # without a look
-        kind = np.dtype(str(index.dtype).removeprefix("torch."))
+    if isinstance(index, torch.Tensor) and (_transformed() or _recorder(x) or index.device.type != "cpu"):
+        kind = np.dtype(str(index.dtype).removeprefix("torch."))  # values are not looked at
         numbers_of(defence, tuple(x.shape), np.zeros(tuple(index.shape), kind))
     elif addressed:
         numbers = checked_index(defence, tuple(x.shape), index)
@@ -281,6 +289,33 @@ def _call_natively(defence: Defence, function: Arithmetic, x: Any, y: Any, index
         return function(x, xp, y, source)  # type: ignore[no-any-return]
     kind = np.dtype(str(x.dtype).removeprefix("torch."))
     return function(x, xp, None, source)[0], relabelled(defence, x, kind, seed, index, y)
+
+
+def pull_back(defence: Defence, x: Any, grad: Any, index: Any) -> Any:
+    """Vector-Jacobian product at a batch, by torch; None if NumPy computes it."""
+    if not isinstance(x, torch.Tensor):
+        return None
+    compiled = torch.compiler.is_compiling()
+    if not compiled and not (on_device(x) or _transformed() or _recorder(x)):
+        return None
+    x = floating(x.detach().float() if x.dtype == torch.bfloat16 else x.detach(), xp)
+    if not _is_native(defence, (1, *map(whole, x.shape[1:])), str(x.dtype), *_parameters(defence)):
+        if not compiled and on_device(x):
+            warn_of_copies(defence, x.device)
+        return None
+    grad = floating(torch.as_tensor(grad, device=x.device).detach(), xp)
+    out, pull = torch.func.vjp(lambda x: call(defence, x, None, index)[0], x)
+    check_gradient_shape(tuple(grad.shape), tuple(out.shape))
+    if grad.ndim == out.ndim:
+        return pull(grad.to(out.dtype))[0].to(grad.dtype)
+    classes = [pull(grad[:, k].to(out.dtype))[0] for k in range(grad.shape[1])]
+    pulled = torch.stack(classes, dim=1) if classes else x[:, None][:, :0]
+    return pulled.to(grad.dtype)
+
+
+def _transformed() -> bool:
+    """Whether `torch.func` follows what is computed."""
+    return torch._C._are_functorch_transforms_active()  # type: ignore[no-any-return]
 
 
 def _recorder(x: Any) -> str:
