@@ -5,7 +5,7 @@ from typing import Any
 
 from ..typing import Arithmetic
 from .draws import NativeDraws, below, product
-from .namespace import constant, counted, running_sum, scattered, sent, stop_gradient, straight_through
+from .namespace import constant, counted, running_sum, scattered, sent, stop_gradient, straight_through, taken
 from .planes import from_planes, to_planes
 
 __all__ = ["DRAWS", "deflected"]
@@ -52,9 +52,9 @@ def deflected(
         planes = to_planes(out, xp, axis)
         height, width = planes.shape[1:]
         of_sample = prod(x.shape[1:]) // (height * width) * count * DRAWS
-        words = xp.reshape(draw.words(of_sample), (-1, count, DRAWS))
+        words = xp.reshape(draw.words(of_sample), (planes.shape[0], count, DRAWS))
         origins = _origins(*_picked(words, xp, height, width, window, chances), xp, height * width)
-        moved = xp.take_along_axis(xp.reshape(planes, (-1, height * width)), origins, axis=1)
+        moved = taken(xp.reshape(planes, (planes.shape[0], height * width)), origins, 1, xp)
         out = from_planes(xp.reshape(moved, planes.shape), x, xp, axis)
     if denoise is not None:
         out = denoise(out, xp)
@@ -101,20 +101,20 @@ def _origins(written: Any, read: Any, xp: Any, pixels: int) -> Any:
     events = xp.reshape(xp.stack([read, written], axis=2), (planes, 2 * count))
     order = xp.argsort(events, axis=1, stable=True)
     writes = running_sum(order % 2, 1, xp)
-    before = xp.take_along_axis(writes, xp.argsort(order, axis=1)[:, ::2], axis=1)
+    before = taken(writes, xp.argsort(order, axis=1)[:, ::2], 1, xp)
     last = xp.where(before > 0, before - 1, xp.zeros_like(before))
-    last = xp.take_along_axis(by_pixel, last, axis=1)
-    is_copy = (before > 0) & (xp.take_along_axis(written, last, axis=1) == read)
+    last = taken(by_pixel, last, 1, xp)
+    is_copy = (before > 0) & (taken(written, last, 1, xp) == read)
 
     # From step to step, twice as far each time, to the one that read what nobody had written.
     steps = xp.zeros_like(last) + xp.astype(counted(count, written, xp), last.dtype)
     steps = xp.where(is_copy, last, steps)
     for _ in range((count - 1).bit_length()):
-        steps = xp.take_along_axis(steps, steps, axis=1)
-    origin = xp.take_along_axis(read, xp.take_along_axis(steps, by_pixel, axis=1), axis=1)
+        steps = taken(steps, steps, 1, xp)
+    origin = taken(read, taken(steps, by_pixel, 1, xp), 1, xp)
 
     # The last write to each pixel counts; the others go to a place behind the pixels.
-    pixel = xp.take_along_axis(written, by_pixel, axis=1)
+    pixel = taken(written, by_pixel, 1, xp)
     is_last = xp.concat([pixel[:, 1:] != pixel[:, :-1], pixel[:, :1] >= 0], axis=1)
     place = xp.where(is_last, pixel, xp.full_like(pixel, pixels))
     own = xp.astype(counted(pixels + 1, written, xp), pixel.dtype) + xp.zeros_like(pixel[:, :1])

@@ -14,10 +14,9 @@ EVALUATIONS = {"L-BFGS-B": 3, "CG": 4}  # for each iteration at most; real pictu
 HISTORY = 5  # pairs of steps and changes that L-BFGS remembers
 TRIALS = 20  # evaluations in one line search
 STRONG_TRIALS = 4  # how many of them ask CG for a slope near 0
-DECREASE = 1e-4  # the fraction of the predicted decrease that a step must reach
-CURVATURE = {"L-BFGS-B": 0.3, "CG": 0.1}  # the fraction of the slope that a step may leave
-MARGIN = 0.1  # the next trial stays this fraction of the bracket away from its ends
-TINY = 1e-30
+
+# Fractions stand in the functions that use them: torch takes those of a module for variables, with which it
+# does not compile a loop for any number of samples.
 
 Evaluate = Callable[..., tuple[Any, Any]]
 End = tuple[Any, Any, Any]  # of a bracket: step, value and slope
@@ -88,7 +87,7 @@ def minimise(
         grad=grad,
         direction=-grad,
         slope=-square,
-        step=1 / xp.sqrt(xp.where(square > TINY, square, none + TINY)),
+        step=1 / xp.sqrt(xp.where(square > 0, square, none + 1)),
         trials=none,
         best=none,
         best_value=value,
@@ -158,9 +157,9 @@ def _advanced(
 def _tried(s: _State, value: Any, grad: Any, xp: Any, method: str) -> tuple[_State, Any]:
     """Take a trial into account; `step` becomes the next; and say where it was the last one."""
     slope = _dot(grad, s.direction, xp)
-    decreased = value <= s.value + DECREASE * s.step * s.slope
+    decreased = value <= s.value + 1e-4 * s.step * s.slope  # a part of what the slope predicts
     better = s.going & decreased & (value < s.best_value)
-    flat = CURVATURE[method] * s.slope
+    flat = (0.1 if method == "CG" else 0.3) * s.slope  # what a step may leave of the slope
     found = better & (slope >= flat)
     if method == "CG":
         found = found & ((slope <= -flat) | (s.trials >= STRONG_TRIALS))
@@ -188,8 +187,8 @@ def _between(low: End, high: End, xp: Any) -> Any:
     root = xp.sqrt(xp.where(inner > 0, inner, xp.zeros_like(inner)))
     part = 1 - (slope_b + root - chord) / (slope_b - slope_a + 2 * root)
     part = xp.where(xp.isfinite(part), part, xp.full_like(part, 0.5))
-    part = xp.where(part < MARGIN, xp.full_like(part, MARGIN), part)
-    part = xp.where(part > 1 - MARGIN, xp.full_like(part, 1 - MARGIN), part)
+    part = xp.where(part < 0.1, xp.full_like(part, 0.1), part)
+    part = xp.where(part > 0.9, xp.full_like(part, 0.9), part)
     return xp.where(xp.isfinite(b), a + part * (b - a), 2 * a)
 
 
@@ -228,12 +227,12 @@ def _direction(m: _Pairs, grad: Any, xp: Any) -> Any:
 def _conjugate(s: _State, change: Any, decrease: Any, xp: Any) -> tuple[Any, Any, Any]:
     """Polak and Ribiere's direction, the first step along it, and the square of the gradient."""
     square, none, (last,) = _dot(s.grad, s.grad, xp), xp.zeros_like(s.value), s.memory
-    coefficient = _dot(s.grad, change, xp) / xp.where(last > TINY, last, none + TINY)
+    coefficient = _dot(s.grad, change, xp) / xp.where(last > 0, last, none + 1)
     direction = xp.where(coefficient > 0, coefficient, none) * s.direction - s.grad
     slope = _dot(s.grad, direction, xp)
     direction = xp.where(slope < 0, direction, -s.grad)
     slope = xp.where(slope < 0, slope, -square)
-    step = 2.02 * decrease / xp.where(slope < -TINY, slope, none - TINY)
+    step = 2.02 * decrease / xp.where(slope < 0, slope, none - 1)
     return direction, xp.where((step > 0) & (step < 1), step, none + 1), square
 
 

@@ -20,6 +20,8 @@ __all__ = [
     "sent",
     "stop_gradient",
     "straight_through",
+    "taken",
+    "transformed",
 ]
 
 MOST = 64  # entries of an array among the parameters; each is an operation
@@ -46,11 +48,12 @@ def repeated(step: Callable[[Any], Any], state: Any, times: int) -> Any:
             return (count < times) & state[0].any()
 
         return jax.lax.while_loop(lambda s: goes_on(*s), lambda s: (s[0] + 1, step(s[1])), (0, state))[1]
-    if kind == "torch" and (torch := sys.modules["torch"]).compiler.is_compiling():
+    if kind == "torch" and (torch := sys.modules["torch"]).compiler.is_compiling() and not transformed():
         from torch.utils._pytree import tree_map
 
         # The count lies on the host, so that nobody waits for the device; the loop wants tensors of its own.
-        first = torch.zeros((), dtype=torch.int64), tree_map(torch.clone, state)
+        state = tree_map(lambda x: x.clone(memory_format=torch.contiguous_format), state)
+        first = torch.zeros((), dtype=torch.int64), state
         return torch.while_loop(lambda n, _: n < times, lambda n, state: (n + 1, step(state)), first)[1]
     for _ in range(times):
         state = step(state)
@@ -89,6 +92,18 @@ def running_sum(x: Any, axis: int, xp: Any) -> Any:
     return x.cumsum(axis) if framework(x) == "torch" else xp.cumulative_sum(x, axis=axis)
 
 
+def taken(x: Any, indices: Any, axis: int, xp: Any) -> Any:
+    """Entries along an axis, for each line its own; torch's `take_along_dim` makes symbolic sizes fixed."""
+    if framework(x) == "torch":
+        return x.gather(axis, indices)
+    return xp.take_along_axis(x, indices, axis=axis)
+
+
+def transformed() -> bool:
+    """Whether transforms of torch.func are active, in which torch has no loops; a constant of a program."""
+    return bool(sys.modules["torch"]._C._functorch.get_interpreter_stack())
+
+
 def scattered(x: Any, indices: Any, values: Any, xp: Any) -> Any:
     """An array with values written along its last axis; of several at one index, any one of them."""
     kind = framework(x)
@@ -104,8 +119,8 @@ def scattered(x: Any, indices: Any, values: Any, xp: Any) -> Any:
     repeats = sorted_places[..., 1:] == sorted_places[..., :-1]
     repeats = xp.astype(xp.concat([sorted_places[..., :1] < 0, repeats], axis=-1), xp.int32)
     first = xp.argsort(repeats, axis=-1, stable=True)[..., :length]
-    taken = xp.take_along_axis(order, first, axis=-1)
-    return xp.take_along_axis(xp.concat([values, x], axis=-1), taken, axis=-1)
+    order = xp.take_along_axis(order, first, axis=-1)
+    return xp.take_along_axis(xp.concat([values, x], axis=-1), order, axis=-1)
 
 
 def sent(array: Any, x: Any, xp: Any) -> Any:

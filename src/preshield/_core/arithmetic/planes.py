@@ -1,5 +1,6 @@
 """Images and videos as planes, one for each channel of each frame, as draws are numbered."""
 
+from math import prod
 from typing import Any
 
 __all__ = ["from_planes", "to_planes"]
@@ -8,7 +9,7 @@ __all__ = ["from_planes", "to_planes"]
 def to_planes(x: Any, xp: Any, axis: int) -> Any:
     """Images or videos, their channels on `axis`, in the shape (N * frames * channels, H, W)."""
     ordered = xp.permute_dims(x, _order(x.ndim, axis))
-    return xp.reshape(ordered, (-1, *ordered.shape[-2:]))
+    return xp.reshape(ordered, (prod(ordered.shape[:-2]), *ordered.shape[-2:]))
 
 
 def from_planes(planes: Any, x: Any, xp: Any, axis: int) -> Any:

@@ -15,8 +15,6 @@ from .separable import filter_planes
 
 __all__ = ["smooth"]
 
-TINY = 1e-12  # a norm below this one counts as zero
-
 
 def smooth(
     x: Any,
@@ -59,7 +57,7 @@ def smooth(
     """
     planes = to_planes(stop_gradient(x), xp, axis)
     chosen = below(draw.words(prod(x.shape[1:])), bound)
-    evaluate = partial(objective, xp=xp, norm=norm, scale=scale)
+    evaluate = partial(objective, xp=xp, norm=norm, scale=constant(scale, x, xp))
     problem = planes, xp.reshape(chosen, planes.shape)
     out = from_planes(minimise(evaluate, planes, problem, xp, method, max_iter), x, xp, axis)
     if limits:
@@ -82,7 +80,7 @@ def _nearest(x: Any, out: Any, xp: Any, blurs: Sequence[Sequence[float]], axis: 
     return xp.sum(xp.where(chosen, blurred, xp.zeros_like(blurred)), axis=0)
 
 
-def objective(z: Any, x: Any, chosen: Any, xp: Any, norm: int, scale: float) -> tuple[Any, Any]:
+def objective(z: Any, x: Any, chosen: Any, xp: Any, norm: int, scale: Any) -> tuple[Any, Any]:
     """What is minimised, and its gradient: where `z` equals `x` on the chosen pixels, the least subgradient.
 
     Parameters
@@ -99,7 +97,7 @@ def objective(z: Any, x: Any, chosen: Any, xp: Any, norm: int, scale: float) -> 
     (vertical, rows), (horizontal, columns) = (_variation(z, xp, along, norm, scale) for along in (1, 2))
     delta = xp.where(chosen, z - x, xp.zeros_like(z))
     distance = xp.sqrt(xp.sum(delta * delta, axis=(1, 2), keepdims=True))
-    away = distance > TINY
+    away = distance > 1e-12  # a norm below that one counts as zero
     pull = delta / xp.where(away, distance, xp.ones_like(distance))
     grad = vertical + horizontal
     # At its kink the distance has any gradient up to length 1, which can take that much from the rest.
@@ -108,7 +106,7 @@ def objective(z: Any, x: Any, chosen: Any, xp: Any, norm: int, scale: float) -> 
     return distance + rows + columns, xp.where(away, grad + pull, xp.where(chosen, kept * grad, grad))
 
 
-def _variation(z: Any, xp: Any, along: int, norm: int, scale: float) -> tuple[Any, Any]:
+def _variation(z: Any, xp: Any, along: int, norm: int, scale: Any) -> tuple[Any, Any]:
     """`scale` times the sum of the norms of the differences along an axis: the gradient, and the sum."""
     length, across = z.shape[along] - 1, 3 - along
     d = shifted(z, 1, length, along) - shifted(z, 0, length, along)
@@ -121,8 +119,9 @@ def _variation(z: Any, xp: Any, along: int, norm: int, scale: float) -> tuple[An
         most = xp.max(magnitude, axis=across, keepdims=True)
         part = magnitude / xp.where(most > 0, most, xp.ones_like(most))  # powers of which do not vanish
         size = most * xp.sum(part**norm, axis=across, keepdims=True) ** (1 / norm)
-    slope = scale * (magnitude / xp.where(size > TINY, size, xp.ones_like(size))) ** (norm - 1)
-    slope = xp.where(size > TINY, xp.where(d > 0, slope, xp.where(d < 0, -slope, zero)), zero)
+    some = size > 1e-12
+    slope = scale * (magnitude / xp.where(some, size, xp.ones_like(size))) ** (norm - 1)
+    slope = xp.where(some, xp.where(d > 0, slope, xp.where(d < 0, -slope, zero)), zero)
     edge = xp.zeros_like(shifted(z, 0, 1, along))
     grad = xp.concat([edge, slope], axis=along) - xp.concat([slope, edge], axis=along)
     return grad, scale * xp.sum(size, axis=(1, 2), keepdims=True)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .borders import padded
-from .namespace import constant, straight_through
+from .namespace import constant, straight_through, taken
 
 __all__ = ["COLOURS", "GAINS", "RGB", "YCBCR", "shrink"]
 
@@ -81,10 +81,7 @@ def _range(planes: Any, xp: Any, axes: tuple[int, int]) -> Any:
     rows, columns = axes
     before, after = planes.shape[:rows], planes.shape[columns + 1 :]
     flat = xp.reshape(planes, (*before, planes.shape[rows] * planes.shape[columns], *after))
-    ends = [
-        xp.take_along_axis(flat, find(flat, axis=rows, keepdims=True), axis=rows)
-        for find in (xp.argmax, xp.argmin)
-    ]
+    ends = [taken(flat, find(flat, axis=rows, keepdims=True), rows, xp) for find in (xp.argmax, xp.argmin)]
     return xp.expand_dims(ends[0] - ends[1], axis=rows)
 
 
