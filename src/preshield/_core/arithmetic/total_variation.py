@@ -102,7 +102,7 @@ def objective(z: Any, x: Any, chosen: Any, xp: Any, norm: int, scale: Any) -> tu
     grad = vertical + horizontal
     # At its kink the distance has any gradient up to length 1, which can take that much from the rest.
     length = xp.sqrt(xp.sum(xp.where(chosen, grad * grad, xp.zeros_like(grad)), axis=(1, 2), keepdims=True))
-    kept = xp.where(length > 1, 1 - 1 / length, xp.zeros_like(length))
+    kept = 1 - 1 / xp.where(length > 1, length, xp.ones_like(length))
     return distance + rows + columns, xp.where(away, grad + pull, xp.where(chosen, kept * grad, grad))
 
 
