@@ -313,8 +313,9 @@ class MajorityVote:
         for i, view in enumerate(self.views):
             if view is not None and view._output_shape(shape)[:1] != shape[:1]:
                 raise ArgumentError(
-                    f"`views[{i}]` must keep the number of samples, got {view!r}, which turns {shape[0]} into "
-                    f"{view._output_shape(shape)[0]}; pass augmentation=False to add noise to a view."
+                    f"`views[{i}]` must keep the number of samples, got {view!r}, which turns "
+                    f"{shape[0]} into {view._output_shape(shape)[0]}; pass augmentation=False to add noise "
+                    "to a view."
                 )
 
     def _names(self) -> list[str]:

@@ -46,5 +46,7 @@ def draw_boxes(rng: Draws, grid: Shape, image: Sequence[int], size: Sequence[Any
     sides = []
     for length, side in zip(image, size, strict=True):
         start = xp.reshape(rng.integers(0, max(1, length), grid), (-1,)) - side // 2
-        sides += [xp.clip(start, 0, length), xp.clip(start + side, 0, length)]
+        for place in (start, start + side):
+            place = xp.maximum(place, xp.zeros_like(place))
+            sides.append(xp.minimum(place, xp.full_like(place, length)))
     return Boxes(*sides)

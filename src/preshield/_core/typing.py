@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Arithmetic", "Array", "ClipValues", "Defence", "Dtype", "Rng", "Seed", "Shape"]
 
-Arithmetic: TypeAlias = Callable[[Any, Any], Any]  # of a batch and its namespace
+Arithmetic: TypeAlias = Callable[..., Any]  # of a batch, its namespace and, if need be, draw and labels
 Array: TypeAlias = NDArray[Any]
 ClipValues: TypeAlias = tuple[Any, Any]  # (minimum, maximum): numbers, or arrays that broadcast
 Defence: TypeAlias = "Preprocessor"  # by name: what a defence is made of does not import it

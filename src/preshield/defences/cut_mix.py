@@ -3,9 +3,8 @@
 from math import prod
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .._core.arithmetic.mixing import cut_and_pasted
+from .._core.arithmetic.namespace import taken
 from .._core.checks import (
     check_bool,
     check_integer,
@@ -180,7 +179,7 @@ class CutMix(Preprocessor):
             if y is not None:
                 rows, kept = class_rows_anywhere(y, xp, self.num_classes)
                 share = (xp.astype(draw.boxes.areas(), rows.dtype) / draw.pixels)[:, None]
-                y = (1 - share) * rows + share * xp.take(rows, draw.partners, axis=0)
+                y = (1 - share) * rows + share * taken(rows, draw.partners, xp)
                 y = xp.astype(y, kept, copy=False)
             return cut_and_pasted(x, xp, draw.partners, draw.boxes, axis), y
 

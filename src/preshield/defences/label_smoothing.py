@@ -103,8 +103,8 @@ class LabelSmoothing(Preprocessor):
 
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic:
         def smooth(x: Any, xp: Any, y: Any) -> tuple[Any, Any]:
-            if y is None:
-                raise ArgumentError("`y` must be given: LabelSmoothing changes labels.")
+            if y is None:  # in a chain
+                return x, None
             rows, kept = class_rows_anywhere(y, xp, self.num_classes)
             rest = self._rest(tuple(rows.shape))
             out = xp.where(rows == 1, self.max_value, xp.where(rows == 0, rest, rows))

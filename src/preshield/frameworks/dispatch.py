@@ -50,12 +50,17 @@ def _room(kind: str) -> Any:
     """The file for a framework, imported by a statement, which torch's compiler knows."""
     if kind not in ENTERED:
         if kind == "torch":
-            from . import torch as room
+            from . import torch
+
+            ENTERED[kind] = torch
         elif kind == "jax":
-            from . import jax as room
+            from . import jax
+
+            ENTERED[kind] = jax
         else:
-            from . import tensorflow as room
-        ENTERED[kind] = room
+            from . import tensorflow
+
+            ENTERED[kind] = tensorflow
     return ENTERED[kind]
 
 

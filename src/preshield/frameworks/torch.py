@@ -130,6 +130,7 @@ class _Part(NamedTuple):
     function: Arithmetic
     words: int  # of a seed
     seed: list[int]  # in an exported program, if it draws; others ask for it when they run
+    one_draw: str  # what is wrong with a defence that draws anew
     relabels: bool
 
 
@@ -158,7 +159,9 @@ def _call_in_graph(place: int, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
 @torch.library.custom_op("preshield::seed", mutates_args=(), tags=NEW_EACH_TIME)  # type: ignore[untyped-decorator]
 def _seed(place: int, samples: int, device: torch.device) -> torch.Tensor:
     """The seed of a pass, drawn when the program runs, and behind it the numbers of so many samples."""
-    defence = _part(place).defence
+    defence, one_draw = _part(place).defence, _part(place).one_draw
+    if one_draw and _draws_anew(defence, numbered=not samples):  # it was frozen when this was compiled
+        raise ArgumentError(one_draw)
     with _on_behalf(defence):
         seed = seed_of(defence, samples, addressed=not samples).view(np.int32)
     words, numbers = np.split(seed, [defence._seed_words])
@@ -197,7 +200,7 @@ def _table(device: torch.device) -> torch.Tensor:
 def _prepared(
     defence: Defence, shape: Shape, dtype: str, numbered: bool, exported: bool, *_: frozenset[Any]
 ) -> int | str | None:
-    """Where among the `PARTS` there is what computes a batch, or why none does; made while a program is compiled.
+    """Where among the `PARTS` there is what computes a batch, or why none does; made by the compiler.
 
     The compiler takes numbers and words for constants, not functions and errors.
     """
@@ -211,19 +214,22 @@ def _prepared(
         return str(error)
     if function is None:
         return None
-    recorder = "torch.export" if exported else ""
-    if refusal := _one_draw(defence, recorder, numbered=numbered):
-        return refusal
+    one_draw = _one_draw(defence, "torch.export" if exported else "")
+    if one_draw and _draws_anew(defence, numbered=numbered):
+        return one_draw
     seed = [signed(word) for word in defence._next_seed(addressed=numbered)] if exported else []
     place, words, relabels = next(PLACES), defence._seed_words, defence._changes_labels
-    vars(PARTS)[f"at{place}"] = _Part(defence, function, words, seed, relabels)
+    vars(PARTS)[f"at{place}"] = _Part(defence, function, words, seed, one_draw, relabels)
     return place
 
 
-def _one_draw(defence: Defence, recorder: str, *, numbered: bool) -> str:
-    """What is wrong with one draw in a record or in the transforms that are active, if anything is."""
-    if not defence._draws_afresh or (numbered and defence._has_one_seed):
-        return ""
+def _draws_anew(defence: Defence, *, numbered: bool) -> bool:
+    """Whether the next pass may have another draw than the last one, of samples that may have numbers."""
+    return defence._draws_afresh and not (numbered and defence._has_one_seed)
+
+
+def _one_draw(defence: Defence, recorder: str) -> str:
+    """What is wrong, in a record or in the transforms that are active, with a defence that draws anew."""
     if recorder:
         return ONE_DRAW.format(defence, recorder)
     for interpreter in torch._C._functorch.get_interpreter_stack() or ():
@@ -266,8 +272,8 @@ def _call_eager(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]
     recorder, transformed, is_far = _recorder(x), _transformed(), on_device(x)
     if (is_far or recorder or transformed) and recorder != TRACE:  # to which shapes are tensors
         if (function := _natively(defence, tuple(x.shape), str(x.dtype))) is not None:
-            if refusal := _one_draw(defence, recorder, numbered=index is not None):
-                raise ArgumentError(refusal)
+            if _draws_anew(defence, numbered=index is not None) and (wrong := _one_draw(defence, recorder)):
+                raise ArgumentError(wrong)
             return _call_natively(defence, function, x, y, index)
         if is_far:
             warn_of_copies(defence, x.device)

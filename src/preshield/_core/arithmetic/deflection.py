@@ -5,7 +5,17 @@ from typing import Any
 
 from ..typing import Arithmetic
 from .draws import NativeDraws, below, product
-from .namespace import constant, counted, running_sum, scattered, sent, stop_gradient, straight_through, taken
+from .namespace import (
+    constant,
+    counted,
+    gathered,
+    running_sum,
+    scattered,
+    sent,
+    stop_gradient,
+    straight_through,
+    taken,
+)
 from .planes import from_planes, to_planes
 
 __all__ = ["DRAWS", "deflected"]
@@ -54,7 +64,7 @@ def deflected(
         of_sample = prod(x.shape[1:]) // (height * width) * count * DRAWS
         words = xp.reshape(draw.words(of_sample), (planes.shape[0], count, DRAWS))
         origins = _origins(*_picked(words, xp, height, width, window, chances), xp, height * width)
-        moved = taken(xp.reshape(planes, (planes.shape[0], height * width)), origins, 1, xp)
+        moved = gathered(xp.reshape(planes, (planes.shape[0], height * width)), origins, 1, xp)
         out = from_planes(xp.reshape(moved, planes.shape), x, xp, axis)
     if denoise is not None:
         out = denoise(out, xp)
@@ -71,7 +81,7 @@ def _picked(words: Any, xp: Any, height: int, width: int, window: int, chances: 
     written, read = row * width + column, source[0] * width + source[1]
     if chances is not None:
         bounds = constant(chances, words, xp) if isinstance(chances, list) else sent(chances, words, xp)
-        bounds = xp.reshape(xp.take(bounds, xp.reshape(written, (-1,))), written.shape)
+        bounds = xp.reshape(taken(bounds, xp.reshape(written, (-1,)), xp), written.shape)
         # Where in its share a word lies says no more of the row.
         alone = below(product(words[..., 0], height)[1], bounds)
         read = xp.where(alone, written, read)
@@ -101,20 +111,20 @@ def _origins(written: Any, read: Any, xp: Any, pixels: int) -> Any:
     events = xp.reshape(xp.stack([read, written], axis=2), (planes, 2 * count))
     order = xp.argsort(events, axis=1, stable=True)
     writes = running_sum(order % 2, 1, xp)
-    before = taken(writes, xp.argsort(order, axis=1)[:, ::2], 1, xp)
+    before = gathered(writes, xp.argsort(order, axis=1)[:, ::2], 1, xp)
     last = xp.where(before > 0, before - 1, xp.zeros_like(before))
-    last = taken(by_pixel, last, 1, xp)
-    is_copy = (before > 0) & (taken(written, last, 1, xp) == read)
+    last = gathered(by_pixel, last, 1, xp)
+    is_copy = (before > 0) & (gathered(written, last, 1, xp) == read)
 
     # From step to step, twice as far each time, to the one that read what nobody had written.
     steps = xp.zeros_like(last) + xp.astype(counted(count, written, xp), last.dtype)
     steps = xp.where(is_copy, last, steps)
     for _ in range((count - 1).bit_length()):
-        steps = taken(steps, steps, 1, xp)
-    origin = taken(read, taken(steps, by_pixel, 1, xp), 1, xp)
+        steps = gathered(steps, steps, 1, xp)
+    origin = gathered(read, gathered(steps, by_pixel, 1, xp), 1, xp)
 
     # The last write to each pixel counts; the others go to a place behind the pixels.
-    pixel = taken(written, by_pixel, 1, xp)
+    pixel = gathered(written, by_pixel, 1, xp)
     is_last = xp.concat([pixel[:, 1:] != pixel[:, :-1], pixel[:, :1] >= 0], axis=1)
     place = xp.where(is_last, pixel, xp.full_like(pixel, pixels))
     own = xp.astype(counted(pixels + 1, written, xp), pixel.dtype) + xp.zeros_like(pixel[:, :1])

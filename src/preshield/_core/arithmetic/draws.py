@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from .dirichlet import dirichlet
-from .namespace import counted
+from .namespace import counted, taken
 
 __all__ = ["NativeDraws", "below", "bounds", "product", "signed", "threefry"]
 
@@ -76,7 +76,7 @@ class NativeDraws:
         """Normal with mean 0 and variance 1, in `float32`, exact."""
         words, xp, table = self._take(size), self.xp, self.table()
         flat = xp.reshape(words, (-1,))
-        return xp.reshape(xp.take(table, _right(flat, 16)) + xp.take(table, flat & LOW), words.shape)
+        return xp.reshape(taken(table, _right(flat, 16), xp) + taken(table, flat & LOW, xp), words.shape)
 
     def order(self) -> Any:
         """A random order of the samples."""
@@ -108,8 +108,8 @@ class NativeDraws:
         """Words for an array of this size, so many for each value on an axis of their own."""
         shape = tuple(size) if isinstance(size, tuple | list) else (size,)
         of_sample = words * prod(shape[1:])
-        taken = self.reserve(of_sample).words(of_sample)
-        return self.xp.reshape(taken, (*shape, words) if words > 1 else shape)
+        made = self.reserve(of_sample).words(of_sample)
+        return self.xp.reshape(made, (*shape, words) if words > 1 else shape)
 
 
 def threefry(key: Any, other_key: Any, counter: Any, other_counter: Any) -> tuple[Any, Any]:

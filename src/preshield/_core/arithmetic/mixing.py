@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .namespace import counted
+from .namespace import counted, taken
 
 __all__ = ["cut_and_pasted", "cut_out", "mixed"]
 
@@ -29,7 +29,7 @@ def cut_and_pasted(x: Any, xp: Any, partners: Any, boxes: Sequence[Any], axis: i
     axis : int
         Of the channels.
     """
-    return xp.where(_inside(boxes, x.shape, axis, xp), xp.take(x, partners, axis=0), x)
+    return xp.where(_inside(boxes, x.shape, axis, xp), taken(x, partners, xp), x)
 
 
 def mixed(x: Any, xp: Any, shares: Any, orders: Any) -> Any:
@@ -49,7 +49,7 @@ def mixed(x: Any, xp: Any, shares: Any, orders: Any) -> Any:
     shares = xp.astype(shares, x.dtype, copy=False)
     total = shares[0] * x
     for k in range(orders.shape[0]):
-        total = total + shares[k + 1] * xp.take(x, orders[k, :], axis=0)
+        total = total + shares[k + 1] * taken(x, orders[k, :], xp)
     return total
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "MOST",
     "constant",
     "counted",
+    "gathered",
     "numbers",
     "repeated",
     "running_sum",
@@ -92,7 +93,7 @@ def running_sum(x: Any, axis: int, xp: Any) -> Any:
     return x.cumsum(axis) if framework(x) == "torch" else xp.cumulative_sum(x, axis=axis)
 
 
-def taken(x: Any, indices: Any, axis: int, xp: Any) -> Any:
+def gathered(x: Any, indices: Any, axis: int, xp: Any) -> Any:
     """Entries along an axis, for each line its own; torch's `take_along_dim` makes symbolic sizes fixed."""
     if framework(x) == "torch":
         return x.gather(axis, indices)
@@ -126,6 +127,13 @@ def scattered(x: Any, indices: Any, values: Any, xp: Any) -> Any:
 def sent(array: Any, x: Any, xp: Any) -> Any:
     """An array of NumPy's on the device of `x`."""
     return xp.asarray(array, **_place(x))
+
+
+def taken(x: Any, indices: Any, xp: Any) -> Any:
+    """Entries along the first axis, by their numbers."""
+    if framework(x) == "torch":  # the function of the standard does not compile with symbolic sizes
+        return x.index_select(0, indices)
+    return xp.take(x, indices, axis=0)
 
 
 def _place(x: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .namespace import constant, stop_gradient, straight_through
+from .namespace import constant, stop_gradient, straight_through, taken
 
 __all__ = ["augmented", "noisy"]
 
@@ -29,14 +29,12 @@ def noisy(x: Any, xp: Any, draw: Any, sigma: float, limits: Sequence[Any]) -> An
     return _clipped(x + xp.astype(noise, x.dtype), xp, limits)
 
 
-def augmented(
-    x: Any, xp: Any, draw: Any, y: Any, sigma: float, limits: Sequence[Any]
-) -> tuple[Any, Any]:
+def augmented(x: Any, xp: Any, draw: Any, y: Any, sigma: float, limits: Sequence[Any]) -> tuple[Any, Any]:
     """Append copies with noise, and their labels, with the parameters of `noisy`."""
     x = xp.astype(x, xp.float32, copy=False)
-    copies = noisy(xp.take(x, draw.samples, axis=0), xp, draw, sigma, limits)
+    copies = noisy(taken(x, draw.samples, xp), xp, draw, sigma, limits)
     out = xp.concat([_clipped(x, xp, limits), copies])
-    return out, None if y is None else xp.concat([y, xp.take(y, draw.samples, axis=0)])
+    return out, None if y is None else xp.concat([y, taken(y, draw.samples, xp)])
 
 
 def _clipped(x: Any, xp: Any, limits: Sequence[Any]) -> Any:

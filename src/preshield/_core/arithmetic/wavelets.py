@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .borders import padded
-from .namespace import constant, straight_through, taken
+from .namespace import constant, gathered, straight_through
 
 __all__ = ["COLOURS", "GAINS", "RGB", "YCBCR", "shrink"]
 
@@ -81,7 +81,7 @@ def _range(planes: Any, xp: Any, axes: tuple[int, int]) -> Any:
     rows, columns = axes
     before, after = planes.shape[:rows], planes.shape[columns + 1 :]
     flat = xp.reshape(planes, (*before, planes.shape[rows] * planes.shape[columns], *after))
-    ends = [taken(flat, find(flat, axis=rows, keepdims=True), rows, xp) for find in (xp.argmax, xp.argmin)]
+    ends = [gathered(flat, find(flat, axis=rows, keepdims=True), rows, xp) for find in (xp.argmax, xp.argmin)]
     return xp.expand_dims(ends[0] - ends[1], axis=rows)
 
 
