@@ -100,6 +100,9 @@ class PixelDeflection(Preprocessor):
     map of zeros and no map give the same. Working memory is 32 bytes for each deflection of the channel that
     a thread works on.
 
+    On an accelerator, and in compiled programs of torch and JAX, the deflections are the same to the bit.
+    Denoisers of scikit-image, maps for each sample and functions as maps go through NumPy there.
+
     References
     ----------
     .. [1] Prakash, Moran, Garber, DiLillo, Storer. Deflecting Adversarial Attacks with Pixel Deflection.
