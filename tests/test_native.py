@@ -30,7 +30,6 @@ COMPILED = [
     "GaussianBlur-images",
     "SpatialSmoothing-exact",
     "ThermometerEncoding-videos",
-    "WaveletDenoising-frames first",
 ]
 
 

@@ -175,7 +175,7 @@ def test_nan_stays_nan():
 
 @pytest.mark.parametrize(("defence", "backend"), [(DEFENCES[0], "eager"), (DEFENCES[1], "aot_eager")])
 def test_one_program(defence, backend):
-    """The loop over steps is traced once."""
+    """Of steps, which are traced once, and of deflections and wavelets with their derivatives."""
     step = torch.compile(lambda x: defence.transform(x, index=4) * 2, fullgraph=True, backend=backend)
     x, grad = torch.tensor(X, requires_grad=True), np.full(X.shape, 2, np.float32)
     with warnings.catch_warnings(action="error", category=UserWarning):
