@@ -126,8 +126,9 @@ def both_minima(method, norm, scale, most, dtype):
         return value, grad.reshape(len(z), -1)
 
     expected = minimise(evaluate, planes.reshape(len(planes), -1), method=method, max_iter=most)
-    together, start = partial(objective, xp=xp, norm=norm, scale=scale), planes.astype(dtype)
-    found = minimise_together(together, start, (start, chosen), xp, method, most)
+    start = planes.astype(dtype)
+    together = partial(objective, x=start, chosen=chosen, xp=xp, norm=norm, scale=scale)
+    found = minimise_together(together, start, xp, method, most)
     assert found.dtype == dtype
     value, _ = evaluate(found.astype(float), np.arange(len(planes)))
     return found.reshape(expected.x.shape), value, expected

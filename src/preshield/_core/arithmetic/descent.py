@@ -18,7 +18,7 @@ STRONG_TRIALS = 4  # how many of them ask CG for a slope near 0
 # Fractions stand in the functions that use them: torch takes those of a module for variables, with which it
 # does not compile a loop for any number of samples.
 
-Evaluate = Callable[..., tuple[Any, Any]]
+Evaluate = Callable[[Any], tuple[Any, Any]]
 End = tuple[Any, Any, Any]  # of a bracket: step, value and slope
 
 
@@ -52,19 +52,15 @@ class _Pairs(NamedTuple):
     inverses: tuple[Any, ...]  # 1 / (step . change), or 0 for a pair that counts for nothing
 
 
-def minimise(
-    evaluate: Evaluate, start: Any, problem: tuple[Any, ...], xp: Any, method: str, max_iter: int
-) -> Any:
+def minimise(evaluate: Evaluate, start: Any, xp: Any, method: str, max_iter: int) -> Any:
     """Minimise planes, each on its own.
 
     Parameters
     ----------
     evaluate : callable
-        `(points (P, H, W), *problem) -> (values (P, 1, 1), gradients (P, H, W))`.
+        `points (P, H, W) -> (values (P, 1, 1), gradients (P, H, W))`.
     start : array, shape (P, H, W)
         Of which nothing is differentiated.
-    problem : tuple of array
-        What `evaluate` knows beside the points.
     xp : namespace
         That of the arrays.
     method : {"L-BFGS-B", "CG"}
@@ -77,7 +73,7 @@ def minimise(
     array, shape (P, H, W)
         The best points that were found.
     """
-    value, grad = evaluate(start, *problem)
+    value, grad = evaluate(start)
     none, zeros = xp.zeros_like(value), xp.zeros_like(start)
     square = _dot(grad, grad, xp)
     state = _State(
@@ -101,17 +97,15 @@ def minimise(
     )
 
     def advance(state: _State) -> _State:
-        return _advanced(state, evaluate, problem, xp, method, max_iter)
+        return _advanced(state, evaluate, xp, method, max_iter)
 
     state = repeated(advance, state, EVALUATIONS[method] * max_iter)
     return state.point + state.best * state.direction
 
 
-def _advanced(
-    s: _State, evaluate: Evaluate, problem: tuple[Any, ...], xp: Any, method: str, max_iter: int
-) -> _State:
+def _advanced(s: _State, evaluate: Evaluate, xp: Any, method: str, max_iter: int) -> _State:
     """Take one evaluation of each problem into account, and choose the next."""
-    value, grad = evaluate(s.point + s.step * s.direction, *problem)
+    value, grad = evaluate(s.point + s.step * s.direction)
     s, ended = _tried(s, value, grad, xp, method)
     accepted = ended & (s.best > 0)
     step, change, decrease = s.best * s.direction, s.best_grad - s.grad, s.best_value - s.value

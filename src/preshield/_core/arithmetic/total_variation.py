@@ -56,10 +56,10 @@ def smooth(
         differentiated is, for each sample, the one that comes nearest to the result; the identity if empty.
     """
     planes = to_planes(stop_gradient(x), xp, axis)
-    chosen = below(draw.words(prod(x.shape[1:])), bound)
-    evaluate = partial(objective, xp=xp, norm=norm, scale=constant(scale, x, xp))
-    problem = planes, xp.reshape(chosen, planes.shape)
-    out = from_planes(minimise(evaluate, planes, problem, xp, method, max_iter), x, xp, axis)
+    chosen = xp.reshape(below(draw.words(prod(x.shape[1:])), bound), planes.shape)
+    weight = constant(scale, x, xp)
+    evaluate = partial(objective, x=planes, chosen=chosen, xp=xp, norm=norm, scale=weight)
+    out = from_planes(minimise(evaluate, planes, xp, method, max_iter), x, xp, axis)
     if limits:
         low, high = (constant(limit, x, xp) for limit in limits)
         out = xp.minimum(xp.maximum(out, low), high)
