@@ -73,6 +73,21 @@ def mutation(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Read many damaged files, and some that announce much; `-- --fuzz JPEG` lets atheris choose."""
+    session.install(TORCH)
+    session.install(".[all]", "atheris>=3.0; sys_platform == 'linux'")
+    if session.posargs:
+        session.run("python", "-m", "tests.faults.campaigns", *session.posargs)
+        return
+    session.run("python", "-m", "tests.faults.campaigns", "--number", "20000")
+    session.run("python", "-m", "tests.faults.campaigns", "--bombs")
+    session.run("python", "-m", "tests.faults.campaigns", "--kills", "60")
+    session.run("python", "benchmarks/without_cache.py")
+    session.run("python", "benchmarks/without_cache.py", "--no-jit")
+
+
+@nox.session
 def robustness(session: nox.Session) -> None:
     """Attack every defence and write docs/robustness.md; `-- --check` compares a small part."""
     session.install(TORCH)

@@ -1,6 +1,7 @@
 import inspect
 import io
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -104,6 +105,20 @@ def test_interrupt_is_quiet(monkeypatch, capsys):
     monkeypatch.setattr(preshield, "list_defences", interrupt, raising=False)
     assert run("list") == 130
     assert capsys.readouterr() == ("", "")
+
+
+def test_an_interrupt_of_which_a_framework_makes_another_error(monkeypatch, capsys):
+    def interrupted():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise RuntimeError("UNKNOWN: KeyboardInterrupt") from error
+
+    monkeypatch.setattr(preshield, "list_defences", interrupted, raising=False)
+    for _ in range(2):
+        assert run("list") == 130
+    assert capsys.readouterr().err == ""
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_unexpected_error_is_one_line(monkeypatch, capsys):
@@ -619,7 +634,7 @@ def calls(folder, monkeypatch):
         return Report()
 
     monkeypatch.setattr(preshield, "evaluate", evaluate, raising=False)
-    monkeypatch.setattr("preshield.cli.load_model", lambda path: f"model of {path}")
+    monkeypatch.setattr("preshield.cli.load_model", lambda path, limit: f"model of {path}")
     for name, entries in {
         "m.keras": ["config.json", "metadata.json"],
         "m.pt": ["m/constants.pkl", "m/code/m.py"],
@@ -806,7 +821,7 @@ def test_evaluate_layout(calls, model, data, arguments, expected):
     ],
 )
 def test_evaluate_checks_arguments_first(calls, folder, capsys, monkeypatch, arguments, message):
-    def load(path):
+    def load(path, limit):
         raise AssertionError("the model must not be loaded")
 
     monkeypatch.setattr("preshield.cli.load_model", load)
@@ -816,7 +831,7 @@ def test_evaluate_checks_arguments_first(calls, folder, capsys, monkeypatch, arg
 
 
 def test_evaluate_loads_models_before_it_attacks(calls, folder, capsys, monkeypatch):
-    def load(path):
+    def load(path, limit):
         raise ValueError(f"cannot load {str(path)!r}: it is odd")
 
     monkeypatch.setattr("preshield.cli.load_model", load)
@@ -840,6 +855,23 @@ def test_evaluate_interrupted(calls, folder, capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert out.endswith("Written: report/report.html\n")
     assert err == "preshield: interrupted; the report holds what was finished\n"
+    assert len(list((folder / "report").iterdir())) == 3
+
+
+def test_evaluate_that_fails_reports_what_is_finished(calls, folder, capsys, monkeypatch):
+    def fail(*args, **kwargs):
+        error = RuntimeError("out of memory")
+        error.report = Report(complete=False)
+        raise error
+
+    monkeypatch.setattr(preshield, "evaluate", fail)
+    assert run("evaluate", "--model", "m.pt", "--data", "data.npz", "--out", "report") == 2
+    out, err = capsys.readouterr()
+    assert out.endswith("Written: report/report.html\n")
+    assert err.splitlines() == [
+        "preshield: interrupted; the report holds what was finished",
+        "preshield: error: RuntimeError: out of memory",
+    ]
     assert len(list((folder / "report").iterdir())) == 3
 
 

@@ -17,22 +17,30 @@ from preshield import (
     ThermometerEncoding,
 )
 
+
+class HostJpeg(JpegCompression):
+    """Through NumPy in every framework: the arithmetic for others is that of another `_transform`."""
+
+    def _transform(self, x, draw):
+        return super()._transform(x, draw)
+
+
 X = np.random.default_rng(0).random((2, 4, 4, 3), dtype=np.float32)
 PASSED_ON = [
-    JpegCompression((0, 1)),
+    HostJpeg((0, 1)),
     SpatialSmoothing(3),
     GaussianAugmentation(0.1, augmentation=False, rng=0),
-    Chain([JpegCompression((0, 1)), FeatureSqueezing((0, 1), 4)]),
+    Chain([HostJpeg((0, 1)), FeatureSqueezing((0, 1), 4)]),
 ]
 COMPUTED = [
     GaussianBlur(3),
     SpatialSmoothing(3, gradient="exact"),
     ThermometerEncoding((0, 1), num_space=4),
-    Chain([GaussianBlur(3), JpegCompression((0, 1))]),
+    Chain([GaussianBlur(3), HostJpeg((0, 1))]),
 ]
 WITHOUT_TWIN = [  # in the framework itself, which would have all derivatives
-    JpegCompression((0, 1), gradient="soft"),
-    Chain([GaussianBlur(3), JpegCompression((0, 1))]),
+    HostJpeg((0, 1), gradient="soft"),
+    Chain([GaussianBlur(3), HostJpeg((0, 1))]),
 ]
 REFUSED = "has neither second nor forward-mode derivatives"
 NAME = str
@@ -91,7 +99,7 @@ def test_torch_second_derivatives(torch, function):
         return result if function == "hessian" else result[1]
 
     expected = 2 * (torch.eye(12).reshape(2 * x.shape) if function == "hessian" else more[0])
-    np.testing.assert_array_equal(second(JpegCompression((0, 1))), expected)
+    np.testing.assert_array_equal(second(HostJpeg((0, 1))), expected)
     with pytest.raises(RuntimeError, match=REFUSED):
         second(GaussianBlur(3))
 
@@ -113,8 +121,8 @@ def test_torch_first_derivatives_may_keep_a_graph(torch):
 
 @pytest.mark.parametrize("transform", ["grad", "vmap"])
 def test_torch_refuses_to_be_transformed(torch, transform):
-    jpeg = JpegCompression((0, 1))
-    with pytest.raises(RuntimeError, match=r"JpegCompression.*transforms of torch\.func cannot enter"):
+    jpeg = HostJpeg((0, 1))
+    with pytest.raises(RuntimeError, match=r"HostJpeg.*transforms of torch\.func cannot enter"):
         getattr(torch.func, transform)(lambda x: jpeg.transform(x[None]).sum())(torch.tensor(X))
 
 
@@ -131,19 +139,19 @@ def test_torch_checkpoint(torch, reentrant):
     with pytest.raises(RuntimeError, match=r"draws at random, and a recomputed forward pass would draw anew"):
         run(noise())
     with pytest.raises(RuntimeError, match="would draw anew"):
-        run(Chain([JpegCompression((0, 1)), noise()]))
-    for defence in (noise(), JpegCompression((0, 1)), Chain([JpegCompression((0, 1)), noise()])):
+        run(Chain([HostJpeg((0, 1)), noise()]))
+    for defence in (noise(), HostJpeg((0, 1)), Chain([HostJpeg((0, 1)), noise()])):
         with defence.frozen(3):
             out, grad = run(defence)
         np.testing.assert_allclose(grad**2 / 2, out, rtol=1e-5)
-    run(JpegCompression((0, 1)))
+    run(HostJpeg((0, 1)))
 
 
 @pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated:DeprecationWarning")
 def test_torch_refuses_to_be_recorded(torch):
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    jpeg, x = JpegCompression((0, 1)), torch.tensor(X)
+    jpeg, x = HostJpeg((0, 1)), torch.tensor(X)
 
     class Model(torch.nn.Module):
         def forward(self, x):
@@ -237,7 +245,7 @@ def test_tensorflow_second_derivatives_around_a_compiled_function(tf, inner):
             grad = slope()
         return outer.gradient(grad, x)
 
-    jpeg = JpegCompression((0, 1))
+    jpeg = HostJpeg((0, 1))
     np.testing.assert_allclose(second(jpeg), 6 * jpeg.transform(X), rtol=1e-6)
     with pytest.raises(tf.errors.UnknownError, match=REFUSED):
         second(GaussianBlur(3))
@@ -273,15 +281,15 @@ def test_tensorflow_forward_mode(tf):
         return accumulator.jvp(out)
 
     x = tf.constant(X)
-    np.testing.assert_array_equal(forward_of(JpegCompression((0, 1)), x), 2 * X)
+    np.testing.assert_array_equal(forward_of(HostJpeg((0, 1)), x), 2 * X)
     with pytest.raises(RuntimeError, match=REFUSED):
         forward_of(GaussianBlur(3), x)
-    for defence in (JpegCompression((0, 1)), GaussianBlur(3)):
+    for defence in (HostJpeg((0, 1)), GaussianBlur(3)):
         with pytest.raises(RuntimeError, match=r"no forward-mode derivative inside tf\.function"):
             tf.function(lambda x, defence=defence: forward_of(defence, x))(x)
 
 
-@pytest.mark.parametrize("defence", [GaussianBlur(3), JpegCompression((0, 1))], ids=NAME)
+@pytest.mark.parametrize("defence", [GaussianBlur(3), HostJpeg((0, 1))], ids=NAME)
 @pytest.mark.parametrize("function", ["jacobian", "batch_jacobian"])
 def test_tensorflow_jacobians(tf, run_tf, function, defence):
     """Rows of the Jacobian are the gradients of single outputs."""
@@ -320,7 +328,7 @@ def test_tensorflow_recompute_grad(tf, run_tf):
 
     with pytest.raises(RuntimeError, match=r"draws at random, and a recomputed forward pass would draw anew"):
         run(noise())
-    for defence in (noise(), JpegCompression((0, 1))):
+    for defence in (noise(), HostJpeg((0, 1))):
         with defence.frozen(3):
             out, grad = run(defence)
         np.testing.assert_allclose(grad**2 / 2, out, rtol=1e-5)
@@ -370,13 +378,13 @@ def test_jax_hessian_in_reverse_mode(jax, run_jax):
     def hessian(defence):
         return run_jax(jax.jacrev(jax.jacrev(lambda x: (defence.transform(x) ** 2).sum())))(x)
 
-    np.testing.assert_array_equal(hessian(JpegCompression((0, 1))), 2 * np.eye(12).reshape(2 * x.shape))
+    np.testing.assert_array_equal(hessian(HostJpeg((0, 1))), 2 * np.eye(12).reshape(2 * x.shape))
     with pytest.raises(RuntimeError, match=REFUSED):
         jax.block_until_ready(hessian(WITHOUT_TWIN[1]))
 
 
 def test_jax_third_derivatives(jax, run_jax):
-    jpeg = JpegCompression((0, 1))
+    jpeg = HostJpeg((0, 1))
 
     def summed(function):
         return lambda x: jax.grad(function)(x).sum()
@@ -387,7 +395,7 @@ def test_jax_third_derivatives(jax, run_jax):
 
 @pytest.mark.filterwarnings("ignore:.*os.fork.*:RuntimeWarning")
 def test_jax_refuses_forward_mode_and_recomputation(jax):
-    x, jpeg = jax.numpy.asarray(X), JpegCompression((0, 1))
+    x, jpeg = jax.numpy.asarray(X), HostJpeg((0, 1))
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(jpeg.transform, (x,), (x,))
     with pytest.raises(TypeError, match="forward-mode"):

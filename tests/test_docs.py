@@ -1,6 +1,9 @@
 """README and documentation: their code runs, and what they repeat is true."""
 
+import os
 import re
+import shlex
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,6 +61,20 @@ def test_code_runs(path, tmp_path, monkeypatch):
         if any(imports(package, block) and find_spec(package) is None for package in NOT_OF_OURS):
             continue
         exec(compile(block, path.name, "exec"), module.__dict__)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="lines for a shell")
+def test_the_lines_for_an_image_fill_the_cache(tmp_path):
+    (block,) = re.findall(
+        r"```dockerfile\n(.*?)```", (ROOT / "docs" / "containers.md").read_text(), re.DOTALL
+    )
+    settings = dict(line.removeprefix("ENV ").split("=") for line in block.splitlines() if line[:3] == "ENV")
+    assert set(settings) == {"NUMBA_CACHE_DIR"}
+    (line,) = [line for line in block.splitlines() if line.startswith("RUN python")]
+    command = shlex.quote(sys.executable) + line.removeprefix("RUN python")
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run(["sh", "-c", command], env=environment, check=True)
+    assert list(tmp_path.rglob("squeeze.*.nbc"))
 
 
 def test_readme_starts_with_code():

@@ -10,18 +10,21 @@ from functools import partial
 import numpy as np
 import pytest
 from array_api_compat import numpy
+from resampy.filters import get_filter
 
 from preshield import (
     Chain,
     FeatureSqueezing,
     GaussianBlur,
     JpegCompression,
+    Resample,
     SpatialSmoothing,
     ThermometerEncoding,
     WaveletDenoising,
 )
 from preshield._core.arithmetic.borders import padded
 from preshield._core.arithmetic.namespace import stop_gradient
+from preshield._core.resampling import filter_series
 from preshield.testing import CHECKS, Subject
 from tests.cases import ALL, images
 
@@ -31,6 +34,10 @@ COMPILED = [
     "SpatialSmoothing-exact",
     "ThermometerEncoding-videos",
 ]
+COMPILED_ONCE = [
+    "JpegCompression-grey",
+    "Resample-up",
+]  # and not for another number of samples: they are long
 
 
 def natively(defence, x):
@@ -80,9 +87,11 @@ def test_which_defences_are_native():
         "FeatureSqueezing",
         "GaussianAugmentation",
         "GaussianBlur",
+        "JpegCompression",
         "LabelSmoothing",
         "Mixup",
         "PixelDeflection",
+        "Resample",
         "SpatialSmoothing",
         "StandardisationMeanStd",
         "ThermometerEncoding",
@@ -202,11 +211,137 @@ def test_medians_of_integers(kind):
     assert natively(SpatialSmoothing(3), x.astype(np.uint64)) is None
 
 
+def pictures(number, rng):
+    """A defence and a batch of odd sizes that suits it: noise, extremes, ramps, above the range as well."""
+    layout = ("NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW")[number % 5]
+    largest, dtype = ((1, np.float32), (255, np.float64), (255, np.uint8))[number % 3]
+    lengths = {"N": 2, "F": 2, "C": (3, 1, 3, 2)[number % 4]} | dict(
+        zip("HW", rng.integers(1, 36, 2), strict=True)
+    )
+    x = rng.random([lengths[axis] for axis in layout])
+    x = (x, np.round(x), np.cumsum(x - 0.4, axis=-1).clip(0, 1.1))[number // 4 % 3] * largest
+    subsampling = ("4:2:0", "4:2:2", "4:4:4")[number // 2 % 3]
+    defence = JpegCompression((0, largest), number, layout=layout, subsampling=subsampling)
+    return defence, x.clip(0, 255).astype(dtype)
+
+
+def test_jpeg_in_every_bit():
+    """At every quality; the kernel is compared with Pillow."""
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    rng = np.random.default_rng(0)
+    for quality in range(1, 101):
+        defence, x = pictures(quality, rng)
+        out = natively(defence, x)(torch.tensor(x), xp)
+        np.testing.assert_array_equal(out, defence.transform(x), err_msg=repr(defence))
+
+
+def test_jpeg_in_every_bit_of_jax():
+    """XLA fuses products and sums: all 256 levels, which planes of one grey keep, and colours."""
+    jax = pytest.importorskip("jax")
+    rng, defence = np.random.default_rng(1), JpegCompression((0, 1), 97)
+    x = rng.random((1, 256 * 8, 19, 3), dtype=np.float32)
+    x[:, :, :10] = (np.arange(256 * 8) // 8 / np.float32(255))[:, None, None]
+    expected = defence.transform(x)
+    assert len(np.unique(expected)) == 256
+    np.testing.assert_array_equal(jax.jit(defence.transform)(x), expected)
+
+
+@pytest.mark.parametrize("gradient", ["straight-through", "soft"])
+def test_gradients_of_jpeg_stop_where_it_clamps(gradient):
+    """Of saturated colours, which are clamped by rounding alone, and of values above the range."""
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    rng = np.random.default_rng(2)
+    for number in range(1, 37):
+        defence, x = pictures(number, rng)
+        defence.set_params(gradient=gradient)
+        x, grad = x.astype(np.float32), rng.normal(size=x.shape).astype(np.float32)
+        tensor = torch.tensor(x, requires_grad=True)
+        (natively(defence, x)(tensor, xp) * torch.tensor(grad)).sum().backward()
+        assert_close(tensor.grad, defence.estimate_gradient(x, grad), SOFT)
+
+
+@pytest.mark.parametrize("gradient", ["identity", "soft"])
+def test_second_derivatives_of_jpeg(gradient):
+    """Of sum(w * jpeg(x)**2), beside differences of gradients that NumPy computes."""
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    rng = np.random.default_rng(3)
+    x, along, weights = rng.uniform(0.3, 0.6, (1, 9, 7, 3)), *rng.normal(size=(2, 1, 9, 7, 3))
+    defence = JpegCompression((0, 1), 90, gradient=gradient)
+
+    # In its place, near x: the values and the slopes of a smooth function.
+    def slope(x):
+        return defence.estimate_gradient(x, weights)
+
+    expected = (slope(x + 1e-7 * along) - slope(x - 1e-7 * along)) / 2e-7
+    function = partial(natively(defence, x), xp=xp)
+    _, found = torch.autograd.functional.hvp(
+        lambda x: (function(x) * torch.tensor(weights)).sum(), torch.tensor(x), torch.tensor(along)
+    )
+    assert np.abs(expected).max() > 1 if gradient == "soft" else not expected.any()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sinc_window", "kaiser_best", "kaiser_fast"])
+def test_filters_in_few_numbers(name):
+    window, entries, _ = get_filter(name)
+    rolloff, taper = filter_series(name)
+    at = np.arange(len(window))
+    series = np.polyval(taper, 2 * (at / at[-1]) ** 2 - 1)
+    np.testing.assert_allclose(rolloff * np.sinc(rolloff * at / entries) * series, window, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("rates", "length"),
+    [
+        ((9, 5), 3000),  # of outputs on an input, rounding puts some before it, in several runs
+        ((13, 3), 3000),
+        ((3, 7), 1),
+        ((48000, 1000), 500),
+        ((1, 512), 40),
+        ((8000, 8000), 10),
+    ],
+    ids=str,
+)
+def test_resampling_at_any_rates(rates, length):
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    defence, rng = Resample(*rates), np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (2, length))
+    tensor, expected = torch.tensor(x, requires_grad=True), defence.transform(x)
+    out = natively(defence, x)(tensor, xp)
+    assert_close(out.detach(), expected)
+    grad = rng.normal(size=expected.shape)
+    out.backward(torch.tensor(grad))
+    np.testing.assert_allclose(tensor.grad, defence.estimate_gradient(x, grad), rtol=1e-11, atol=1e-11)
+
+
+def test_long_periods_are_left_to_the_kernel():
+    """Their matrix would have gigabytes."""
+    x = np.zeros((1, 700), np.float32)
+    assert natively(Resample(44100, 44101), x) is None
+    assert natively(Resample(44100, 22050, restore=True), x) is not None
+
+
 def test_what_nan_becomes():
     x = np.array([[np.nan, 0.6]], np.float32)
     for defence in (FeatureSqueezing((0, 1), 1), ThermometerEncoding((0, 1), 2)):
         out = natively(defence, x)(x, numpy)
         np.testing.assert_array_equal(np.isnan(out), np.repeat([[True, False]], out.size // 2, axis=1))
+    image = np.full((1, 8, 8, 1), 0.6, np.float32)
+    image[0, 2, 3] = np.nan
+    out = natively(JpegCompression((0, 1)), image)(image, numpy)
+    np.testing.assert_array_equal(np.isnan(out), np.isnan(image))
+    below = natively(JpegCompression((0, 1)), image)(np.nan_to_num(image) - 0.3, numpy)
+    np.testing.assert_array_equal(
+        below, JpegCompression((0, 1)).transform((np.nan_to_num(image) - 0.3).clip(0))
+    )
 
 
 def test_arrays_among_the_parameters():
@@ -256,12 +391,13 @@ def test_jax_calls_nothing_back(case):
     assert "callback" not in program
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if str(case) in COMPILED], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if str(case) in COMPILED + COMPILED_ONCE], ids=str)
 def test_torch_compiles_one_graph(case):
     torch = pytest.importorskip("torch")
     defence = case.make()
     step = torch.compile(lambda x: 2 * defence.transform(x), fullgraph=True, backend="aot_eager")
-    for x in (case.sample.astype(np.float32), case.sample[:2].astype(np.float32)):
+    for count in (3,) if str(case) in COMPILED_ONCE else (3, 2):
+        x = case.sample[:count].astype(np.float32)
         tensor = torch.tensor(x, requires_grad=True)
         out = step(tensor)
         assert_close(out.detach(), 2 * defence.transform(x))
@@ -422,6 +558,31 @@ class Brighter(GaussianBlur):
         return lambda x, xp: super(Brighter, self)._arithmetic(shape, dtype)(x, xp) + 0.1
 
 
+TRACED = []
+
+
+def traced_blur(x, xp, function):
+    TRACED.append(x.shape)
+    return function(x, xp)
+
+
+class Watched(GaussianBlur):
+    def _arithmetic(self, shape, dtype):
+        return partial(traced_blur, function=super()._arithmetic(shape, dtype))
+
+
+def test_jax_compiles_equal_arithmetic_once():
+    """A gradient outside of `jit` as well; another object with the same parameters has the same program."""
+    jax = pytest.importorskip("jax")
+    TRACED.clear()
+    x = images()
+    for sigma, programs in ((1.0, 1), (1.0, 1), (2.0, 2)):
+        blur = Watched(3, sigma)
+        slopes = jax.grad(lambda x, blur=blur: blur.transform(x).sum())(x)
+        assert_close(slopes, blur.estimate_gradient(x, np.ones_like(x)))
+        assert len(TRACED) == programs
+
+
 class Flat(GaussianBlur):
     def _arithmetic(self, shape, dtype):
         return lambda x, xp: stop_gradient(super(Flat, self)._arithmetic(shape, dtype)(x, xp))
@@ -441,7 +602,10 @@ def test_a_copy_to_the_host_is_told_once():
     x = torch.empty(1, 8, 8, 3, device="meta")
 
     class Slow(JpegCompression):
-        """Of its own, since the warning comes once for a class."""
+        """Through NumPy, and of its own, since the warning comes once for a class."""
+
+        def _transform(self, x, draw):
+            return super()._transform(x, draw)
 
     for defence in (Slow((0, 1)), Slow((0, 1), 80)):
         with (

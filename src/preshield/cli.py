@@ -6,11 +6,14 @@ import inspect
 import io
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,7 +21,10 @@ import numpy as np
 
 import preshield
 
+from ._core.limits import Limit
 from ._core.optional import require
+from ._core.text import printable
+from ._core.writing import write_atomically
 from .files import (
     FORMATS,
     Media,
@@ -28,7 +34,6 @@ from .files import (
     range_of,
     read_media,
     read_samples,
-    write_atomically,
 )
 from .neural.model_files import load_model, model_format
 
@@ -54,21 +59,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0, or 2 after an error, which is one line on stderr; 130 after Ctrl-C, whether or not there
         was something to write.
     """
-    try:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # not every encoding has the signs of a report
-        arguments = _parser().parse_args(argv)
-        code = arguments.run(arguments)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # `preshield list | head`: nobody reads on, not even the final flush
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:  # noqa: BLE001 - whatever happens, the user sees one line
-        print(f"preshield: error: {_one_line(error)}", file=sys.stderr)
-        return 2
+    with _interrupts() as interrupts:
+        try:
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(errors="replace")  # not every encoding has the signs of a report
+            arguments = _parser().parse_args(argv)
+            code = arguments.run(arguments)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            return 130
+        except BrokenPipeError:  # `preshield list | head`: nobody reads on, not even the final flush
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except Exception as error:  # noqa: BLE001 - whatever happens, the user sees one line
+            if interrupts:  # a framework, in which it came, made another error of it
+                return 130
+            print(f"preshield: error: {_one_line(error)}", file=sys.stderr)
+            return 2
     return code or 0
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """A list to which Ctrl-C adds, whatever becomes of its KeyboardInterrupt."""
+    noticed: list[int] = []
+
+    def notice(number: int, frame: Any) -> None:
+        noticed.append(number)
+        signal.default_int_handler(number, frame)
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield noticed
+        return
+    signal.signal(signal.SIGINT, notice)
+    try:
+        yield noticed
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -155,6 +183,8 @@ examples:
     )
     apply.add_argument("--seed", type=_whole_number(0), metavar="N", help="draw of a stochastic defence")
     apply.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    _add_limit(apply, "pixels", "of an image or a frame")
+    _add_limit(apply, "bytes", "of all that IN holds once it is decoded")
     apply.set_defaults(run=_apply)
 
     evaluate = commands.add_parser(
@@ -225,6 +255,7 @@ example:
         metavar="FILE",
         help="another model of the same task, to make the examples of the transfer attack",
     )
+    _add_limit(files, "bytes", "of all that a file holds once it is decoded")
     attack = evaluate.add_argument_group("defences and attacks")
     attack.add_argument(
         "--defence",
@@ -311,6 +342,22 @@ def _add_out(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
+def _add_limit(parser: argparse._ActionsContainer, of: str, meaning: str) -> None:
+    """Let a command read larger files."""
+    parser.add_argument(
+        f"--max-{of}",
+        type=_whole_number(1),
+        default=getattr(Limit.given(), of),
+        metavar="N",
+        help=f"most {of} {meaning} (default: %(default)s, or PRESHIELD_MAX_{of.upper()})",
+    )
+
+
+def _limit(arguments: argparse.Namespace) -> Limit:
+    most = {of: getattr(arguments, f"max_{of}", None) for of in ("pixels", "bytes")}
+    return replace(Limit.given(), **{of: value for of, value in most.items() if value is not None})
+
+
 def _whole_number(least: int) -> Callable[[str], int]:
     def convert(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
@@ -333,9 +380,9 @@ def _fraction(text: str) -> float:
 def _one_line(error: Exception) -> str:
     """Say what went wrong; the kind of error only where the message alone may not do."""
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        return printable(f"{error.filename}: {error.strerror}")
     notes = getattr(error, "__notes__", [])  # on errors of models, which model it was
-    message = " ".join(" ".join([str(error), *notes]).split())
+    message = printable(" ".join(" ".join([str(error), *notes]).split()))
     expected = isinstance(error, ImportError | OSError | TypeError | ValueError)
     return message if expected and message else f"{type(error).__name__}: {message}"
 
@@ -400,7 +447,7 @@ def _apply(arguments: argparse.Namespace) -> None:
             raise ValueError(
                 f"{key}={given[key]!r} is for arrays; all other files are read with the channels last"
             )
-    media = read_media(source)
+    media = read_media(source, _limit(arguments))
     known = _known_of(media, source, target)
     # Nobody wants audio compressed as if it were slower, or a picture as if it were darker. The range of
     # audio may be chosen: a WAV of floats goes beyond [-1, 1], and holds whatever comes out.
@@ -465,10 +512,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.clip_values and not arguments.clip_values[0] < arguments.clip_values[1]:
         raise ValueError(f"--clip-values must be LOW HIGH with LOW < HIGH, got {arguments.clip_values}")
     _check_folder(arguments.out)
+    limit = _limit(arguments)
     files = [arguments.model] + [arguments.surrogate] * (arguments.surrogate is not None)
-    kinds = [model_format(path) for path in files]
+    kinds = [model_format(path, limit) for path in files]
     end = None if arguments.samples is None else arguments.first + arguments.samples
-    x, y = (array[arguments.first : end] for array in read_samples(arguments.data))
+    x, y = (array[arguments.first : end] for array in read_samples(arguments.data, limit))
     if not len(x):
         raise ValueError(
             f"--first must be below the number of samples in {arguments.data}, got {arguments.first}"
@@ -482,9 +530,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     require("matplotlib", extra="plots")  # for the pictures of the page: now, rather than after the attacks
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _silent_stderr():  # frameworks tell about the devices that they do not find
-        model, *surrogate = map(load_model, files)
+        model, *surrogate = (load_model(path, limit) for path in files)
     arguments.out.mkdir(parents=True, exist_ok=True)  # now, rather than after the attacks
-    report = preshield.evaluate(
+    evaluated = partial(
+        preshield.evaluate,
         model,
         x,
         y,
@@ -503,6 +552,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         checkpoint=arguments.checkpoint,
         keep_examples=arguments.keep_examples,
     )
+    try:
+        report = evaluated()
+    except Exception as error:
+        if hasattr(error, "report"):  # of what was finished
+            _write_report(error.report, arguments.out)
+        raise
     return _write_report(report, arguments.out)
 
 

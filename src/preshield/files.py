@@ -1,8 +1,11 @@
 """Media files: a format is a kind of content, a decoder and an encoder, one row of the table at the end."""
 
 import io
-import secrets
+import math
+import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +16,11 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from ._core.typing import Array, Dtype
+from ._core.limits import Limit, array_header, opened_archive
+from ._core.threads import thread_count
+from ._core.typing import Array, Dtype, Shape
 from .codecs import h264
+from .codecs.errors import coding
 
 __all__ = [
     "FORMATS",
@@ -27,7 +33,6 @@ __all__ = [
     "range_of",
     "read_media",
     "read_samples",
-    "write_atomically",
 ]
 
 Kind: TypeAlias = Literal["array", "audio", "image", "video"]
@@ -37,6 +42,17 @@ OUTPUT_CRF = 10  # at which colour at half resolution is most of what a video lo
 CHUNK = 1 << 20  # samples of audio converted in one go
 LARGE = 1 << 31  # bytes of an array whose WAV file may need the header for more than 4 GiB
 MOST_CHANNELS = 8  # for which FFmpeg has names
+HELD_FRAMES = 16  # by a decoder of video, for reference
+PIXELS_IN_THREADS = 1 << 25  # of the frames on which its threads work
+ROWS = 256  # of an image that are converted in one go
+# Bytes of audio and video for each of a file: more than speech with pauses and most films need
+AUDIO_GROWTH, VIDEO_GROWTH = 16, 500
+# With it FFmpeg's decoders of FLAC and JPEG refuse what they would conceal
+STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
+SEGMENT, CHECKSUM = b"\x18\x53\x80\x67", b"\xbf\x84"  # elements of Matroska
+BITS_OF_COLOUR = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples in a pixel of a PNG, by its type of colour
+# First row, first column, and the steps between rows and columns, in each pass of an interlaced PNG
+ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 # Encodings of WAV files, by FFmpeg's names: format of the decoded samples, and bits of an integer
 PCM = {
     "pcm_u8": ("u8", 8),
@@ -92,7 +108,7 @@ class Format:
     """
 
     kind: Kind
-    read: Callable[[Path], Media]
+    read: Callable[[Path, Limit], Media]
     write: Callable[[Media], bytes] | None = None
 
 
@@ -117,13 +133,15 @@ def kind_of(path: Path) -> Kind:
     return kind
 
 
-def read_media(path: Path) -> Media:
+def read_media(path: Path, limit: Limit | None = None) -> Media:
     """Read a media file.
 
     Parameters
     ----------
     path : Path
         Its suffix tells the format; see `FORMATS`.
+    limit : Limit, optional
+        How much it may hold; by default what the environment says.
 
     Returns
     -------
@@ -132,23 +150,26 @@ def read_media(path: Path) -> Media:
     Raises
     ------
     ValueError
-        If it cannot be read. Whatever the decoder has to say, the message names the file.
+        If it cannot be read, is damaged, as far as that can be known, or holds more than the limit. Whatever
+        the decoder has to say, the message names the file.
     """
     file_format = _by_suffix(path, FORMATS, "read")
     try:
-        media: Media = file_format.read(path)
+        media: Media = file_format.read(path, Limit.given(limit))
     except Exception as error:
         raise _unreadable(path, error) from error
     return media
 
 
-def read_samples(path: Path) -> tuple[Array, Array]:
+def read_samples(path: Path, limit: Limit | None = None) -> tuple[Array, Array]:
     """Read samples and their labels.
 
     Parameters
     ----------
     path : Path
         An ``.npz`` file with the arrays ``x`` and ``y``, or ``x_test`` and ``y_test``.
+    limit : Limit, optional
+        How much it may hold; by default what the environment says.
 
     Returns
     -------
@@ -160,11 +181,12 @@ def read_samples(path: Path) -> tuple[Array, Array]:
     Raises
     ------
     ValueError
-        If it cannot be read, an array is missing or holds no numbers, or their lengths differ.
+        If it cannot be read, an array is missing or holds no numbers, their lengths differ, or it holds more
+        than the limit.
     """
     _by_suffix(path, {".npz": None}, "read")
     try:
-        return _read_npz(path)
+        return _read_npz(path, Limit.given(limit))
     except Exception as error:
         raise _unreadable(path, error) from error
 
@@ -213,24 +235,6 @@ def check_target(path: Path) -> None:
         raise ValueError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all, through a temporary one in the same folder.
-
-    Parameters
-    ----------
-    path : Path
-        Replaced if it exists.
-    content : bytes or str
-        Text is written as UTF-8.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def range_of(x: Array) -> tuple[float, float] | None:
     """Tell the range of the values of an array where its type and values leave little doubt.
 
@@ -264,33 +268,53 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
     return ValueError(f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}")
 
 
+def _broken(path: Path) -> ValueError:
+    return ValueError(f"it is truncated, damaged, or no {path.suffix} file")
+
+
 # Arrays
 
 
-def _read_npz(path: Path) -> tuple[Array, Array]:
-    with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):  # np.load would take it for a pickle, and recommend to load that
-            raise ValueError("it is truncated, or no .npz archive")
-    with np.load(path, allow_pickle=False) as arrays:
+def _read_npz(path: Path, limit: Limit) -> tuple[Array, Array]:
+    if not zipfile.is_zipfile(path):
+        path.stat()
+        raise ValueError("it is truncated, or no .npz archive")
+    with opened_archive(path) as archive:
+        found = sorted(name.removesuffix(".npy") for name in archive.namelist())
         for names in (("x", "y"), ("x_test", "y_test")):
-            if set(names) <= set(arrays.files):
-                x, y = (arrays[name] for name in names)
+            if set(names) <= set(found):
                 break
         else:
-            found = ", ".join(sorted(arrays.files)) or "nothing"
-            raise ValueError(f"it must hold the arrays x and y, or x_test and y_test; it holds {found}")
-    for name, array in zip(names, (x, y), strict=True):
-        if array.dtype.kind not in "biuf" or not array.ndim:
-            raise ValueError(f"{name} must be an array of numbers, got shape {array.shape} of {array.dtype}")
+            raise ValueError(
+                "it must hold the arrays x and y, or x_test and y_test; "
+                f"it holds {', '.join(found) or 'nothing'}"
+            )
+        size = 0
+        for name in names:
+            with archive.open(f"{name}.npy") as stream:
+                shape, dtype = array_header(stream)
+            if dtype.kind not in "biuf" or not shape:
+                raise ValueError(f"{name} must be an array of numbers, got shape {shape} of {dtype}")
+            size += math.prod(shape) * dtype.itemsize
+        limit.check_bytes(size, path.stat().st_size)
+        arrays = []
+        for name in names:
+            with archive.open(f"{name}.npy") as stream:
+                arrays.append(np.lib.format.read_array(stream, allow_pickle=False))
+    x, y = arrays
     if len(x) != len(y):
         raise ValueError(f"it must hold one label for each sample, got {len(y)} for {len(x)}")
     return x, y
 
 
-def _read_npy(path: Path) -> Media:
-    x = np.load(path, allow_pickle=False)
-    if not isinstance(x, np.ndarray) or x.dtype.kind not in "biuf":
+def _read_npy(path: Path, limit: Limit) -> Media:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        shape, dtype = array_header(file)
+    if dtype.kind not in "biuf":
         raise ValueError("it must hold one array of numbers")
+    limit.check_array(shape, dtype.itemsize, size)
+    x = np.load(path, allow_pickle=False)
     return Media(x, "array", range_of(x))
 
 
@@ -303,20 +327,100 @@ def _npy(media: Media) -> bytes:
 # Images
 
 
-def _read_image(path: Path) -> Media:
-    from PIL import Image, ImageOps
+def _read_png(path: Path, limit: Limit) -> Media:
+    # The decoder itself: what Pillow finds in a file by itself may be any of fifty formats.
+    from PIL.PngImagePlugin import PngImageFile
 
-    with Image.open(path) as file:
-        image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I;16"):  # 16 bits of grey, which convert() would saturate
-            x, alpha = np.asarray(image, dtype=np.float32)[..., None] / 65535, None
-        else:
-            has_alpha = image.has_transparency_data
-            grey = image.mode in ("1", "L", "LA", "La")
-            alpha = np.asarray(image.convert("RGBA"))[..., 3] if has_alpha else None
-            pixels = np.asarray(image.convert("L" if grey else "RGB"), dtype=np.float32)
-            x = (pixels[..., None] if grey else pixels) / 255
+    return _read_image(PngImageFile, _check_png, path, limit)
+
+
+def _read_jpeg(path: Path, limit: Limit) -> Media:
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    return _read_image(JpegImageFile, _check_jpeg, path, limit)
+
+
+def _read_image(
+    decoder: Callable[[Path], Any], check: Callable[[Path, Any], None], path: Path, limit: Limit
+) -> Media:
+    from PIL import ImageOps
+
+    try:
+        image = decoder(path)
+    except SyntaxError as error:  # as Pillow says that it is another format
+        raise _broken(path) from error
+    with image:
+        limit.check_pixels(*image.size)
+        sixteen = image.mode.startswith("I;16")  # bits of grey, which convert() would saturate
+        grey = sixteen or image.mode in ("1", "L", "LA", "La")
+        channels = 1 if grey else 3
+        limit.check_array((image.height, image.width, channels), 4, path.stat().st_size)
+        check(path, image)
+        ImageOps.exif_transpose(image, in_place=True)
+        x = np.empty((image.height, image.width, channels), np.float32)
+        has_alpha = not sixteen and image.has_transparency_data
+        alpha = np.empty(x.shape[:2], np.uint8) if has_alpha else None
+        for top in range(0, len(x), ROWS):  # in strips, so that nothing but the result is large
+            rows = slice(top, top + ROWS)
+            strip = image.crop((0, top, image.width, min(top + ROWS, image.height)))
+            if sixteen:
+                x[rows, :, 0] = strip
+                x[rows] /= 65535
+                continue
+            if alpha is not None:
+                alpha[rows] = np.asarray(strip.convert("RGBA"))[..., 3]
+            pixels = np.asarray(strip.convert("L" if grey else "RGB"))
+            x[rows] = pixels.reshape(x[rows].shape)
+            x[rows] /= 255
     return Media(x, "image", (0.0, 1.0), alpha=alpha)
+
+
+def _check_png(path: Path, image: Any) -> None:
+    """Refuse a PNG with other bits than were written, or whose rows end too soon: Pillow would add black."""
+    with type(image)(path) as again:
+        again.verify()  # the checksum of each part
+    data, position, parts = path.read_bytes(), 8, []
+    header = struct.unpack_from(">IIBBBBB", data, 16)
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        if kind == b"IDAT":
+            parts.append(data[position + 8 : position + 8 + length])
+        position += length + 12
+    size = _png_size(*header[:4], interlaced=bool(header[6]))
+    if len(zlib.decompressobj().decompress(b"".join(parts), size)) < size:
+        raise _broken(path)
+
+
+def _png_size(width: int, height: int, depth: int, colour: int, *, interlaced: bool) -> int:
+    """Bytes of the rows of a PNG, each with one for its filter."""
+    total = 0
+    for top, left, down, right in ADAM7 if interlaced else ((0, 0, 1, 1),):
+        rows, columns = -((top - height) // down), -((left - width) // right)
+        if rows > 0 and columns > 0:
+            total += rows * (1 + (columns * depth * BITS_OF_COLOUR[colour] + 7) // 8)
+    return total
+
+
+def _check_jpeg(path: Path, image: Any) -> None:
+    """Refuse a JPEG whose data end too soon or make no sense, which libjpeg would fill with grey.
+
+    FFmpeg's decoder can be told to be strict. What it cannot decode is left to Pillow. A format without
+    checksums does not tell of every change, and what the last block lacks goes unnoticed.
+    """
+    import av
+
+    data = path.read_bytes()
+    if re.search(b"\xff[\xc9\xca]\0", data):  # arithmetic coding
+        return
+    decoder = av.CodecContext.create("mjpeg", "r")
+    most = (image.width + 64) * (image.height + 64)  # with the rest of its last blocks
+    decoder.options = STRICT | {"max_pixels": str(most)}
+    try:
+        decoder.decode(av.Packet(data))
+    except av.error.PatchWelcomeError:  # another subsampling
+        return
+    except av.FFmpegError as error:
+        raise _broken(path) from error
 
 
 def _png(media: Media) -> bytes:
@@ -336,7 +440,8 @@ def _jpeg(media: Media) -> bytes:
 
 def _encoded(image: Any, **options: Any) -> bytes:
     file = io.BytesIO()
-    image.save(file, **options)
+    with coding(f"Pillow makes no {options['format']} file of an image of size {image.size}"):
+        image.save(file, **options)
     return file.getvalue()
 
 
@@ -368,18 +473,54 @@ def _to_bytes(x: Array, clip_values: tuple[float, float] | None) -> Array:
 # Audio
 
 
-def _read_audio(demuxer: str, next_part: NextPart, path: Path) -> Media:
-    with _opened(path, demuxer, next_part) as file:
-        stream = file.streams.audio[0]
-        chunks = [_track(frame) for frame in file.decode(stream)]
-        length = sum(map(len, chunks))
-        if not length:
+class _Growing:
+    """Arrays end to end, in memory that grows in place and no further than a limit."""
+
+    def __init__(self, limit: Limit, path: Path, growth: int) -> None:
+        self._limit, self._file_size, self._growth = limit, path.stat().st_size, growth
+        self._memory = bytearray()
+        self._shape: Shape = ()
+        self._dtype: Dtype = np.dtype(np.uint8)
+
+    def announce(self, size: int) -> None:
+        """Refuse what is announced to take so many bytes."""
+        self._limit.check_bytes(size, self._file_size, self._growth)
+
+    def append(self, x: Array) -> None:
+        """Add an array whose rows are like those of the first."""
+        if not self._memory:
+            self._shape, self._dtype = x.shape[1:], x.dtype
+        elif (self._shape, self._dtype) != (x.shape[1:], x.dtype):
+            raise ValueError(f"it goes on with another size or type: {x.shape[1:]} after {self._shape}")
+        self.announce(len(self._memory) + x.nbytes)
+        self._memory += np.ascontiguousarray(x).data.cast("B") if x.size else b""
+
+    def array(self) -> Array:
+        """All of them as one, in the same memory."""
+        return np.frombuffer(self._memory, self._dtype).reshape(-1, *self._shape)
+
+
+def _read_audio(demuxer: str, next_part: NextPart, path: Path, limit: Limit) -> Media:
+    tracks = _Growing(limit, path, AUDIO_GROWTH)
+    with _opened(path, demuxer, next_part, limit) as file:
+        streams = [stream for stream in file.streams.audio if stream.format]
+        if not streams:
             raise ValueError("it holds no audio")
-        if stream.duration and length < stream.duration:
-            raise ValueError(f"it is truncated: it holds {length} samples of {stream.duration}")
+        stream = streams[0]
+        stream.codec_context.options = _strict(stream)
         encoding = _encoding(stream.codec_context.name, stream.codec_context.format.packed.name)
+        itemsize = _float_type(PCM[encoding][1], stream.codec_context.format.bytes).itemsize
+        tracks.announce((stream.duration or 0) * stream.codec_context.channels * itemsize)
+        for frame in file.decode(stream):
+            tracks.append(_track(frame))
+        steps = tracks.array()
+        if not len(steps):
+            raise ValueError("it holds no audio")
+        if stream.duration and len(steps) < stream.duration:
+            raise ValueError(f"it is truncated: it holds {len(steps)} samples of {stream.duration}")
         rate = stream.sample_rate
-    x = _to_float(np.concatenate(chunks), PCM[encoding][1])
+    tracks.announce(steps.size * itemsize)
+    x = _to_float(steps, PCM[encoding][1])
     return Media(x[:, 0] if x.shape[1] == 1 else x, "audio", (-1.0, 1.0), rate=rate, encoding=encoding)
 
 
@@ -397,12 +538,16 @@ def _encoding(codec: str, sample_format: str) -> str:
     return fits[0]  # for "s32" that of 24 bits: FLAC's are seldom more
 
 
+def _float_type(bits: int | None, itemsize: int) -> Dtype:
+    """The smallest type that holds samples exactly: integers of so many bits, or floats of so many bytes."""
+    return np.dtype(np.float64 if bits == 32 or (bits is None and itemsize == 8) else np.float32)
+
+
 def _to_float(steps: Array, bits: int | None) -> Array:
-    """Samples in [-1, 1], of the smallest type that holds them exactly."""
+    """Samples in [-1, 1]."""
     if bits is None:
         return steps
-    dtype: Dtype = np.dtype(np.float64 if bits == 32 else np.float32)
-    x = steps.astype(dtype)
+    x = steps.astype(_float_type(bits, steps.itemsize))
     if bits == 8:
         x -= 128
     x /= 2.0 ** (8 * steps.itemsize - 1)
@@ -432,7 +577,8 @@ def _wav(media: Media) -> bytes:
     sample_format, bits = PCM[media.encoding]
     layout, file = f"{track.shape[1]}c", io.BytesIO()
     options = h264.MUXER_OPTIONS | {"rf64": "auto" if track.nbytes > LARGE else "never"}
-    with av.open(file, "w", format="wav", options=options) as output:
+    refused = f"FFmpeg makes no .wav file of audio of shape {track.shape} at {media.rate} Hz"
+    with coding(refused), av.open(file, "w", format="wav", options=options) as output:
         stream = output.add_stream(media.encoding, rate=media.rate, layout=layout)
         for start in range(0, len(track), CHUNK):
             steps = _to_steps(track[start : start + CHUNK], sample_format, bits)
@@ -447,29 +593,35 @@ def _wav(media: Media) -> bytes:
 # Video
 
 
-def _read_video(demuxer: str, next_part: NextPart, path: Path) -> Media:
+def _read_video(demuxer: str, next_part: NextPart, path: Path, limit: Limit) -> Media:
     from av.stream import Disposition
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
-    frames: list[Array] = []
-    with _opened(path, demuxer, next_part) as file:
+    frames = _Growing(limit, path, VIDEO_GROWTH)
+    with _opened(path, demuxer, next_part, limit) as file:
         picture = Disposition.attached_pic  # the cover of a recording
         streams = [stream for stream in file.streams.video if not stream.disposition & picture]
         if not streams:
             raise ValueError("it holds no video")
-        streams[0].thread_type = "AUTO"
-        for frame in file.decode(streams[0]):
+        stream, number = streams[0], 0
+        limit.check_pixels(stream.width, stream.height)
+        pixels = stream.width * stream.height
+        bits = stream.format.padded_bits_per_pixel if stream.format else 24
+        frames.announce(max(3 * pixels * stream.frames, HELD_FRAMES * pixels * bits // 8))
+        stream.codec_context.options = _strict(stream) | {"max_pixels": str(limit.pixels)}
+        stream.thread_type = "AUTO"
+        stream.thread_count = max(1, min(thread_count(), PIXELS_IN_THREADS // max(1, pixels)))
+        for number, frame in enumerate(file.decode(stream), 1):
             if frame.is_corrupt:
-                raise ValueError(f"its frame {len(frames)} is damaged")
-            turns = frame.rotation // 90
+                raise ValueError(f"its frame {number - 1} is damaged")
+            turns = frame.rotation // 90  # as a player shows it
             frame = reformatter.reformat(frame, format="rgb24", interpolation=h264.INTERPOLATION)
-            frames.append(frame.to_ndarray())
-        rate = streams[0].average_rate or streams[0].guessed_rate
-    if not frames:
+            frames.append(np.rot90(frame.to_ndarray(), turns)[None])
+        rate = stream.average_rate or stream.guessed_rate
+    if not number:
         raise ValueError("it holds no frames")
-    x = np.ascontiguousarray(np.rot90(np.stack(frames), turns, axes=(1, 2)))  # as a player shows them
-    return Media(x, "video", (0.0, 255.0), rate=rate)
+    return Media(frames.array(), "video", (0.0, 255.0), rate=rate)
 
 
 def _video(container: str, media: Media) -> bytes:
@@ -492,19 +644,24 @@ def _video(container: str, media: Media) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path, demuxer: str, next_part: NextPart) -> Iterator[Any]:
+def _opened(path: Path, demuxer: str, next_part: NextPart, limit: Limit) -> Iterator[Any]:
     """Open a file by FFmpeg's demuxer; left to guess, FFmpeg would take a text for a list of other files."""
     import av
 
-    broken = ValueError(f"it is truncated, damaged, or no {path.suffix} file")
-    if not _is_whole(path, next_part):
-        raise broken
+    if not _is_whole(path, next_part) or (demuxer == "matroska" and not _sums_are_right(path)):
+        raise _broken(path)
+    options = {"max_pixels": str(limit.pixels)}  # larger ones are not even looked at
     try:
         # Older programs wrote tags, which nobody asks for here, in the encoding of their system.
-        with av.open(path, format=demuxer, metadata_errors="ignore") as file:
+        with av.open(path, format=demuxer, options=options, metadata_errors="ignore") as file:
             yield file
     except av.FFmpegError as error:
-        raise broken from error
+        raise _broken(path) from error
+
+
+def _strict(stream: Any) -> dict[str, str]:
+    """Options that have a decoder refuse damage, if it then takes all that is whole; others find no more."""
+    return STRICT if stream.codec_context.name in ("flac", "mjpeg") else {}
 
 
 def _is_whole(path: Path, next_part: NextPart) -> bool:
@@ -552,13 +709,42 @@ def _next_box(head: bytes) -> int | None:
 
 
 def _next_element(head: bytes) -> int | None:
-    """Matroska: a number and a length, each as long as its leading zero bits say."""
+    """Matroska: what begins so, and its content."""
+    start, length = _element(head)
+    return start if length is None else start + length  # look inside what was written to a pipe
+
+
+def _element(head: bytes) -> tuple[int, int | None]:
+    """Matroska: a number and a length, each as long as its leading zero bits say.
+
+    Returns how long both are, and the length, or None if it is not known.
+    """
     head = head.ljust(16, b"\0")  # a number that the end of the file cuts off is still as long
     start = 9 - head[0].bit_length()
     end = start + 9 - head[min(start, 15)].bit_length()
     largest = (1 << 7 * (end - start)) - 1
     length = int.from_bytes(head[start:end], "big") & largest
-    return end if length == largest else end + length  # look inside what was written to a pipe
+    return end, None if length == largest else length
+
+
+def _sums_are_right(path: Path) -> bool:
+    """Tell whether the parts of a Matroska file have the checksums that their writer gave them, if it did."""
+    size, position = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while position < size:
+            file.seek(position)
+            head = file.read(16)
+            start, length = _element(head)
+            if length is None or head.startswith(SEGMENT):
+                position += start  # look inside
+                continue
+            file.seek(position + start)
+            first = file.read(min(length, 6))
+            found = zlib.crc32(file.read(length - 6)) if first.startswith(CHECKSUM) else None
+            if found is not None and found != int.from_bytes(first[2:], "little"):
+                return False
+            position += start + length
+    return True
 
 
 # Table
@@ -566,12 +752,12 @@ def _next_element(head: bytes) -> int | None:
 FORMATS: dict[str, Format] = {
     ".avi": Format("video", partial(_read_video, "avi", _next_chunk), partial(_video, "avi")),
     ".flac": Format("audio", partial(_read_audio, "flac", _no_parts)),
-    ".jpeg": Format("image", _read_image, _jpeg),
-    ".jpg": Format("image", _read_image, _jpeg),
+    ".jpeg": Format("image", _read_jpeg, _jpeg),
+    ".jpg": Format("image", _read_jpeg, _jpeg),
     ".mkv": Format("video", partial(_read_video, "matroska", _next_element), partial(_video, "mkv")),
     ".mov": Format("video", partial(_read_video, "mov", _next_box), partial(_video, "mov")),
     ".mp4": Format("video", partial(_read_video, "mov", _next_box), partial(_video, "mp4")),
     ".npy": Format("array", _read_npy, _npy),
-    ".png": Format("image", _read_image, _png),
+    ".png": Format("image", _read_png, _png),
     ".wav": Format("audio", partial(_read_audio, "wav", _next_chunk), _wav),
 }

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from preshield.codecs import ffmpeg, h264, h264_ffmpeg
+from preshield.codecs.errors import CodecError
 
 av = pytest.importorskip("av")
 with_program = pytest.mark.usefixtures("program")
@@ -244,16 +245,16 @@ def sound():
 
 @pytest.mark.parametrize("data", [b"", b"no video", sound(), h264.encode(clip(), "mp4", 28)[:900]])
 def test_what_is_no_video_is_refused(data):
-    with pytest.raises(ValueError, match=f"must be a video file that FFmpeg can read, got {len(data)} bytes"):
+    with pytest.raises(CodecError, match=f"must be a video file that FFmpeg can read, got {len(data)} bytes"):
         h264.decode(data)
 
 
 @with_program
 def test_what_the_program_says_is_passed_on(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with pytest.raises(RuntimeError, match=r"(?s)failed with exit code \d+: .*Invalid data found"):
+    with pytest.raises(CodecError, match=r"(?s)failed with exit code \d+: .*Invalid data found"):
         h264_ffmpeg.decode(b"no video")
-    with pytest.raises(RuntimeError, match=r"failed with exit code"):
+    with pytest.raises(CodecError, match=r"failed with exit code"):
         h264_ffmpeg.encode(clip(), "mp4", 28, "no such preset")
     assert not list(tmp_path.iterdir())
 
@@ -305,3 +306,18 @@ def test_the_program_is_an_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(ImportError, match=r"preshield\[ffmpeg\]"):
         ffmpeg.executable()
+
+
+@with_program
+@pytest.mark.parametrize("codec", [h264, h264_ffmpeg])
+def test_a_text_makes_nobody_read_other_files(codec, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "other.mp4").write_bytes(h264.encode(clip(), "mp4", 28))
+    with pytest.raises(CodecError, match=r"a video file|Invalid"):
+        codec.decode(b"ffconcat version 1.0\nfile ../other.mp4\n")
+
+
+@pytest.mark.parametrize("frames", [np.zeros((1, 4, 20000, 3), np.uint8), np.zeros((1, 4, 4, 4), np.uint8)])
+def test_what_x264_refuses(frames):
+    with pytest.raises(CodecError, match=r"`frames` must be a video that x264 can encode as mp4, got shape"):
+        h264.encode(frames, "mp4", 28)

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import pytest
@@ -178,6 +179,30 @@ try:
 except KeyboardInterrupt:
     print(len(done) < 10**6)
 """
+
+
+@pytest.mark.parametrize("started", [0, 1, 2])
+def test_without_threads_the_caller_does_the_work(monkeypatch, started):
+    """Also if threads that were started before come to what was meant for those that could not be."""
+    monkeypatch.setenv("PRESHIELD_NUM_THREADS", "5")
+    monkeypatch.setattr("preshield._core.threads._pool", cache(lambda: ThreadPoolExecutor(9)))
+    left, start = iter(range(started)), threading.Thread.start
+
+    def limited(thread):
+        if next(left, None) is None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    for _ in range(20):
+        done = np.zeros(40)
+
+        def work(rows, done=done):
+            time.sleep(0.0002)
+            done[rows] += 1
+
+        map_blocks(work, 40, 1)
+        assert (done == 1).all()
 
 
 def test_an_interrupt_while_a_thread_starts_lets_the_process_end():

@@ -250,7 +250,7 @@ def test_the_second_engine_gives_the_same():
 
 def test_a_lost_frame_is_an_error(monkeypatch):
     monkeypatch.setattr(h264, "decode", lambda data: np.zeros((4, 18, 26, 3), np.uint8))
-    with pytest.raises(RuntimeError, match="pyav made 4 frames of 5"):
+    with pytest.raises(ValueError, match="pyav made 4 frames of 5"):
         VideoCompression(video_format="mp4").transform(clips())
 
 

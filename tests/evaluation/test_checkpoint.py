@@ -68,7 +68,7 @@ def test_a_run_goes_on_after_a_crash(tmp_path, whole, passes, error):
     rest = Crashing()
     assert run(rest, checkpoint=tmp_path) == whole
     assert rest.seen < passes * (1.1 - finished / 4)
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob("*.preshield"))
 
 
 def test_a_finished_run_is_read_back_without_an_attack(tmp_path, whole):
@@ -123,9 +123,9 @@ def test_a_damaged_batch_is_named(tmp_path, content):
     run(checkpoint=tmp_path)
 
 
-def test_damaged_settings(tmp_path):
-    run(checkpoint=tmp_path)
-    (tmp_path / "settings.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "[1, 2]", "[" * 100_000], ids=["cut", "list", "levels"])
+def test_damaged_settings(tmp_path, content):
+    (tmp_path / "settings.json").write_text(content)
     with pytest.raises(ArgumentError, match=r"damaged file, .*settings.json.*use a new folder"):
         run(checkpoint=tmp_path)
 

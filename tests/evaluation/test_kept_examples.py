@@ -54,6 +54,14 @@ def test_a_report_read_back_finds_them(tmp_path):
     np.testing.assert_array_equal(moved.examples["none"]["adaptive"], expected)
 
 
+@pytest.mark.parametrize(("suffix", "file"), [("", "names.json"), ("", "000.adaptive.npy"), (".npz", "")])
+def test_damaged_examples(tmp_path, suffix, file):
+    report = run(tmp_path / f"e{suffix}")
+    (tmp_path / f"e{suffix}" / file if file else tmp_path / "e.npz").write_bytes(b"[[")
+    with pytest.raises(ArgumentError, match=r"`examples` are damaged in '.*e"):
+        report.examples  # noqa: B018
+
+
 @pytest.mark.parametrize("suffix", ["", ".npz"])
 def test_shards_have_them_one_after_the_other(tmp_path, suffix):
     shards = [run(tmp_path / f"{k}{suffix}", some) for k, some in enumerate((slice(0, 6), slice(6, 14)))]

@@ -140,6 +140,26 @@ def test_more_budget_finds_nearer_points(norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
+def test_a_class_that_the_gradient_at_the_sample_points_beyond(norm):
+    """To the right there is a class from 3 on; upwards one from 2 to 8, which at 0 seems to begin at 11.5."""
+
+    def scores(x):
+        right, up = x.T
+        upper = np.select([up < 1.5, up < 8], [0.7 * up - 8.05, up - 2], 0.7 * up - 25)
+        return np.stack([0 * up, right - 3, upper], axis=1)
+
+    def jacobian(x):
+        slopes = np.zeros((len(x), 3, 2))
+        slopes[:, 1, 0] = 1
+        slopes[:, 2, 1] = np.select([x[:, 1] < 1.5, x[:, 1] < 8], [0.7, 1], 0.7)
+        return slopes
+
+    model, x = WithJacobian(scores, jacobian, (2,), 3), np.zeros((1, 2), np.float32)
+    found = minimum_norm_attack(behind(model, x, clip_values=(-20.0, 20.0)), norm=norm, budget=100)
+    np.testing.assert_allclose(found.norms, 2, rtol=0.001)
+
+
+@pytest.mark.parametrize("norm", NORMS)
 def test_a_sample_does_not_depend_on_the_others(norm):
     whole = of_curved(norm, 130)
     y = curved().predict(X).argmax(axis=1)

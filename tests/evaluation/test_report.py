@@ -1,6 +1,7 @@
 """The records of an evaluation: figures by hand, tables, and the way to JSON and back."""
 
 import json
+import re
 from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preshield import Chain, FeatureSqueezing, GaussianAugmentation, JpegCompression
+from preshield._core.errors import ArgumentError
 from preshield.evaluation.report import (
     Column,
     Curve,
@@ -226,7 +228,7 @@ def test_markdown():
     assert lines[3].startswith(r"| a \| b | 0.88 ± 0.12 |")
     assert "**0.12**" in lines[3]
     assert f"- Threat model: {MINIMUM}" in lines
-    assert "a | b: made by hand" in lines
+    assert r"a \| b: made by hand" in lines
 
 
 def test_every_column_of_the_table_is_explained():
@@ -353,7 +355,7 @@ def test_json_file(tmp_path, kind):
         ("{", "must be the JSON of a RobustnessReport"),
         ("{}", "must be the JSON of a RobustnessReport.*format"),
         ('{"format": 99, "report": null}', "format 99; this version of preshield reads format 2"),
-        ('{"format": 2}', "damaged record.*report"),
+        ('{"format": 2}', "got NoneType"),
         ('{"format": 2, "report": null}', "got NoneType"),
         ('{"format": 2, "report": {"record": "Path"}}', "unknown record 'Path'; records: Threat"),
         ('{"format": 2, "report": {"record": "Threat", "kind": "l2"}}', "damaged record.*missing"),
@@ -361,7 +363,10 @@ def test_json_file(tmp_path, kind):
             '{"format": 2, "report": {"record": "Threat", "kind": "l2", "eps": 1, "clip_values": null}}',
             "Threat",
         ),
-        ('{"format": 2, "report": {"array": "|O", "shape": [1], "base64": "AAAAAAAAAAA="}}', "OBJECT"),
+        (
+            '{"format": 2, "report": {"array": "|O", "shape": [1], "base64": "AAAAAAAAAAA="}}',
+            "of object",
+        ),
         ('{"format": 2, "report": {"something": 1}}', "damaged record.*mapping"),
     ],
 )
@@ -376,3 +381,121 @@ def test_bad_files_are_refused(tmp_path):
     (tmp_path / "list.json").write_text("[1]")
     with pytest.raises(ValueError, match="must be the JSON of a RobustnessReport"):
         RobustnessReport.from_json(tmp_path / "list.json")
+
+
+# Reports from others
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"a":' * 100_000, "[" * 100_000, '{"format": 2, "report": ' + '{"tuple": [' * 400 + "]}" * 400 + "}"],
+    ids=["objects", "lists", "tuples"],
+)
+def test_json_of_many_levels(text, tmp_path):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ArgumentError, match="`source`"):
+        RobustnessReport.from_json(tmp_path / "x.json")
+
+
+def test_json_of_many_entries(monkeypatch):
+    monkeypatch.setenv("PRESHIELD_MAX_BYTES", "12800")
+    text = '{"format": 1, "report": [' + "[]," * 99 + "0]}"
+    with pytest.raises(ArgumentError, match=r"has 201 entries, and the limit is 100; .*_MAX_BYTES=25728"):
+        RobustnessReport.from_json(text)
+
+
+def changed(change):
+    """A report in JSON, and what becomes of it."""
+    found = json.loads(full_report().to_json())
+    change(found["report"])
+    return json.dumps(found)
+
+
+def item(record, *path):
+    for key in path:
+        record = record[key]
+    return record
+
+
+@pytest.mark.parametrize("value", [None, 1, 1.5, "x", [], {}, {"mapping": {}}, {"tuple": [{"tuple": []}]}])
+@pytest.mark.parametrize("name", sorted(field.name for field in fields(RobustnessReport)))
+def test_json_of_wrong_types(name, value):
+    """It is refused, or it is a report that can be written in every way."""
+
+    def change(record):
+        record[name] = value
+
+    try:
+        again = RobustnessReport.from_json(changed(change))
+    except ArgumentError as error:
+        assert "`source`" in str(error)  # noqa: PT017
+    else:
+        assert str(again)
+        assert again.to_markdown()
+        assert again._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "value"),
+    [
+        (("threat",), "kind", "l7"),
+        (("threat",), "clip_values", {"tuple": [0.0]}),
+        (("rows", "tuple", 0), "columns", {"mapping": {}}),
+        (("rows", "tuple", 0, "columns", "mapping", "clean"), "norms", "AAAA"),
+        (("rows", "tuple", 0, "columns", "mapping", "clean", "norms"), "shape", [2]),
+        (("rows", "tuple", 0, "columns", "mapping", "clean", "outcomes"), "shape", [4]),
+        (("rows", "tuple", 0), "remarks", {"tuple": [1]}),
+        (("rows", "tuple", 1, "defence"), "parameters", {"mapping": {"a": 1}}),
+        (("curves", "tuple", 0), "values", {"tuple": []}),
+        (("settings", "mapping"), "first", "zero"),
+    ],
+)
+def test_json_of_a_damaged_report(path, key, value):
+    def change(record):
+        item(record, *path)[key] = value
+
+    with pytest.raises(ArgumentError, match="damaged record"):
+        RobustnessReport.from_json(changed(change))
+
+
+HOSTILE = [
+    r"$\frac{1}{$",
+    "\ud800",
+    "<script>alert(1)</script>",
+    "[click](javascript:alert(1))",
+    "![](http://example.org/seen)",
+    "a\nb | c",
+    "\x1b[31mred\x1b]0;title\x07",
+    "\u202egnirts",
+    "x" * 100_000,
+]
+
+
+def named(name):
+    return report(
+        undefended(),
+        defended(name),
+        diagnostics=(Diagnostic(name, name, name, name),),
+        curves=(Curve(name, (name, 2.0), {name: (0.5, 0.25)}, name),),
+        settings={name: name},
+        labels=np.zeros(4, np.int64),
+    )
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name[:20]))
+def test_hostile_names(name, tmp_path):
+    found = RobustnessReport.from_json(named(name).to_json())
+    assert found.rows[1].name == name
+    text, markdown = str(found), found.to_markdown(tmp_path / "x.md")
+    page = found.to_html(tmp_path / "x.html")
+    for written in (text, markdown, page):
+        written.encode()
+        assert "\x1b" not in written
+        assert "\u202e" not in written
+    assert "<script" not in page
+    assert not re.search(r"(?<!\\)<|(?<!\\)\]\(", markdown)
+    assert len(text.splitlines()) == len(str(named("x")).splitlines())
+    assert len(markdown.splitlines()) == len(named("x").to_markdown().splitlines())
+    table = markdown.split("\n\n")[0].splitlines()
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {9}
+    assert len(found.table()) < 2000

@@ -315,14 +315,15 @@ def test_progress_rises_to_the_end(capsys, monkeypatch):
 class Interrupted(Identity):
     """Interrupt the work at the pass after a number of them."""
 
-    def __init__(self, passes=0):
+    def __init__(self, passes=0, error=KeyboardInterrupt):
         self.passes = passes
+        self.error = error
         self.count = [0]
 
     def _transform(self, x, draw):
         self.count[0] += 1
         if self.count[0] > self.passes:
-            raise KeyboardInterrupt
+            raise self.error
         return x
 
 
@@ -355,6 +356,35 @@ def test_an_interrupt_of_a_later_batch_leaves_the_batches_that_are_finished(shar
         np.testing.assert_array_equal(
             row.columns["adaptive"].outcomes, whole[row.name].columns["adaptive"].outcomes[:, :finished]
         )
+
+
+@pytest.mark.parametrize(("batch_size", "passes"), [(4, 4), (128, 6)])
+def test_an_error_leaves_what_an_interrupt_leaves(batch_size, passes):
+    options = {"threat": "linf", "eps": 0.2, "budget": 4, "columns": ["adaptive"], "batch_size": batch_size}
+    interrupted = run([Identity(), Interrupted(passes)], **options)
+    with pytest.raises(ZeroDivisionError, match=r"^mine") as caught:
+        run([Identity(), Interrupted(passes, ZeroDivisionError("mine"))], **options)
+    report = caught.value.report
+    assert report == interrupted
+    assert not report.complete
+    (note,) = [note for note in caught.value.__notes__ if "`report`" in note]
+    assert f"holds what was finished: {len(report.labels)} of 12 samples, 2 of 3 rows." in note
+
+
+def test_a_row_that_cannot_be_finished_is_left_out():
+    """Its columns are made, and the defence fails for good before its time is taken."""
+    options = {"threat": "linf", "eps": 0.2, "budget": 4, "columns": ["adaptive"]}
+    with pytest.raises(ZeroDivisionError, match=r"^mine") as caught:
+        run([Identity(), Interrupted(12, ZeroDivisionError("mine"))], **options)
+    assert [row.name for row in caught.value.report.rows] == ["none", "Identity"]
+
+
+def test_an_error_with_nothing_finished_has_no_report():
+    model = classifier()
+    model.scores = lambda x: 1 / 0
+    with pytest.raises(ZeroDivisionError, match=r"^division by zero$") as caught:
+        run([], classifier=model)
+    assert not hasattr(caught.value, "report")
 
 
 def test_rows_of_an_unfinished_batch_are_no_checkpoint(tmp_path):

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preshield.neural.model_files import load_model, model_format
+from preshield._core.limits import Limit
+from preshield.neural.model_files import load_model, model_format, save_keras
 
 X = np.random.default_rng(0).random((3, 4), dtype=np.float32)
 
@@ -377,3 +378,41 @@ def test_old_keras_is_refused(tmp_path, monkeypatch):
         ImportError, match=r'safe mode of Keras 3.13.2 can be escaped .* install "keras>=3.14"'
     ):
         load_model(tmp_path / "model.keras")
+
+
+def test_a_model_that_cannot_be_written_leaves_the_old_file(tmp_path):
+    class Model:
+        def save(self, path):
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device", str(path))
+
+    path = tmp_path / "model.keras"
+    path.write_bytes(b"before")
+    with pytest.raises(OSError, match="No space left"):
+        save_keras(Model(), path)
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("member", ["config.json", "metadata.json"])
+def test_a_long_text_in_a_model(tmp_path, member, monkeypatch):
+    monkeypatch.setenv("PRESHIELD_MAX_BYTES", "320000")
+    for length, refused in ((10_000, False), (10_001, True)):
+        with zipfile.ZipFile(tmp_path / "x.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in ("config.json", "metadata.json"):
+                archive.writestr(name, b" " * (length if name == member else 2))
+        if refused:
+            with pytest.raises(ValueError, match=rf"10001 bytes of text in '{member}'.*MAX_BYTES=320032"):
+                model_format(tmp_path / "x.keras")
+        else:
+            assert model_format(tmp_path / "x.keras") == "keras"
+
+
+def test_an_archive_that_grows_too_much(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("model.weights.h5", bytes(1 << 20))
+    size = (tmp_path / "x.keras").stat().st_size
+    with pytest.raises(ValueError, match=rf"holds 1048580 bytes .* of {size}, and the limit is {4 * size};"):
+        model_format(tmp_path / "x.keras", Limit(1, 1000))

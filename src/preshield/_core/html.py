@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from .text import printable
 from .typing import Array
 
 __all__ = ["Facts", "Html", "card", "links", "scoped", "scrolling", "short", "style", "table", "tag", "text"]
@@ -68,7 +69,11 @@ class Html(str):
 
 def text(content: object) -> Html:
     """Escape what is not `Html` yet."""
-    return content if isinstance(content, Html) else Html(escape(str(content)))
+    return content if isinstance(content, Html) else Html(_escaped(content))
+
+
+def _escaped(content: object) -> str:
+    return escape(printable(str(content), keep="\n\t"))
 
 
 def tag(name: str, /, *content: object, **attributes: object) -> Html:
@@ -92,7 +97,7 @@ def tag(name: str, /, *content: object, **attributes: object) -> Html:
     for key, value in attributes.items():
         if value is not None and value is not False:
             opening += f" {key.rstrip('_').replace('_', '-')}"
-            opening += "" if value is True else f'="{escape(str(value))}"'
+            opening += "" if value is True else f'="{_escaped(value)}"'
     if name in _VOID:
         return Html(f"<{opening}>")
     return Html(f"<{opening}>{''.join(map(text, content))}</{name}>")

@@ -6,10 +6,13 @@ taps for each place are worked out once, in a bank; where the bank would be larg
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import pairwise
 from math import gcd
 
 import numpy as np
+from numpy.polynomial import chebyshev
 
+from .arithmetic.resample import Rates
 from .layout import working_dtype
 from .threads import map_blocks
 from .typing import Array, Dtype
@@ -21,6 +24,8 @@ BANK_TAPS = 1 << 19  # a larger bank is not kept
 BLOCK_TAPS = 1 << 17  # of filters that are worked out for a block of outputs
 BLOCK_OUTPUTS = 2048
 BLOCK_INPUTS = 4096
+MATRIX, MATRIX_OUTPUTS = 1 << 20, 128  # entries of a matrix for arrays of any namespace, and columns wanted
+SERIES_DEGREE, SERIES_POINTS = 16, 4001
 SEGMENT = 1 << 16  # inputs that a thread looks at in one go
 
 
@@ -28,6 +33,23 @@ SEGMENT = 1 << 16  # inputs that a thread looks at in one go
 def resampler(old_rate: int, new_rate: int, name: str) -> "Resampler":
     """The `Resampler` for these rates, kept for the next call."""
     return Resampler(old_rate, new_rate, name)
+
+
+@lru_cache
+def filter_series(name: str) -> tuple[float, tuple[float, ...]]:
+    """A filter of resampy's in few numbers: the rate of its sinc, and a polynomial for the taper.
+
+    The argument of the polynomial is linear in the square of the distance, -1 in the middle of the filter and
+    1 at its end. Its coefficients, the highest first, give the table to 1e-14.
+    """
+    from resampy.filters import get_filter
+
+    window, entries, _ = get_filter(name)
+    at = np.linspace(0, len(window) - 1, SERIES_POINTS).astype(int)
+    sinc = window[0] * np.sinc(window[0] * at / entries)
+    terms = chebyshev.chebvander(2 * (at / (len(window) - 1)) ** 2 - 1, SERIES_DEGREE)
+    series = np.linalg.lstsq(sinc[:, None] * terms, window[at], rcond=None)[0]
+    return float(window[0]), tuple(chebyshev.cheb2poly(series)[::-1].tolist())
 
 
 class Resampler:
@@ -54,12 +76,45 @@ class Resampler:
         window, self.entries, _ = get_filter(name)
         self.entries = int(self.entries)
         self.table = window * self.scale
+        self.name = name
         self.wing = len(window) // int(self.scale * self.entries)
         self.banks: dict[Dtype, Array] = {}
 
     def length(self, length: int) -> int:
         """How many outputs so many inputs give."""
         return length * self.up // self.down
+
+    def rates(self, length: int) -> Rates | None:
+        """What makes so many outputs for arrays of any namespace; None if a period is long."""
+        periods = max(1, MATRIX_OUTPUTS // self.up)
+        while (rows := periods * self.down + 2 * self.wing) * periods * self.up > MATRIX and periods > 1:
+            periods //= 2
+        if rows * periods * self.up > MATRIX:
+            return None
+        step = int(self.scale * self.entries)
+        return Rates(
+            self.up,
+            self.down,
+            periods,
+            self.wing,
+            self.entries,
+            len(self.table) - 1,
+            step,
+            *filter_series(self.name),
+            length,
+            () if step == self.scale * self.entries else self._runs(length),
+        )
+
+    def _runs(self, length: int) -> tuple[tuple[int, int, bool], ...]:
+        """Runs of outputs that coincide with an input: from, to, and whether rounding puts them before it.
+
+        Empty if it does so to none. If the step is a whole number of entries, both have the same filter.
+        """
+        numbers = np.arange(0, length, self.up)
+        early = (numbers * self.period).astype(np.int64) < numbers // self.up * self.down
+        starts = [0, *(np.flatnonzero(np.diff(early)) + 1).tolist(), len(numbers)]
+        runs = tuple((a, b, bool(early[a])) for a, b in pairwise(starts) if b > a)
+        return runs if early.any() else ()
 
     def apply(self, x: Array, out: Array) -> None:
         """Resample `x` of shape `(N, C, old)` into `out` of shape `(N, C, new)`, of any length."""

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
-from .errors import ArgumentError
+from .environment import number_from
 from .progress import progress_bar
 from .typing import Array
 
@@ -21,13 +21,9 @@ BLOCK_BYTES = 1 << 19  # a block and what is made of it stay within the second-l
 
 def thread_count() -> int:
     """Threads to use: `PRESHIELD_NUM_THREADS`, else the cores that this process may use."""
-    setting = os.environ.get("PRESHIELD_NUM_THREADS", "")
+    setting = number_from("PRESHIELD_NUM_THREADS")
     if setting:
-        if not setting.isdecimal() or int(setting) < 1:
-            raise ArgumentError(
-                f"The environment variable PRESHIELD_NUM_THREADS must be a positive integer, got {setting!r}."
-            )
-        return int(setting)
+        return setting
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -114,8 +110,22 @@ def map_blocks(
 
 
 def _submit(function: Callable[[], None]) -> "Future[None]":
+    """Have the pool call a function, if it gets to it before the result is cancelled."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                function()
+            except BaseException as error:  # noqa: BLE001 - for the caller, who asks for it
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
     try:
-        return _pool().submit(function)
+        _pool().submit(run)
+    except RuntimeError:  # no thread can be started; one of those that there are may come to it
+        return future
     except BaseException:
         # An interrupt while a thread starts leaves it unknown to the pool, which would not tell it to end
         # when the process does. Shutting down ends all of them, once their work is done.
@@ -123,6 +133,7 @@ def _submit(function: Callable[[], None]) -> "Future[None]":
         _pool.cache_clear()
         pool.shutdown(wait=False)
         raise
+    return future
 
 
 def _bar(total: int, progress: str | None) -> Any:

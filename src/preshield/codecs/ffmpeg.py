@@ -3,6 +3,7 @@
 import subprocess
 
 from .._core.optional import require
+from .errors import CodecError
 
 __all__ = ["executable", "run"]
 
@@ -29,8 +30,8 @@ def run(*arguments: str, timeout: float) -> None:
     ------
     TimeoutError
         If it takes too long.
-    RuntimeError
-        If it fails; with the last lines of what it said.
+    CodecError
+        A ValueError: if it fails; with the last lines of what it said.
     """
     command = [executable(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y", *arguments]
     try:
@@ -44,7 +45,7 @@ def run(*arguments: str, timeout: float) -> None:
         ) from None
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()[-LAST_LINES:]
-        raise RuntimeError(
+        raise CodecError(
             f"ffmpeg ({command[0]}) failed with exit code {done.returncode}: "
             + ("; ".join(lines) or "it said nothing")
             + "."

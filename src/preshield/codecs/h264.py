@@ -7,9 +7,11 @@ from io import BytesIO
 import numpy as np
 
 from .._core.typing import Array
+from .errors import CodecError, coding
 
 __all__ = [
     "CONTAINERS",
+    "DEMUXERS",
     "FRAME_RATE",
     "INTERPOLATION",
     "MUXER_OPTIONS",
@@ -35,6 +37,8 @@ PRESETS = (
     "placebo",
 )
 MUXER_OPTIONS = {"fflags": "+bitexact"}  # no random numbers and no dates in a file
+# Left to guess, FFmpeg would take a text for a list of other files
+DEMUXERS = {"format_whitelist": ",".join(CONTAINERS.values())}
 INTERPOLATION = "BICUBIC"  # of chroma, as in the ffmpeg program
 
 
@@ -69,6 +73,11 @@ def encode(
     -------
     bytes
         A video file, the same for the same frames, on any number of threads.
+
+    Raises
+    ------
+    CodecError
+        A ValueError: if x264 or FFmpeg refuses them.
     """
     import av
     from av.video.reformatter import VideoReformatter
@@ -76,7 +85,11 @@ def encode(
     if pixel_format == "yuv420p":
         frames = to_even_sides(frames)
     file, reformatter = BytesIO(), VideoReformatter()
-    with av.open(file, "w", format=CONTAINERS[container], options=MUXER_OPTIONS) as output:
+    refused = f"`frames` must be a video that x264 can encode as {container}, got shape {frames.shape}."
+    with (
+        coding(refused),
+        av.open(file, "w", format=CONTAINERS[container], options=MUXER_OPTIONS) as output,
+    ):
         stream = output.add_stream("libx264", rate=frame_rate)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixel_format
@@ -105,26 +118,24 @@ def decode(data: bytes) -> Array:
 
     Raises
     ------
-    ValueError
-        If FFmpeg finds no video in it.
+    CodecError
+        A ValueError: if FFmpeg finds no video in it, or a damaged frame.
     """
     import av
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
-    try:
-        with av.open(BytesIO(data)) as file:
-            stream = file.streams.video[0]
-            stream.codec_context.thread_count = 1
-            frames = [
-                reformatter.reformat(frame, format="rgb24", interpolation=INTERPOLATION, threads=1)
-                for frame in file.decode(stream)
-            ]
-        return np.stack([frame.to_ndarray() for frame in frames])
-    except (av.FFmpegError, IndexError, ValueError) as error:
-        raise ValueError(
-            f"`data` must be a video file that FFmpeg can read, got {len(data)} bytes without a whole video."
-        ) from error
+    refused = f"`data` must be a video file that FFmpeg can read, got {len(data)} bytes that are none."
+    with coding(refused), av.open(BytesIO(data), options=DEMUXERS, metadata_errors="ignore") as file:
+        stream = file.streams.video[0]
+        stream.codec_context.thread_count = 1
+        frames = []
+        for frame in file.decode(stream):
+            if frame.is_corrupt:
+                raise CodecError(refused)
+            rgb = reformatter.reformat(frame, format="rgb24", interpolation=INTERPOLATION, threads=1)
+            frames.append(rgb.to_ndarray())
+        return np.stack(frames)
 
 
 def encoder_options(constant_rate_factor: int, preset: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from .._core.typing import Array
 from . import ffmpeg, h264
+from .errors import coding
 
 __all__ = ["decode", "encode"]
 
@@ -30,8 +31,10 @@ def encode(
     ------
     ImportError
         If imageio-ffmpeg is missing; it names the extra.
-    TimeoutError, RuntimeError
-        If ffmpeg does not finish in time, or fails.
+    TimeoutError
+        If ffmpeg does not finish in time.
+    CodecError
+        A ValueError: if ffmpeg fails, or writes what cannot be read.
     """
     frames = h264.to_even_sides(frames)
     height, width = frames.shape[1:3]
@@ -48,7 +51,8 @@ def encode(
             *("-f", h264.CONTAINERS[container], str(video)),
             timeout=TIMEOUT + frames.size / LOWEST_SPEED,
         )
-        return video.read_bytes()
+        with coding("ffmpeg wrote no video."):
+            return video.read_bytes()
 
 
 def decode(data: bytes) -> Array:
@@ -58,16 +62,20 @@ def decode(data: bytes) -> Array:
     ------
     ImportError
         If imageio-ffmpeg is missing; it names the extra.
-    TimeoutError, RuntimeError
-        If ffmpeg does not finish in time, or fails.
+    TimeoutError
+        If ffmpeg does not finish in time.
+    CodecError
+        A ValueError: if ffmpeg fails, or writes what cannot be read.
     """
     with TemporaryDirectory(prefix="preshield-") as folder:
         video, pictures = Path(folder, "in.video"), Path(folder, "out.ppm")
         video.write_bytes(data)
         options = ("-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-f", "image2pipe", "-vcodec", "ppm")
         timeout = TIMEOUT + len(data) / LOWEST_SPEED
-        ffmpeg.run("-i", str(video), *options, str(pictures), timeout=timeout)
-        return _from_ppm(pictures.read_bytes())
+        allowed = chain.from_iterable((f"-{name}", value) for name, value in h264.DEMUXERS.items())
+        ffmpeg.run(*allowed, "-i", str(video), *options, str(pictures), timeout=timeout)
+        with coding(f"`data` must be a video file, got {len(data)} bytes in which ffmpeg found no picture."):
+            return _from_ppm(pictures.read_bytes())
 
 
 def _from_ppm(data: bytes) -> Array:

@@ -5,6 +5,7 @@ from io import BytesIO
 import numpy as np
 
 from .._core.typing import Array
+from .errors import CodecError, coding
 
 __all__ = ["BIT_RATES", "SAMPLE_RATES", "decode", "encode"]
 
@@ -37,11 +38,19 @@ def encode(samples: Array, sample_rate: int, bit_rate: int | None = None) -> byt
     bytes
         An MP3 file at a constant bit rate, with the header by which a decoder finds the first sample and
         the last.
+
+    Raises
+    ------
+    CodecError
+        A ValueError: if LAME or FFmpeg refuses them.
     """
     import av
 
     file = BytesIO()
-    with av.open(file, "w", format="mp3") as container:
+    refused = (
+        f"`samples` must be a recording that LAME can encode at {sample_rate} Hz, got shape {samples.shape}."
+    )
+    with coding(refused), av.open(file, "w", format="mp3") as container:
         stream = container.add_stream("libmp3lame", rate=sample_rate)
         stream.layout = "mono" if samples.shape[1] == 1 else "stereo"
         stream.format = "s16p"
@@ -69,12 +78,21 @@ def decode(data: bytes) -> Array:
     ndarray of int16, shape (L, C)
         The recording without the encoder's delay. What was shorter than a frame allows to say ends in a
         few samples of padding; cut it to the length that was encoded.
+
+    Raises
+    ------
+    CodecError
+        A ValueError: if FFmpeg finds no MP3 in it, or a damaged frame.
     """
     import av
 
-    with av.open(BytesIO(data), "r", format="mp3") as container:
-        frames = [_to_pcm(frame.to_ndarray().T) for frame in container.decode(audio=0)]
-    return np.concatenate(frames)
+    refused = f"`data` must be an MP3 file that FFmpeg can read, got {len(data)} bytes that are none."
+    with coding(refused):
+        with av.open(BytesIO(data), "r", format="mp3", metadata_errors="ignore") as container:
+            frames = [_to_pcm(frame.to_ndarray().T) for frame in container.decode(audio=0)]
+        if not frames:
+            raise CodecError(refused)
+        return np.concatenate(frames)
 
 
 def _to_pcm(samples: Array) -> Array:

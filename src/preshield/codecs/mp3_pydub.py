@@ -14,6 +14,7 @@ import numpy as np
 from .._core.optional import require
 from .._core.typing import Array
 from . import ffmpeg
+from .errors import coding
 
 __all__ = ["decode", "encode"]
 
@@ -28,8 +29,10 @@ def encode(samples: Array, sample_rate: int, bit_rate: int | None = None) -> byt
     ------
     ImportError
         If pydub or imageio-ffmpeg is missing; it names the extra.
-    TimeoutError, RuntimeError
-        If ffmpeg does not finish in time, or fails.
+    TimeoutError
+        If ffmpeg does not finish in time.
+    CodecError
+        A ValueError: if ffmpeg fails, or writes what cannot be read.
     """
     recording = _pydub().AudioSegment(
         np.ascontiguousarray(samples, dtype="<i2").tobytes(),
@@ -44,7 +47,8 @@ def encode(samples: Array, sample_rate: int, bit_rate: int | None = None) -> byt
         rate = [] if bit_rate is None else ["-b:a", str(bit_rate)]
         timeout = TIMEOUT + len(samples) / sample_rate
         ffmpeg.run("-f", "wav", "-i", str(wav), *rate, "-f", "mp3", str(mp3), timeout=timeout)
-        return mp3.read_bytes()
+        with coding("ffmpeg wrote no MP3 file."):
+            return mp3.read_bytes()
 
 
 def decode(data: bytes) -> Array:
@@ -54,8 +58,10 @@ def decode(data: bytes) -> Array:
     ------
     ImportError
         If pydub or imageio-ffmpeg is missing; it names the extra.
-    TimeoutError, RuntimeError
-        If ffmpeg does not finish in time, or fails.
+    TimeoutError
+        If ffmpeg does not finish in time.
+    CodecError
+        A ValueError: if ffmpeg fails, or writes what cannot be read.
     """
     pydub = _pydub()
     with TemporaryDirectory(prefix="preshield-") as folder:
@@ -64,8 +70,9 @@ def decode(data: bytes) -> Array:
         options = ("-acodec", "pcm_s16le", "-vn", "-f", "wav", str(wav))
         timeout = TIMEOUT + len(data) / LOWEST_BYTES_PER_SECOND
         ffmpeg.run("-f", "mp3", "-i", str(mp3), *options, timeout=timeout)
-        recording = pydub.AudioSegment(data=wav.read_bytes())
-    return np.array(recording.get_array_of_samples(), np.int16).reshape(-1, recording.channels)
+        with coding(f"`data` must be an MP3 file, got {len(data)} bytes in which ffmpeg found no sound."):
+            recording = pydub.AudioSegment(data=wav.read_bytes())
+            return np.array(recording.get_array_of_samples(), np.int16).reshape(-1, recording.channels)
 
 
 def _pydub() -> Any:

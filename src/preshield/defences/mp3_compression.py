@@ -63,8 +63,10 @@ class Mp3Compression(Preprocessor):
     ------
     TypeError, ValueError
         If a parameter breaks its rule; if the batch is not one of audio with one or two channels.
-    ImportError, TimeoutError, RuntimeError
-        With ``engine="pydub"``: if the extra is missing; if ffmpeg does not finish, or fails.
+    CodecError
+        A ValueError: if the codec refuses what it is given.
+    ImportError, TimeoutError
+        With ``engine="pydub"``: if the extra is missing; if ffmpeg does not finish.
 
     Notes
     -----

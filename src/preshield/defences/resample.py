@@ -1,16 +1,18 @@
 """Resampling."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 
+from .._core.arithmetic.resample import resample
 from .._core.checks import check_bool, check_integer, check_option, resolve_channels_first
 from .._core.errors import ArgumentError
 from .._core.layout import kept_dtype, object_array, working_dtype
 from .._core.resampling import FILTERS, Resampler, resampler
 from .._core.threads import map_blocks
-from .._core.typing import Array, Shape
+from .._core.typing import Arithmetic, Array, Dtype, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["Resample"]
@@ -55,7 +57,9 @@ class Resample(Preprocessor):
     Audio `(N, length, C)` or `(N, length)`, each channel on its own, or an object array of samples
     `(length, C)` or `(length,)` of different lengths; of any scale. The result has
     ``length * sr_new // sr_original`` values along time, none of which is clipped: a filter may overshoot.
-    The dtype is kept, and integers become `float32`. The gradient is exact. Equal rates change nothing.
+    The dtype is kept, and integers become `float32`. The gradient is exact. Equal rates change nothing. On
+    accelerators and in compiled functions, rates with a long common period, such as 44100 and 44101 Hz, go
+    through NumPy.
 
     The result is resampy's, and a lower rate can make it a little louder: resampy walks through its table of
     filter weights in whole steps, where ``step = 512 * sr_new / sr_original`` ("kaiser_best": 8192) need not
@@ -128,6 +132,13 @@ class Resample(Preprocessor):
             return self._each(self._backward, x, grad)
         self._check_length(x.shape)
         return self._backward(x, grad)
+
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
+        self._check_length(shape)
+        axis = self._time_axis(shape)
+        steps = self._steps(shape[axis])
+        held = [rates for step, _, n in steps if (rates := step.rates(n)) is not None]
+        return partial(resample, steps=held, axis=axis) if len(held) == len(steps) else None
 
     def _output_shape(self, shape: Shape) -> Shape:
         axis = self._time_axis(shape)

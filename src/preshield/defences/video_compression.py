@@ -19,6 +19,7 @@ from .._core.remedies import Taken, how_to_change_layout
 from .._core.threads import map_blocks
 from .._core.typing import Array, ClipValues, Dtype
 from ..codecs import h264, h264_ffmpeg
+from ..codecs.errors import CodecError
 from ..preprocessor import Preprocessor
 
 __all__ = ["VideoCompression"]
@@ -68,8 +69,10 @@ class VideoCompression(Preprocessor):
     TypeError, ValueError
         If a parameter breaks its rule; if the batch is not one of RGB videos of one frame or more, or holds
         negative values.
-    ImportError, TimeoutError, RuntimeError
-        If the second engine is missing, does not finish in time, or fails.
+    CodecError
+        A ValueError: if the codec refuses what it is given, or loses a frame.
+    ImportError, TimeoutError
+        If the second engine is missing, or does not finish in time.
 
     Notes
     -----
@@ -192,7 +195,7 @@ class VideoCompression(Preprocessor):
         frames, height, width, _ = pixels.shape
         decoded = codec.decode(codec.encode(pixels, self.video_format, crf, self.preset))
         if len(decoded) != frames:
-            raise RuntimeError(f"{self.engine} made {len(decoded)} frames of {frames}.")
+            raise CodecError(f"{self.engine} made {len(decoded)} frames of {frames}.")
         values = _levels(video.dtype, scale)[decoded[:, :height, :width]]
         return np.moveaxis(values, -1, axis)
 

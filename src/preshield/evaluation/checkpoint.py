@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._core.errors import ArgumentError
+from .._core.limits import check_arrays
 from .._core.typing import Array
+from .._core.writing import is_temporary, write_atomically, written
 from .batch import BatchEvaluation, Part
 from .documents import plain, revived
 from .report import Column, DefenceNote, RobustnessRow
@@ -64,6 +65,7 @@ class Checkpoint:
         if not path.exists():
             return None
         try:
+            check_arrays(path)
             with path.open("rb") as stream, np.load(stream) as file:
                 record = json.loads(bytes(file["record"]).decode())
                 rows = [revived(row, (RobustnessRow, Column, DefenceNote)) for row in record["rows"]]
@@ -87,13 +89,8 @@ class Checkpoint:
         arrays = {f"picture/{name}": values for name, values in part.pictures.items()}
         arrays |= {f"example/{place}": x for place, x in enumerate(part.examples.values())}
         text = np.frombuffer(json.dumps(record).encode(), np.uint8)
-        path = self._path(part.start)
-        temporary = path.with_suffix(f".{os.getpid()}.part")
-        with temporary.open("wb") as file:
+        with written(self._path(part.start)) as file:
             np.savez(file, record=text, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
 
     def _path(self, start: int) -> Path:
         return self.folder / f"batch-{start:09d}.npz"
@@ -103,21 +100,20 @@ class Checkpoint:
         path = self.folder / SETTINGS
         text = {name: json.loads(json.dumps(plain(value))) for name, value in settings.items()}
         if not path.exists():
-            others = [p.name for p in self.folder.iterdir()] if self.folder.exists() else []
+            found = self.folder.iterdir() if self.folder.exists() else []
+            others = [p.name for p in found if not is_temporary(p)]
             if others:
                 raise ArgumentError(
                     "`checkpoint` must be a folder of this evaluation or a new one, got "
                     f"{str(self.folder)!r}, which holds {others[0]!r}."
                 )
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{os.getpid()}.part")
-            temporary.write_text(json.dumps(text, indent=1), encoding="utf-8")
-            temporary.replace(path)
+            write_atomically(path, json.dumps(text, indent=1))
             return
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
             names = sorted({*before, *text})
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ArgumentError(
                 f"`checkpoint` holds a damaged file, {str(path)!r}: {error!r}; use a new folder."
             ) from error

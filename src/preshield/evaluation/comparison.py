@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 
+from .._core.text import printable
 from .._core.typing import Array
 from .documents import aligned
 from .metrics import interval
@@ -48,7 +49,7 @@ class Comparison:
 
     def __str__(self) -> str:
         """One sentence."""
-        return (
+        return printable(
             f"{self.names[0]} {self.accuracy[0]:.2f}, {self.names[1]} {self.accuracy[1]:.2f}: "
             f"{self.first_only} samples are right in the first alone, {self.second_only} in the second alone "
             f"(McNemar, p = {self.p_value:.2g})."

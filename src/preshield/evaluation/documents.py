@@ -5,15 +5,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+
+from .._core.errors import ArgumentError
+from .._core.limits import Limit
+from .._core.text import MOST, printable
+from .._core.writing import write_atomically
 
 __all__ = ["aligned", "document", "plain", "revived", "saved"]
 
 
 def aligned(cells: Sequence[Sequence[str]]) -> str:
     """A table as text, headings first; all columns but the first are flush right."""
+    cells = [[printable(cell, MOST) for cell in line] for line in cells]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(
@@ -25,23 +32,27 @@ def aligned(cells: Sequence[Sequence[str]]) -> str:
 
 
 def saved(text: str, path: str | Path | None) -> str:
-    """Return the text, and write it to a file if there is a path."""
+    """Return the text, and write it to a file, whole or not at all, if there is a path."""
     if path is not None:
-        Path(path).write_text(text, encoding="utf-8")
+        write_atomically(Path(path), text)
     return text
 
 
 def document(source: str | Path, record: str, version: int) -> dict[str, Any]:
     """Read JSON of a version of a record; a string that starts with a brace is a text, others are paths."""
     inline = isinstance(source, str) and source.lstrip().startswith("{")
-    text = str(source) if inline else Path(source).read_text(encoding="utf-8")
     try:
+        text = str(source) if inline else Path(source).read_text(encoding="utf-8")
+        Limit.given().check_nodes(sum(map(text.count, "[{,")))
         found: dict[str, Any] = json.loads(text)
         given = found["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"`source` must be the JSON of a {record}: {error!r}.") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArgumentError(f"`source` must be the JSON of a {record}: {error!r}.") from error
     if given != version:
-        raise ValueError(f"`source` has format {given!r}; this version of preshield reads format {version}.")
+        raise ArgumentError(
+            f"`source` has format {printable(repr(given), MOST)}; this version of preshield reads format "
+            f"{version}."
+        )
     return found
 
 
@@ -66,20 +77,64 @@ def plain(value: Any) -> Any:
 
 
 def revived(value: Any, records: Sequence[type]) -> Any:
-    """The value that `plain` was given, its records of these classes."""
+    """The value that `plain` was given, its records of these classes.
+
+    Raises
+    ------
+    ArgumentError
+        If it is damaged: what a field holds is not what its class says.
+    """
+    known = {record.__name__: record for record in records}
+    try:
+        return _revived(value, known)
+    except ArgumentError:
+        raise
+    except Exception as error:  # among them RecursionError; whatever a file may hold
+        raise ArgumentError(f"`source` holds a damaged record: {error!r}.") from error
+
+
+def _revived(value: Any, known: Mapping[str, type]) -> Any:
     if not isinstance(value, dict):
+        if isinstance(value, list):
+            raise TypeError("a list that is no tuple")
         return value
     if "record" in value:
-        known = {record.__name__: record for record in records}
         name = value["record"]
         if name not in known:
-            raise ValueError(f"`source` holds the unknown record {name!r}; records: {', '.join(known)}.")
-        return known[name](**{key: revived(item, records) for key, item in value.items() if key != "record"})
+            raise ArgumentError(f"`source` holds the unknown record {name!r}; records: {', '.join(known)}.")
+        record = known[name](**{key: _revived(item, known) for key, item in value.items() if key != "record"})
+        for key, hint in get_type_hints(known[name], localns=dict(known)).items():
+            if not _fits(getattr(record, key), hint):
+                raise TypeError(f"{name}.{key} must be {hint}, got {type(getattr(record, key)).__name__}")
+        return record
     if "array" in value:
-        data = np.frombuffer(base64.b64decode(value["base64"]), dtype=np.dtype(value["array"]))
-        return data.reshape(value["shape"]).copy()
+        dtype = np.dtype(value["array"])
+        if dtype.kind not in "biuf":
+            raise TypeError(f"an array of {dtype}")
+        return np.frombuffer(base64.b64decode(value["base64"]), dtype).reshape(value["shape"]).copy()
     if "tuple" in value:
-        return tuple(revived(item, records) for item in value["tuple"])
+        return tuple(_revived(item, known) for item in value["tuple"])
     if "float" in value:
         return float(value["float"])
-    return {key: revived(item, records) for key, item in value["mapping"].items()}
+    return {key: _revived(item, known) for key, item in value["mapping"].items()}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is what an annotation says, as far down as it says."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if hint is Any:
+        return True
+    if kind in (Union, UnionType):
+        return any(_fits(value, one) for one in inner)
+    if kind is float:  # as JSON has no integers
+        return isinstance(value, float | int) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if not isinstance(value, kind):
+        return False
+    if kind is dict:
+        return all(_fits(key, inner[0]) and _fits(item, inner[1]) for key, item in value.items())
+    if kind is tuple:
+        hints = inner[:1] * len(value) if Ellipsis in inner else inner
+        return len(value) == len(hints) and all(map(_fits, value, hints))
+    return True

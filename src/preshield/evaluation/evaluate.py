@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.checks import check_bool, check_integer, check_number, check_option
 from .._core.errors import ArgumentError
-from .report import RobustnessReport, Threat
+from .report import THREATS, RobustnessReport, Threat
 from .subjects import (
     AUTOATTACK,
     as_factories,
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "prepared"]
 
-THREATS = ("l2-minimum", "linf-minimum", "l1-minimum", "linf", "l2")
 BUDGET = 100
 MOST_SAMPLES = 2**32  # that have numbers
 MAX_SEED = 2**32 - 1  # of NumPy's global generator, from which the attacks of ART draw
@@ -123,7 +122,8 @@ def evaluate(
     ------
     TypeError, ValueError
         If an argument breaks its rule, or a defence hands the classifier a shape that it cannot take; before
-        any attack runs. What a model or a defence raises itself comes through as it is, with a note.
+        any attack runs. What a model or a defence raises itself comes through as it is, with a note. Once a
+        row is finished, the attribute `report` of the error holds what Ctrl-C would have returned.
     ImportError
         If an ART attack is asked for and ART is missing.
 

@@ -9,7 +9,9 @@ from typing import Any, Self
 import numpy as np
 
 from .._core.errors import ArgumentError
+from .._core.limits import check_arrays
 from .._core.typing import Array, Shape
+from .._core.writing import is_temporary, write_atomically, written
 
 __all__ = ["ExampleFiles", "check_place", "read_examples"]
 
@@ -34,9 +36,8 @@ def check_place(keep_examples: Any) -> Path | None:
         raise ArgumentError(
             f'`keep_examples` must be a folder, or a file that ends in ".npz", got the file {str(place)!r}.'
         )
-    foreign = (
-        [p.name for p in place.iterdir() if p.suffix != ".npy" and p.name != NAMES] if place.is_dir() else []
-    )
+    found = place.iterdir() if place.is_dir() else []
+    foreign = [p.name for p in found if p.suffix != ".npy" and p.name != NAMES and not is_temporary(p)]
     if foreign:
         raise ArgumentError(
             f"`keep_examples` must be a folder for examples alone, got {str(place)!r}, which holds "
@@ -79,10 +80,8 @@ class ExampleFiles:
     def close(self) -> None:
         """Finish the files."""
         if self.place.suffix == ".npz":
-            temporary = self.place.with_name(f"{self.place.name}.part")
-            with temporary.open("wb") as file:
+            with written(self.place) as file:
                 np.savez(file, **{f"{row}/{column}": x for (row, column), x in self._arrays.items()})  # type: ignore[arg-type]
-            temporary.replace(self.place)
             return
         for x in self._arrays.values():
             x.flush()  # type: ignore[attr-defined]
@@ -95,7 +94,7 @@ class ExampleFiles:
                 self._arrays[row, column] = np.zeros(self._shape, dtype)
             else:
                 self.place.mkdir(parents=True, exist_ok=True)
-                (self.place / NAMES).write_text(json.dumps(self._rows), encoding="utf-8")
+                write_atomically(self.place / NAMES, json.dumps(self._rows))
                 path = self.place / f"{self._rows.index(row):03d}.{column}.npy"
                 self._arrays[row, column] = np.lib.format.open_memmap(path, "w+", dtype, self._shape)
         return self._arrays[row, column]
@@ -138,9 +137,19 @@ def _read(place: Path) -> dict[tuple[str, str], Array]:
             f"`examples` were kept in {str(place)!r}, which is not there; "
             "dataclasses.replace(report, kept=(path,)) tells a report where they are now."
         )
-    if place.suffix == ".npz":
-        with np.load(place) as file:
-            return {(*name.rsplit("/", 1),): file[name] for name in file.files}
+    try:
+        return _archived(place) if place.suffix == ".npz" else _mapped(place)
+    except Exception as error:
+        raise ArgumentError(f"`examples` are damaged in {str(place)!r}: {error!r}.") from error
+
+
+def _archived(place: Path) -> dict[tuple[str, str], Array]:
+    check_arrays(place)
+    with np.load(place) as file:
+        return {(*name.rsplit("/", 1),): file[name] for name in file.files}
+
+
+def _mapped(place: Path) -> dict[tuple[str, str], Array]:
     rows = json.loads((place / NAMES).read_text(encoding="utf-8"))
     found = {}
     for path in sorted(place.glob("*.npy")):

@@ -14,7 +14,8 @@ from .projection import nearest_in_ball, nearest_on_plane
 
 __all__ = ["Adversarials", "for_most_draws", "minimum_norm_attack", "pull_towards"]
 
-FIRST, POLISH, SHORT = 8, 14, 6  # looks of walks along the boundary, while the budget is small
+FIRST, POLISH, OTHER = 8, 14, 10  # looks of walks along the boundary, while the budget is small
+BEYOND = 2  # of them across the boundary of another class, to begin there
 TARGETS = 4  # wrong classes that are walked to, the nearest first
 BLOCK = 100  # looks of the first part of a large budget
 STRETCHES = 1, 1.2, 1.5, 2, 3, 5, 8, 16  # of a perturbation that most draws get wrong, until all do
@@ -54,10 +55,10 @@ def minimum_norm_attack(
     first 100 gradients then go down to the boundary, from the sample, within a bound that grows until the
     prediction is wrong and shrinks while it is: this averages the gradient over many points on both sides.
     Where the gradient predicts the margin, the rest goes along the boundary: from the nearest wrong point,
-    then towards the nearest other classes. Elsewhere, as behind a defence whose gradient is an estimate, it
-    goes down again from a random point. A larger budget adds longer walks from random points, every fourth of
-    the other kind. No step has a length in the unit of the data, and no decision depends on the scale of the
-    logits.
+    then, for the nearest other classes, from beyond theirs, because the gradient at the sample may not lead
+    there. Elsewhere, as behind a defence whose gradient is an estimate, it goes down again from a random
+    point. A larger budget adds longer walks from random points, every fourth of the other kind. No step has a
+    length in the unit of the data, and no decision depends on the scale of the logits.
 
     Parameters
     ----------
@@ -159,11 +160,13 @@ class _Search:
         if not honest:
             self.down(rows, left, self._elsewhere(rows, near_best=False), margin)
             return
-        start, looks, walks = take(self.x, rows), min(left, POLISH), 0
+        looks, rank = min(left, POLISH), 0
+        self.along(rows, looks, take(self.x, rows), self._target(rows, rank))
+        left -= looks
         while left > 0:
-            self.along(rows, looks, start, self._target(rows, walks))
+            looks, rank = left if left < 1.5 * OTHER else OTHER, rank + 1
+            self.back(rows, looks, self._target(rows, rank))
             left -= looks
-            start, looks, walks = x, left if left < 2 * SHORT else SHORT, walks + 1
 
     def _target(self, rows: Array, rank: int) -> Array:
         targets: Array = self.ranking(rows)[:, rank % min(TARGETS, self.oracle.nb_classes - 1)]
@@ -198,11 +201,21 @@ class _Search:
             rights = np.maximum(0, rights + np.where(found.mean < 0, -1, 1))
         return missed <= steps / 2
 
+    def back(self, rows: Array, looks: int, targets: Array) -> None:
+        """Walk along the boundary of these classes, after steps beyond it, each as long as the best norm."""
+        points, steps = take(self.oracle.x, rows), min(BEYOND, looks - 1)
+        for _ in range(steps):
+            found = self._look(rows, points, targeted_margin, targets)
+            _, normals = self._plane(rows, found, np.zeros(len(rows)))
+            step = self._uphill(normals)
+            points = self._clipped(points + scaled(step, self._best(rows) / norms(step, self.norm)))
+        self.along(rows, looks - steps, points, targets)
+
     def down(self, rows: Array, looks: int, points: Any, loss: Loss, found: Look | None = None) -> None:
         """Walk up a loss within a bound that follows the boundary, narrower after each success."""
         if not looks:
             return
-        xp, x, none = array_namespace(points), take(self.oracle.x, rows), np.zeros(len(rows))
+        x, none = take(self.oracle.x, rows), np.zeros(len(rows))
         steps = looks - (found is None)
         found = self._look(rows, points, margin) if found is None else found
         values, normals = self._plane(rows, found, none)
@@ -216,8 +229,7 @@ class _Search:
                 wider = np.where(np.isfinite(self.norms[rows]), 1 + change, 1.5) * bound
                 narrower = (1 - change) * np.minimum(bound, norms(points - x, self.norm))
                 bound = np.where(found.mean < 0, narrower, wider)
-            direction = xp.sign(normals) if self.norm == "linf" else unit(normals)
-            points = points + scaled(direction, (0.01 + 0.49 * fall) * bound)
+            points = points + scaled(self._uphill(normals), (0.01 + 0.49 * fall) * bound)
             points = self._clipped(nearest_in_ball(x, points, bound, self.norm))
             found = self._look(rows, points, loss)
 
@@ -266,12 +278,19 @@ class _Search:
 
     def _elsewhere(self, rows: Array, near_best: bool) -> Any:
         """Random points as far away as the nearest wrong ones, or points near those."""
-        x = take(self.oracle.x, rows)
-        best = np.where(np.isfinite(self.norms[rows]), self.norms[rows], 0)
+        x, best = take(self.oracle.x, rows), self._best(rows)
         noise = self.oracle.standard_normal(rows)
         centre, size = (take(self.x, rows), 0.3 * best) if near_best else (x, best)
         moved = centre + scaled(noise, size / norms(noise, self.norm))
         return self._clipped(moved)
+
+    def _best(self, rows: Array) -> Array:
+        """Norms of the nearest wrong points; 0 where there is none."""
+        return np.where(np.isfinite(self.norms[rows]), self.norms[rows], 0)
+
+    def _uphill(self, normals: Any) -> Any:
+        """The direction of a step."""
+        return array_namespace(normals).sign(normals) if self.norm == "linf" else unit(normals)
 
     def _clipped(self, points: Any) -> Any:
         return array_namespace(points).clip(points, *self.oracle.clip_values)

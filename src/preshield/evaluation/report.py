@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from .._core.errors import ArgumentError
+from .._core.text import in_markdown, printable
 from .._core.typing import Array
 from ..chain import Chain
 from . import metrics
@@ -17,6 +18,7 @@ from .documents import aligned, document, plain, revived, saved
 
 __all__ = [
     "COLUMNS",
+    "THREATS",
     "Column",
     "Curve",
     "DefenceNote",
@@ -40,6 +42,7 @@ COLUMNS: Mapping[str, str] = {
 }
 """What each column shows, in the order of the table."""
 
+THREATS = ("l2-minimum", "linf-minimum", "l1-minimum", "linf", "l2")
 FORMAT = 2  # of the JSON document
 NOT_COUNTED: Array = np.zeros(0, np.int64)  # passes of the classifier
 
@@ -242,7 +245,7 @@ class Diagnostic:
 
     def __str__(self) -> str:
         """One paragraph."""
-        return f"{self.row}: {self.message} [{self.source}]"
+        return printable(f"{self.row}: {self.message} [{self.source}]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -644,15 +647,25 @@ class RobustnessReport:
         """The table with aligned columns."""
         return aligned(self.cells())
 
-    def to_markdown(self) -> str:
-        """The table, what its columns mean, and what the diagnostics say, in GitHub's Markdown."""
+    def to_markdown(self, path: str | Path | None = None) -> str:
+        """The table, what its columns mean, and what the diagnostics say, in GitHub's Markdown.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            File to write it to as well.
+
+        Returns
+        -------
+        str
+        """
         head, *body = self.cells(bold="**{}**")
         rule = (":---", *["---:"] * (len(head) - 1))
-        lines = [[cell.replace("|", "\\|") for cell in line] for line in (head, rule, *body)]
-        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        explained = "\n".join(f"- {line}" for line in self.explanations())
-        parts = [table, explained, self.in_words()]
-        return "\n\n".join(part for part in parts if part) + "\n"
+        named = ((in_markdown(name), *cells) for name, *cells in body)
+        table = "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *named))
+        explained = "\n".join(f"- {in_markdown(line)}" for line in self.explanations())
+        parts = [table, explained, *map(in_markdown, self._words())]
+        return saved("\n\n".join(part for part in parts if part) + "\n", path)
 
     def explanations(self) -> list[str]:
         """What the threat and each column mean, one sentence each."""
@@ -680,9 +693,10 @@ class RobustnessReport:
                 + (": what the defence costs an attacker who knows it." if self.adaptive else ".")
             )
         lines.append("Cost: time of a prediction over that of the undefended model.")
-        spent = self.spent
-        if spent:
-            lines.append(f"Passes of the adaptive attack for each sample, forward and backward: {spent}.")
+        if self.spent:
+            lines.append(
+                f"Passes of the adaptive attack for each sample, forward and backward: {self.spent}."
+            )
         return lines
 
     @property
@@ -715,12 +729,15 @@ class RobustnessReport:
 
     def in_words(self) -> str:
         """Remarks and diagnostics, one paragraph each; empty if there are none."""
+        return "\n\n".join(map(printable, self._words()))
+
+    def _words(self) -> list[str]:
         lines = [self.untried] if self.untried else []
         lines += [f"{row.name}: {remark}" for row in self.rows for remark in row.remarks]
         lines += map(str, self.diagnostics)
         if not self.complete:
             lines.insert(0, "Interrupted: the table holds the rows that were finished.")
-        return "\n\n".join(lines)
+        return lines
 
     def __str__(self) -> str:
         """The table, the threat and the diagnostics."""
@@ -787,17 +804,45 @@ class RobustnessReport:
 
         Raises
         ------
-        ValueError
-            If it is no report of this version.
+        ArgumentError
+            If it is no report of this version, or a damaged one.
         """
-        record = document(source, "RobustnessReport", FORMAT)
-        try:
-            report = revived(record["report"], _RECORDS)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"`source` holds a damaged record: {error!r}.") from error
+        found = document(source, "RobustnessReport", FORMAT)
+        report = revived(found.get("report"), _RECORDS)
         if not isinstance(report, cls):
-            raise ValueError(f"`source` must be the JSON of a RobustnessReport, got {type(report).__name__}.")
+            raise ArgumentError(
+                f"`source` must be the JSON of a RobustnessReport, got {type(report).__name__}."
+            )
+        if problem := _problem_of(report):
+            raise ArgumentError(f"`source` holds a damaged record: {problem}.")
         return report
+
+
+def _problem_of(report: RobustnessReport) -> str:
+    """What is wrong with a record whose types are right; empty if nothing is."""
+    if report.threat.kind not in THREATS:
+        return f"the threat {report.threat.kind!r}"
+    if report.threat.eps is None and not report.threat.minimum:
+        return "a bound is missing"
+    size = len(report.labels) if report.labels.ndim == 1 else -1
+    if not isinstance(report.settings.get("first", 0), int):
+        return "the number of the first sample is none"
+    for row in report.rows:
+        if "clean" not in row.columns or not set(row.columns) <= set(COLUMNS):
+            return f"the columns of {row.name!r} are {', '.join(row.columns)}"
+        for name, column in row.columns.items():
+            vectors = column.norms, column.forward, column.backward
+            if column.outcomes.ndim != 2 or not column.outcomes.shape[0]:
+                return f"the outcomes of {row.name!r}, {name}, have shape {column.outcomes.shape}"
+            lengths = {column.outcomes.shape[1:], *(vector.shape for vector in vectors)}
+            if lengths != {row.columns["clean"].outcomes.shape[1:]}:
+                return f"{row.name!r}, {name}, has values for other samples"
+        if size >= 0 and report.labels.size and row.columns["clean"].outcomes.shape[1] != size:
+            return f"{row.name!r} has other samples than there are labels"
+    for curve in report.curves:
+        if any(len(curve.values) != len(accuracy) for accuracy in curve.accuracy.values()):
+            return f"the curve of {curve.parameter!r} has other values than accuracies"
+    return "" if size >= 0 else "the labels are no vector"
 
 
 def _mean(value: float, deviation: float) -> str:

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -53,6 +53,7 @@ class Run:
     checkpoint: Path | None = None
     client: Any = None
     complete: bool = False
+    error: Exception | None = None
 
     def report(self, defences: Any, classifier: str, *, verbose: bool) -> RobustnessReport:
         """Do all batches, and record what came of them.
@@ -70,6 +71,11 @@ class Run:
         -------
         RobustnessReport
             After Ctrl-C, of the batches that were finished; in the first one, of the rows.
+
+        Raises
+        ------
+        Exception
+            Whatever the work raises, with that report as its attribute `report`, if there is one.
         """
         settings = self._settings(classifier)
         parts = sorted(self._finished(settings, verbose=verbose), key=lambda part: part.start)
@@ -77,7 +83,7 @@ class Run:
         rows, pictures = joined([(part.rows, part.pictures) for part in parts], threat)
         swept = (defences.parameter, defences.parameter_values) if isinstance(defences, Sweep) else None
         done = len(rows[0].correct)
-        return RobustnessReport(
+        report = RobustnessReport(
             threat=threat,
             rows=rows,
             diagnostics=diagnostics(rows, threat),
@@ -89,6 +95,15 @@ class Run:
             complete=self.complete,
             kept=() if self.keep_examples is None else (str(self.keep_examples),),
         )
+        if self.error is not None:
+            with suppress(AttributeError):  # of an error that takes none
+                self.error.report = report  # type: ignore[attr-defined]
+            self.error.add_note(
+                f"The attribute `report` of this error holds what was finished: {done} of {len(self.x)} "
+                f"samples, {len(rows)} of {len(self.plan.subjects)} rows."
+            )
+            raise self.error
+        return report
 
     def _finished(self, settings: dict[str, Any], *, verbose: bool) -> list[Part]:
         """Parts of the batches, one after the other from the first on."""
@@ -122,11 +137,13 @@ class Run:
                 self.complete = len(done) == len(self._starts)
             except KeyboardInterrupt:
                 pass
+            except Exception as error:  # noqa: BLE001 - raised again, with the report of what is finished
+                self.error = error
         done.sort(key=lambda part: part.start)
         in_order = [part for part, start in zip(done, self._starts, strict=False) if part.start == start]
         names = [len(part.rows) for part in in_order]
         if not names or not names[0]:
-            raise KeyboardInterrupt
+            raise self.error or KeyboardInterrupt
         return [part for part in in_order if len(part.rows) == names[0]]
 
     def _taken(self, done: list[Part], part: Part, files: ExampleFiles | None) -> list[Part]:
@@ -148,7 +165,7 @@ class Run:
         return ((*self._batch(start), start) for start in starts)
 
     def _here(self, starts: list[int], bar: Any) -> Iterator[Part]:
-        """Evaluate the batches in this process; interrupted in the first one, hand over its finished rows."""
+        """Evaluate the batches in this process; stopped in the first one, hand over its finished rows."""
         before = len(self._starts) - len(starts)
         for place, start in enumerate(starts):
 
@@ -158,9 +175,9 @@ class Run:
             batch = Batch(self.plan, *self._batch(start), start, progress)
             try:
                 yield batch.evaluated()
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, Exception):
                 if before + place == 0 and batch.columns:
-                    yield batch.finished()
+                    yield _rows_of(batch)
                 raise
 
     def _settings(self, classifier: str) -> dict[str, Any]:
@@ -178,6 +195,17 @@ class Run:
             "seed": attacker.seed,
             "batch size": self.batch_size,
         }
+
+
+def _rows_of(batch: Batch) -> Part:
+    """The finished rows, without the last ones if their model fails again."""
+    while True:
+        try:
+            return batch.finished()
+        except Exception:
+            batch.columns.popitem()
+            if not batch.columns:
+                raise
 
 
 def _type(x: Array) -> Any:

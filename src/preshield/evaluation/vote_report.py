@@ -207,15 +207,17 @@ class VoteReport:
 
         Raises
         ------
-        ValueError
-            If it is no report of this version.
+        ArgumentError
+            If it is no report of this version, or a damaged one.
         """
         record = document(source, "VoteReport", FORMAT)
         try:
             views, y = tuple(record["views"]), np.array(record["y"], dtype=np.int64)
             votes = np.array(record["votes"], dtype=np.int64).reshape(len(y), len(views))
             min_votes = int(record["min_votes"])
-        except (ValueError, KeyError, TypeError) as error:
+            if not all(isinstance(view, str) for view in views) or not 1 <= min_votes <= len(views):
+                raise ValueError(f"{len(views)} views and min_votes={min_votes}")
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ArgumentError(f"`source` must be the JSON of a VoteReport: {error!r}.") from error
         return cls(views, votes, y, min_votes)
 

@@ -1,5 +1,7 @@
 """Arrays of JAX, eager, and traced by `jit` and `grad`."""
 
+import pickle
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -46,6 +48,24 @@ def pull_back(defence: Defence, x: Any, grad: Any, index: Any) -> Any:
     return pulled(grad.astype(out.dtype))[0].astype(grad.dtype)
 
 
+def _whole(function: Arithmetic) -> Any:
+    """Arithmetic without draws as one program, if its parts are functions of modules, numbers and words.
+
+    Outside of `jax.jit`, JAX would compile each of hundreds of operations by itself.
+    """
+    try:
+        return _program(pickle.dumps(function))
+    except (AttributeError, TypeError, pickle.PicklingError):  # of a function within a function
+        return lambda x: function(x, jax.numpy)[0]
+
+
+@lru_cache(maxsize=128)
+def _program(pickled: bytes) -> Any:
+    """One for all equal arithmetic, which JAX compiles once for a shape."""
+    function = pickle.loads(pickled)  # noqa: S301 - our own, from just above
+    return jax.jit(lambda x: function(x, jax.numpy)[0])
+
+
 def _known(defence: Defence, shape: Shape, index: Any) -> Any:
     """The numbers of the samples, which are refused here, not by an error of the graph; checked, if known."""
     if not traced("jax", index):
@@ -75,6 +95,8 @@ def _call_natively(
         check_array_labels(y, "jax.jit")
         y = jax.numpy.asarray(y)
     x = x if defence.domains == ("labels",) else jax.numpy.asarray(x)
+    if not words and not defence._changes_labels:
+        return _whole(function)(x), y
     return function(x, jax.numpy, y, source_of(words, seed, numbers, x, jax.numpy, _table))  # type: ignore[no-any-return]
 
 

@@ -10,7 +10,7 @@ from .._core.checks import check_integer
 from .._core.errors import ArgumentError
 from .._core.optional import require
 from .._core.typing import Array, Shape
-from .model_files import check_keras_path, load_model
+from .model_files import check_keras_path, load_model, save_keras
 
 __all__ = ["CHANNELS_LAST", "FLOAT32", "LatentModel", "seeded_weights"]
 
@@ -104,7 +104,7 @@ class LatentModel:
         """
         check_keras_path(path)
         keras = require("keras", extra="tensorflow")
-        keras.Sequential(self._fitted(), name=type(self).__name__).save(path)
+        save_keras(keras.Sequential(self._fitted(), name=type(self).__name__), path)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

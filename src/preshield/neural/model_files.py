@@ -1,15 +1,19 @@
 """Models from files, in formats that hold no pickled code."""
 
 import re
+import shutil
 import warnings
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from .._core.limits import Limit, opened_archive
 from .._core.optional import require
+from .._core.writing import written
 from .feature_blur import keras_layer
 
-__all__ = ["check_keras_path", "load_model", "model_format"]
+__all__ = ["check_keras_path", "load_model", "model_format", "save_keras"]
 
 _FORMATS: dict[str, Literal["keras", "torchscript"]] = {
     ".keras": "keras",
@@ -24,6 +28,7 @@ _REMEDIES = {
     # torch.export.load unpickles its weights and constants, so a .pt2 file is no safer than any other pickle.
     ".pt2": "save the module with `torch.jit.trace(module, example).save('model.pt')`",
 }
+_KERAS_TEXTS = {"config.json", "metadata.json"}
 _SAFE_KERAS = (3, 14)  # the safe mode of earlier releases can be escaped: CVE-2025-1550, -8747, CVE-2026-1462
 _PICKLED = (
     "it is a pickled PyTorch file, and unpickling may run any code; save the module as TorchScript, "
@@ -45,13 +50,24 @@ def check_keras_path(path: str | Path) -> None:
         raise ValueError(f"`path` must end in '.keras', got {str(path)!r}.")
 
 
-def model_format(path: str | Path) -> Literal["keras", "torchscript"]:
+def save_keras(model: Any, path: str | Path) -> None:
+    """Write a Keras model to a file, whole or not at all. Keras takes a path and nothing else."""
+    with TemporaryDirectory(prefix="preshield-") as folder:
+        saved = Path(folder, "model.keras")
+        model.save(saved)
+        with saved.open("rb") as source, written(Path(path)) as target:
+            shutil.copyfileobj(source, target)
+
+
+def model_format(path: str | Path, limit: Limit | None = None) -> Literal["keras", "torchscript"]:
     """Tell what kind of model a file holds, without loading it.
 
     Parameters
     ----------
     path : str or Path
         File of a model.
+    limit : Limit, optional
+        How much it may hold; by default what the environment says.
 
     Returns
     -------
@@ -62,7 +78,8 @@ def model_format(path: str | Path) -> Literal["keras", "torchscript"]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is a folder, its suffix is not one of those accepted, it is truncated, or it is pickled.
+        If it is a folder, its suffix is not one of those accepted, it is truncated or pickled, or it holds
+        more than the limit.
     """
     path = Path(path)
     accepted = f"give {_ACCEPTED}"
@@ -75,7 +92,8 @@ def model_format(path: str | Path) -> Literal["keras", "torchscript"]:
     kind = _FORMATS[suffix]
     path.stat()  # is_zipfile() would say no to a missing file
     try:
-        problem = _problem_of_keras(path) if kind == "keras" else _problem_of_torchscript(path)
+        problem_of = _problem_of_keras if kind == "keras" else _problem_of_torchscript
+        problem = problem_of(path, Limit.given(limit))
     except Exception as error:
         raise ValueError(f"cannot load {str(path)!r}: {error}") from error
     if problem:
@@ -83,13 +101,15 @@ def model_format(path: str | Path) -> Literal["keras", "torchscript"]:
     return kind
 
 
-def load_model(path: str | Path) -> Any:
+def load_model(path: str | Path, limit: Limit | None = None) -> Any:
     """Load a model without running pickled code.
 
     Parameters
     ----------
     path : str or Path
         A ``.keras`` file, or a TorchScript file: ``.pt``, ``.pth`` or ``.ts``.
+    limit : Limit, optional
+        How much it may hold; by default what the environment says.
 
     Returns
     -------
@@ -101,8 +121,9 @@ def load_model(path: str | Path) -> Any:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is of another kind, is damaged, or needs code that is not loaded: pickled PyTorch files,
-        Keras files with a ``Lambda`` layer or with a layer of one's own that is not registered.
+        If the file is of another kind, is damaged, holds more than the limit, or needs code that is not
+        loaded: pickled PyTorch files, Keras files with a ``Lambda`` layer or with an own layer that is not
+        registered.
     ImportError
         If the framework is missing, or Keras is older than 3.14, whose safe mode can be escaped.
 
@@ -114,7 +135,7 @@ def load_model(path: str | Path) -> Any:
     writes files, or one of an extension other than torchvision, is refused. What remains: a model may ask for
     any amount of time and memory, and for the classes of an extension that has been imported.
     """
-    load = _load_keras if model_format(path) == "keras" else _load_torchscript
+    load = _load_keras if model_format(path, limit) == "keras" else _load_torchscript
     try:
         return load(Path(path))
     except ImportError:
@@ -151,22 +172,27 @@ def _load_torchscript(path: Path) -> Any:
     return module.eval()
 
 
-def _problem_of_keras(path: Path) -> str:
+def _problem_of_keras(path: Path, limit: Limit) -> str:
     if not zipfile.is_zipfile(path):
         return "it is truncated, or not in the Keras format"
-    with zipfile.ZipFile(path) as archive:
-        missing = {"config.json", "metadata.json"} - set(archive.namelist())
-    return f"it is not in the Keras format: it has no {', '.join(sorted(missing))}" if missing else ""
+    with opened_archive(path) as archive:
+        missing = _KERAS_TEXTS - set(archive.namelist())
+        if missing:
+            return f"it is not in the Keras format: it has no {', '.join(sorted(missing))}"
+        _check_size(archive, path, limit)
+        limit.check_texts(archive, _KERAS_TEXTS)
+    return ""
 
 
-def _problem_of_torchscript(path: Path) -> str:
+def _problem_of_torchscript(path: Path, limit: Limit) -> str:
     with path.open("rb") as file:
         start = file.read(4)
     if not start.startswith(b"PK"):  # torch goes by the start of a file, zipfile by its end: ask both
         return _PICKLED if start.startswith(b"\x80") else "it is not in the TorchScript format"
     if not zipfile.is_zipfile(path):
         return "it is truncated"
-    with zipfile.ZipFile(path) as archive:
+    with opened_archive(path) as archive:
+        _check_size(archive, path, limit)
         # All entries lie in one folder of any name, and torch ignores case.
         names = {name.lower().partition("/")[2] for name in archive.namelist()}
         code = [entry for entry in archive.infolist() if entry.filename.lower().endswith(".py")]
@@ -174,8 +200,13 @@ def _problem_of_torchscript(path: Path) -> str:
             return "it is in the TorchScript format of torch before 1.2; save it again with a current torch"
         if not code or "constants.pkl" not in names:
             return _PICKLED if "data.pkl" in names else "it is not in the TorchScript format"
+        limit.check_texts(archive, [entry.filename for entry in code])
         for entry in code:
             if found := _FILE_OPERATORS.search(archive.read(entry)):
                 name = found[0].decode()
                 return f"its code names `{name}`, which may reach files; save a module that only computes"
     return ""
+
+
+def _check_size(archive: zipfile.ZipFile, path: Path, limit: Limit) -> None:
+    limit.check_bytes(sum(entry.file_size for entry in archive.infolist()), path.stat().st_size)

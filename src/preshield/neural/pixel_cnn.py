@@ -13,7 +13,7 @@ from .._core.optional import require
 from .._core.threads import map_blocks
 from .._core.typing import Array, Shape
 from .latent_model import CHANNELS_LAST, FLOAT32
-from .model_files import check_keras_path, load_model
+from .model_files import check_keras_path, load_model, save_keras
 from .pixel_levels import check_images, to_images, to_levels
 from .training import check_training, shuffled, split, train
 
@@ -263,7 +263,7 @@ class PixelCNN:
             If the file is of another kind, or the model is not trained.
         """
         check_keras_path(path)
-        self.model.save(path)
+        save_keras(self.model, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

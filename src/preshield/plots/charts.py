@@ -8,7 +8,7 @@ import numpy as np
 
 from .._core.errors import ArgumentError
 from .._core.typing import Array
-from .figures import COLOURS, WRONG, legend_beside, one_axes, wrapped
+from .figures import COLOURS, WRONG, legend_beside, one_axes, plain, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,7 +138,8 @@ def curve(curve: "Curve", *, ax: "Axes | None" = None) -> "Axes":
             zorder=3,
         )
     named = {"eps": "Bound of the perturbation (eps)", "budget": "Iterations", "eot": "Draws averaged (EOT)"}
-    ax.set(xlabel=named.get(curve.parameter, curve.parameter), ylabel=f"Accuracy ({curve.column})")
+    ax.set_xlabel(named.get(curve.parameter, plain(curve.parameter)))
+    ax.set_ylabel(plain(f"Accuracy ({curve.column})"))
     _unit_axis(ax, "y")
     legend_beside(ax)
     return ax

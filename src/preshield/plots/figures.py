@@ -11,6 +11,7 @@ import numpy as np
 from .._core.checks import check_number
 from .._core.errors import ArgumentError
 from .._core.optional import require
+from .._core.text import printable
 from .._core.typing import Array
 
 if TYPE_CHECKING:
@@ -26,10 +27,12 @@ __all__ = [
     "legend_beside",
     "new_figure",
     "one_axes",
+    "plain",
     "png",
     "wrapped",
 ]
 
+LONGEST, UNBROKEN = 120, 40  # characters of a name, and of one word in it, beside a chart that is to be seen
 RIGHT, WRONG = "#1a6faf", "#c8401c"  # told apart by every kind of colour vision
 # Okabe and Ito's colours without yellow, which is lost on white; markers and dashes do without colour.
 COLOURS = ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -116,8 +119,14 @@ def legend_beside(ax: "Axes") -> None:
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False, fontsize=9)
 
 
+def plain(text: str) -> str:
+    """A name as Matplotlib draws it character by character, and not as a formula."""
+    return printable(text, LONGEST).replace("$", r"\$")
+
+
 def wrapped(text: str, width: int) -> str:
     """Break a long text after its first comma, between words, and before the capitals of a long word."""
+    text = re.sub(rf"(\S{{{UNBROKEN}}})(?=\S)", r"\1 ", plain(text))
     if len(text) <= width:
         return text
     lines = []

@@ -9,7 +9,7 @@ from .._core.checks import check_bool
 from .._core.errors import ArgumentError
 from .._core.fourier import log_spectrum
 from .._core.typing import Array
-from .figures import check_limits, fitting_axes, new_figure, one_axes
+from .figures import check_limits, fitting_axes, new_figure, one_axes, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,7 +115,7 @@ def spectra(
     row: Array = fitting_axes(axes, 1, len(found))[0]
     for (name, amplitudes), ax in zip(found.items(), row, strict=True):
         image = _draw_spectrum(ax, amplitudes, limits)
-        ax.set_title(name)
+        ax.set_title(plain(name))
         if ax is not row[0]:
             ax.set(ylabel="", yticklabels=[])
     _spectrum_scale(image, list(row))

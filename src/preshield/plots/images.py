@@ -10,7 +10,7 @@ from .._core.checks import check_clip_values, check_values
 from .._core.errors import ArgumentError
 from .._core.tensors import to_numpy
 from .._core.typing import Array, ClipValues, Shape
-from .figures import RIGHT, WRONG, fitting_axes, new_figure, wrapped
+from .figures import RIGHT, WRONG, fitting_axes, new_figure, plain, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -156,7 +156,7 @@ def heading(ax: "Axes", title: str, subtitle: str = "", level: bool = False) -> 
     characters = min(max(int(23 * room), 12), 16)  # of this size, and no longer lines where there is more
     ax.set_title(wrapped(title, characters), fontsize=7, fontweight="bold", pad=12 if level else 4)
     ax.annotate(
-        subtitle,
+        plain(subtitle),
         (0.5, 1),
         xytext=(0, 3),
         xycoords="axes fraction",
@@ -169,6 +169,7 @@ def heading(ax: "Axes", title: str, subtitle: str = "", level: bool = False) -> 
 
 def _caption(ax: "Axes", label: str, right: bool | None) -> None:
     """Write a prediction below an image and frame the image in the same colour."""
+    label = plain(str(label))
     if right is None:
         ax.set_xlabel(label, fontsize=6.5, labelpad=2)
         return

@@ -10,7 +10,7 @@ from .._core.checks import check_bool, check_integer, check_number, check_values
 from .._core.errors import ArgumentError
 from .._core.tensors import to_numpy
 from .._core.typing import Array
-from .figures import COLOURS, check_limits, legend_beside, one_axes, wrapped
+from .figures import COLOURS, check_limits, legend_beside, one_axes, plain, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,14 @@ def waveforms(
     lanes = -2.2 * peak * np.arange(len(signals)) * stacked
     for signal, name, lane, colour in zip(signals, names, lanes, cycle(COLOURS), strict=False):
         shown = _extremes(signal)
-        ax.plot(shown / (rate or 1), signal[shown] + lane, label=name, color=colour, linewidth=0.8, alpha=0.8)
+        ax.plot(
+            shown / (rate or 1),
+            signal[shown] + lane,
+            label=plain(name),
+            color=colour,
+            linewidth=0.8,
+            alpha=0.8,
+        )
     ax.set_xlabel("Sample" if rate is None else "Time (s)")
     ax.set_xlim(0, max(map(len, signals)) / (rate or 1))
     if stacked:

@@ -4,7 +4,7 @@ from math import prod
 from typing import Any
 
 from ..typing import Arithmetic
-from .draws import NativeDraws, below, product
+from .draws import NativeDraws, below, wide_product
 from .namespace import (
     constant,
     counted,
@@ -73,7 +73,7 @@ def deflected(
 
 def _picked(words: Any, xp: Any, height: int, width: int, window: int, chances: Any) -> tuple[Any, Any]:
     """Which pixels are written and which ones are read, by their numbers; one left alone reads itself."""
-    row, column = product(words[..., 0], height)[0], product(words[..., 1], width)[0]
+    row, column = wide_product(words[..., 0], height)[0], wide_product(words[..., 1], width)[0]
     source = [
         _near(place, words[..., 2 + k], xp, side, window)
         for k, (place, side) in enumerate(((row, height), (column, width)))
@@ -83,7 +83,7 @@ def _picked(words: Any, xp: Any, height: int, width: int, window: int, chances: 
         bounds = constant(chances, words, xp) if isinstance(chances, list) else sent(chances, words, xp)
         bounds = xp.reshape(taken(bounds, xp.reshape(written, (-1,)), xp), written.shape)
         # Where in its share a word lies says no more of the row.
-        alone = below(product(words[..., 0], height)[1], bounds)
+        alone = below(wide_product(words[..., 0], height)[1], bounds)
         read = xp.where(alone, written, read)
     return written, read
 
@@ -92,7 +92,7 @@ def _near(place: Any, word: Any, xp: Any, side: int, window: int) -> Any:
     """A row or a column of the window around one, as far as it lies inside."""
     first = xp.where(place > window, place - window, xp.zeros_like(place))
     last = xp.where(place < side - window, place + window, xp.full_like(place, side - 1))
-    return first + product(word, last - first + 1)[0]
+    return first + wide_product(word, last - first + 1)[0]
 
 
 def _origins(written: Any, read: Any, xp: Any, pixels: int) -> Any:

@@ -12,9 +12,9 @@ import numpy as np
 
 from ..errors import ArgumentError
 from .dirichlet import dirichlet
-from .namespace import counted, taken
+from .namespace import computed_once, counted, taken
 
-__all__ = ["NativeDraws", "below", "bounds", "product", "signed", "threefry"]
+__all__ = ["NativeDraws", "below", "bounds", "signed", "threefry", "wide_product"]
 
 TURNS = (13, 15, 26, 6), (17, 29, 16, 24)
 PARITY = 0x1BD11BDA
@@ -67,8 +67,8 @@ class NativeDraws:
     def integers(self, low: int, high: int, size: Any) -> Any:
         """Uniform over the integers from `low` to below `high`."""
         words, span = self._take(size, 2), high - low
-        top, rest = product(words[..., 0], span)
-        carried = rest + product(words[..., 1], span)[0]
+        top, rest = wide_product(words[..., 0], span)
+        carried = rest + wide_product(words[..., 1], span)[0]
         wrapped = (carried ^ SIGN) < (rest ^ SIGN)  # as numbers without a sign
         return low + top + self.xp.astype(wrapped, self.xp.int32)
 
@@ -118,8 +118,8 @@ def threefry(key: Any, other_key: Any, counter: Any, other_counter: Any) -> tupl
     a, b = counter + key, other_counter + other_key
     for part in range(1, 6):
         for turn in TURNS[(part - 1) % 2]:
-            a = a + b
-            b = a ^ ((b << turn) | _right(b, 32 - turn))
+            a = computed_once(a + b)
+            b = computed_once(a ^ ((b << turn) | _right(b, 32 - turn)))
         a, b = a + keys[part % 3], b + keys[(part + 1) % 3] + part
     return a, b
 
@@ -144,7 +144,7 @@ def _right(words: Any, bits: int) -> Any:
     return (words >> bits) & ((1 << (32 - bits)) - 1)
 
 
-def product(words: Any, factor: Any) -> tuple[Any, Any]:
+def wide_product(words: Any, factor: Any) -> tuple[Any, Any]:
     """Upper and lower half of the products of words and a number below 2**31, or an array of them."""
     above, below = _right(words, 16), words & LOW
     first = below * (factor & LOW)

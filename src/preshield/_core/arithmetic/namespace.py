@@ -11,10 +11,13 @@ from ..typing import Dtype
 
 __all__ = [
     "MOST",
+    "clipped",
+    "computed_once",
     "constant",
     "counted",
     "gathered",
     "numbers",
+    "product",
     "repeated",
     "running_sum",
     "scattered",
@@ -136,5 +139,25 @@ def taken(x: Any, indices: Any, xp: Any) -> Any:
     return xp.take(x, indices, axis=0)
 
 
+def computed_once(x: Any) -> Any:
+    """The same array, which torch's compiler computes once, and not again for each of its uses.
+
+    Of a long chain in which all values are used more than once it would otherwise compile for minutes.
+    """
+    if framework(x) == "torch" and sys.modules["torch"].compiler.is_compiling():
+        return x.as_strided(x.shape, x.stride())  # it asks for an array in memory
+    return x
+
+
 def _place(x: Any) -> dict[str, Any]:
     return {} if framework(x) == "jax" else {"device": x.device}  # JAX lays numbers where they are needed
+
+
+def clipped(x: Any, low: Any, high: Any, xp: Any) -> Any:
+    """The entries, within limits: numbers or nested lists."""
+    return xp.minimum(xp.maximum(x, constant(low, x, xp)), constant(high, x, xp))
+
+
+def product(a: Any, b: Any, xp: Any) -> Any:
+    """A product of matrices in full; by default JAX rounds the factors on some devices."""
+    return xp.matmul(a, b, precision="highest") if framework(a) == "jax" else xp.matmul(a, b)

@@ -29,25 +29,28 @@ TINY = 1e-300
 STARTING, SEARCHING, PROBING = range(3)  # what an evaluation is for: the start, a line, a Newton step
 
 STATE = np.dtype(
-    [
-        ("phase", np.int64),
-        ("iterations", np.int64),
-        ("evaluations", np.int64),
-        ("value", np.float64),  # at `X`
-        ("decrease", np.float64),  # change of the value in the last step
-        ("slope", np.float64),  # along the direction, at `X`
-        ("step", np.float64),  # that is being tried
-        ("trials", np.int64),  # so far, on this line or in this Newton step
-        ("best", np.float64),  # step of the least value on this line; 0 where nothing decreased
-        ("best_value", np.float64),
-        ("low", np.float64, 3),  # ends of the bracket: step, value and slope
-        ("high", np.float64, 3),
-        ("oldest", np.int64),  # the first pair that counts
-        ("inverses", np.float64, HISTORY),  # 1 / (step . change); 0 for a pair that counts for nothing
-        ("weights", np.float64, HISTORY),
-        ("square", np.float64),  # of the last gradient, or of the residual in a Newton step
-        ("target", np.float64),  # at which that residual is small enough
-    ]
+    (
+        np.record,  # whose fields are attributes without Numba, too
+        [
+            ("phase", np.int64),
+            ("iterations", np.int64),
+            ("evaluations", np.int64),
+            ("value", np.float64),  # at `X`
+            ("decrease", np.float64),  # change of the value in the last step
+            ("slope", np.float64),  # along the direction, at `X`
+            ("step", np.float64),  # that is being tried
+            ("trials", np.int64),  # so far, on this line or in this Newton step
+            ("best", np.float64),  # step of the least value on this line; 0 where nothing decreased
+            ("best_value", np.float64),
+            ("low", np.float64, 3),  # ends of the bracket: step, value and slope
+            ("high", np.float64, 3),
+            ("oldest", np.int64),  # the first pair that counts
+            ("inverses", np.float64, HISTORY),  # 1 / (step . change); 0 for a pair that counts for nothing
+            ("weights", np.float64, HISTORY),
+            ("square", np.float64),  # of the last gradient, or of the residual in a Newton step
+            ("target", np.float64),  # at which that residual is small enough
+        ],
+    )
 )
 """All that a machine knows beside its vectors; zeros at the start."""
 

@@ -10,7 +10,7 @@ JPEG takes 1.2 times as long without it: only some of the stages of a row read. 
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import config, types
 from numba.extending import intrinsic
 
 from ..typing import Array
@@ -34,6 +34,14 @@ def _fetch_line(typing_context: Any, address: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.intp), generate
+
+
+def _nothing(address: int) -> None:
+    """Python code has no use for it."""
+
+
+if config.DISABLE_JIT:
+    _fetch_line = _nothing
 
 
 @kernel
