@@ -20,6 +20,7 @@ from preshield import (
     Resample,
     SpatialSmoothing,
     ThermometerEncoding,
+    WaveletDenoising,
 )
 from preshield._core.arithmetic.borders import padded
 from preshield._core.arithmetic.namespace import stop_gradient
@@ -89,10 +90,13 @@ def test_which_defences_are_native():
         "JpegCompression",
         "LabelSmoothing",
         "Mixup",
+        "PixelDeflection",
         "Resample",
         "SpatialSmoothing",
         "StandardisationMeanStd",
         "ThermometerEncoding",
+        "TotalVarMin",
+        "WaveletDenoising",
     }
 
 
@@ -171,6 +175,25 @@ def test_squeezing_crosses_no_tie(bits):
     defence = FeatureSqueezing((0, 1), bits)
     for out in (natively(defence, x)(x, numpy), jax.jit(defence.transform)(x)):
         np.testing.assert_array_equal(np.rint(np.asarray(out) * np.float64(levels)), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_wavelets_of_several_levels(channels, dtype):
+    """Odd sides at each level, thresholds of noise, of pictures and of surfaces without any detail."""
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    rng, slopes = np.random.default_rng(0), np.random.default_rng(1).normal(size=(4, 67, 37, channels))
+    flat = np.zeros((67, 37, channels))
+    flat[9:40, 5:30] = rng.random(channels)
+    noise = rng.normal(scale=0.05, size=flat.shape)
+    x = np.stack([flat, flat + noise, 0 * flat + 0.4, 0.5 + noise]).astype(dtype)
+    defence, grad = WaveletDenoising((0, 1)), slopes.astype(dtype)
+    tensor = torch.tensor(x, requires_grad=True)
+    out = natively(defence, x)(tensor, xp)
+    assert_close(out.detach(), defence.transform(x))
+    out.backward(torch.tensor(grad))
+    assert_close(tensor.grad, defence.estimate_gradient(x, grad))
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int64])
@@ -458,6 +481,18 @@ def test_second_derivatives_of_a_blur():
     )
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert torch.autograd.gradgradcheck(function, torch.tensor(x, requires_grad=True))
+
+
+def test_second_derivatives_of_wavelets():
+    """Thresholds and the ranges of colours move with the image."""
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    x = np.random.default_rng(0).random((1, 3, 4, 3))
+    x[0, :, :2] = 0.5 + 0.01 * x[0, :, :2]
+    for sigma in (0.1, 0.3):
+        function = partial(natively(WaveletDenoising((0, 1), sigma), x), xp=xp)
+        assert torch.autograd.gradgradcheck(function, torch.tensor(x, requires_grad=True))
 
 
 def test_jax_vmap():

@@ -15,6 +15,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from .._core.arithmetic.draws import signed
+from .._core.arithmetic.namespace import transformed
 from .._core.checks import check_gradient_shape
 from .._core.errors import ArgumentError
 from .._core.passes import Pass, numbers_of
@@ -48,6 +49,8 @@ TRANSFORMED = (
     "{} runs in NumPy, which the transforms of torch.func cannot enter. Use torch.autograd, or leave it out "
     "of the function that is transformed."
 )
+
+torch.compiler.assume_constant_result(transformed)
 
 
 class _Once(torch.autograd.Function):  # type: ignore[misc]

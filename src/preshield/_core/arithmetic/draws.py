@@ -8,16 +8,19 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, Self
 
+import numpy as np
+
 from ..errors import ArgumentError
 from .dirichlet import dirichlet
 from .namespace import computed_once, counted, taken
 
-__all__ = ["NativeDraws", "signed", "threefry"]
+__all__ = ["NativeDraws", "below", "bounds", "signed", "threefry", "wide_product"]
 
 TURNS = (13, 15, 26, 6), (17, 29, 16, 24)
 PARITY = 0x1BD11BDA
 LOW = 0xFFFF  # half of a word
 SIGN = -(1 << 31)
+MOST = -SIGN - 1
 
 
 class NativeDraws:
@@ -64,8 +67,8 @@ class NativeDraws:
     def integers(self, low: int, high: int, size: Any) -> Any:
         """Uniform over the integers from `low` to below `high`."""
         words, span = self._take(size, 2), high - low
-        top, rest = _product(words[..., 0], span)
-        carried = rest + _product(words[..., 1], span)[0]
+        top, rest = wide_product(words[..., 0], span)
+        carried = rest + wide_product(words[..., 1], span)[0]
         wrapped = (carried ^ SIGN) < (rest ^ SIGN)  # as numbers without a sign
         return low + top + self.xp.astype(wrapped, self.xp.int32)
 
@@ -121,6 +124,16 @@ def threefry(key: Any, other_key: Any, counter: Any, other_counter: Any) -> tupl
     return a, b
 
 
+def bounds(limits: Any) -> Any:
+    """Limits of words, numbers or arrays from 0 to 2**32, as `below` takes them, in `int32`."""
+    return np.minimum(np.asarray(limits, np.float64) + SIGN, MOST).astype(np.int32)
+
+
+def below(words: Any, bound: Any) -> Any:
+    """Which words, as numbers without a sign, are less than a bound; the largest one is for all of them."""
+    return ((words ^ SIGN) < bound) | (bound == MOST)
+
+
 def signed(word: int) -> int:
     """A word as the number that the same bits are in `int32`."""
     return (int(word) ^ (1 << 31)) + SIGN
@@ -131,8 +144,8 @@ def _right(words: Any, bits: int) -> Any:
     return (words >> bits) & ((1 << (32 - bits)) - 1)
 
 
-def _product(words: Any, factor: int) -> tuple[Any, Any]:
-    """Upper and lower half of the products of words and a number below 2**31."""
+def wide_product(words: Any, factor: Any) -> tuple[Any, Any]:
+    """Upper and lower half of the products of words and a number below 2**31, or an array of them."""
     above, below = _right(words, 16), words & LOW
     first = below * (factor & LOW)
     second = above * (factor & LOW) + _right(first, 16)
