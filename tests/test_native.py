@@ -18,6 +18,7 @@ from preshield import (
     JpegCompression,
     SpatialSmoothing,
     ThermometerEncoding,
+    WaveletDenoising,
 )
 from preshield._core.arithmetic.borders import padded
 from preshield._core.arithmetic.namespace import stop_gradient
@@ -29,18 +30,20 @@ COMPILED = [
     "GaussianBlur-images",
     "SpatialSmoothing-exact",
     "ThermometerEncoding-videos",
+    "WaveletDenoising-frames first",
 ]
 
 
 def natively(defence, x):
-    return defence._natively(x.shape, x.dtype)
+    """The data of what `defence` computes on arrays, or None."""
+    function = defence._natively(x.shape, x.dtype)
+    return None if function is None else lambda x, xp: function(x, xp)[0]
 
 
-def is_native(case):
-    return natively(case.make(), case.sample) is not None
-
-
-CASES = [case for case in ALL if is_native(case)]
+NATIVE = [case for case in ALL if natively(case.make(), case.sample) is not None]
+CASES = [  # test_native_draws.py has the others
+    case for case in NATIVE if not (case.make().stochastic or case.make()._changes_labels)
+]
 FLOATS = [np.float32, np.float64]
 # Sums in another order, fused multiplications and additions, and products in the place of quotients round
 # differently. A value in the middle between two levels may then go to either, which the samples avoid.
@@ -69,15 +72,23 @@ def as_floats(case, dtype):
 
 
 def test_which_defences_are_native():
-    names = {case.defence.__name__ for case in CASES}
+    names = {case.defence.__name__ for case in NATIVE}
     assert names == {
         "BlurNet",
         "Chain",
+        "CutMix",
+        "Cutout",
         "FeatureSqueezing",
+        "GaussianAugmentation",
         "GaussianBlur",
+        "LabelSmoothing",
+        "Mixup",
+        "PixelDeflection",
         "SpatialSmoothing",
         "StandardisationMeanStd",
         "ThermometerEncoding",
+        "TotalVarMin",
+        "WaveletDenoising",
     }
 
 
@@ -156,6 +167,25 @@ def test_squeezing_crosses_no_tie(bits):
     defence = FeatureSqueezing((0, 1), bits)
     for out in (natively(defence, x)(x, numpy), jax.jit(defence.transform)(x)):
         np.testing.assert_array_equal(np.rint(np.asarray(out) * np.float64(levels)), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_wavelets_of_several_levels(channels, dtype):
+    """Odd sides at each level, thresholds of noise, of pictures and of surfaces without any detail."""
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    rng, slopes = np.random.default_rng(0), np.random.default_rng(1).normal(size=(4, 67, 37, channels))
+    flat = np.zeros((67, 37, channels))
+    flat[9:40, 5:30] = rng.random(channels)
+    noise = rng.normal(scale=0.05, size=flat.shape)
+    x = np.stack([flat, flat + noise, 0 * flat + 0.4, 0.5 + noise]).astype(dtype)
+    defence, grad = WaveletDenoising((0, 1)), slopes.astype(dtype)
+    tensor = torch.tensor(x, requires_grad=True)
+    out = natively(defence, x)(tensor, xp)
+    assert_close(out.detach(), defence.transform(x))
+    out.backward(torch.tensor(grad))
+    assert_close(tensor.grad, defence.estimate_gradient(x, grad))
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int64])
@@ -316,6 +346,18 @@ def test_second_derivatives_of_a_blur():
     )
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert torch.autograd.gradgradcheck(function, torch.tensor(x, requires_grad=True))
+
+
+def test_second_derivatives_of_wavelets():
+    """Thresholds and the ranges of colours move with the image."""
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    x = np.random.default_rng(0).random((1, 3, 4, 3))
+    x[0, :, :2] = 0.5 + 0.01 * x[0, :, :2]
+    for sigma in (0.1, 0.3):
+        function = partial(natively(WaveletDenoising((0, 1), sigma), x), xp=xp)
+        assert torch.autograd.gradgradcheck(function, torch.tensor(x, requires_grad=True))
 
 
 def test_jax_vmap():

@@ -213,13 +213,15 @@ class Chain(Preprocessor):
         return dtype
 
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
-        functions = []
+        functions, start = [], 0
         for stage in self._stages:
             # Before the first stage, _check_layout looked at all.
             if (function := stage._natively(shape, dtype, doubt=False)) is None:
                 return None
-            functions.append(function)
-            shape, dtype = stage._output_shape(shape), stage._output_dtype(dtype)
+            functions.append((function, start, start + stage._seed_words))
+            start += stage._seed_words
+            if stage.domains != ("labels",):
+                shape, dtype = stage._output_shape(shape), stage._output_dtype(dtype)
         return partial(_one_by_one, tuple(functions))
 
     # Layouts: those of the stages
@@ -256,7 +258,12 @@ class Chain(Preprocessor):
         return sum(d._seed_words for d in self._stages)
 
     def _fresh_seed(self, *, addressed: bool) -> Seed:
-        return np.concatenate([d._next_seed(addressed=addressed) for d in self._stages])
+        seeds = np.concatenate([d._next_seed(addressed=addressed) for d in self._stages])
+        return random.distinct(seeds, peeked_seed)
+
+    @property
+    def _has_one_seed(self) -> bool:
+        return random.FROZEN.seed(self) is None and all(d._has_one_seed for d in self._stages)
 
     @property
     def _draws_afresh(self) -> bool:
@@ -265,7 +272,7 @@ class Chain(Preprocessor):
     def _begin(self, x: Array, seed: Seed) -> _Draw:
         ends = np.cumsum([d._seed_words for d in self._stages])
         words, index = seed[: ends[-1]], seed[ends[-1] :]
-        seeds = np.split(random.distinct(words, peeked_seed), ends[:-1])
+        seeds = np.split(words, ends[:-1])
         seeds = [np.concatenate([words, index]) if len(words) else words for words in seeds]
         return _Draw(x, seeds)
 
@@ -288,7 +295,9 @@ class Chain(Preprocessor):
         return self._adapted
 
 
-def _one_by_one(functions: tuple[Arithmetic, ...], x: Any, xp: Any) -> Any:
-    for function in functions:
-        x = function(x, xp)
-    return x
+def _one_by_one(
+    functions: tuple[tuple[Arithmetic, int, int], ...], x: Any, xp: Any, y: Any = None, source: Any = None
+) -> tuple[Any, Any]:
+    for function, start, stop in functions:
+        x, y = function(x, xp, y, None if start == stop else source.of_stage(start, stop))
+    return x, y

@@ -9,14 +9,15 @@ import numpy as np
 from ._core.checks import check_bool, check_integer, check_values
 from ._core.errors import ArgumentError
 from ._core.optional import require
-from ._core.tensors import to_numpy
-from ._core.typing import Array
+from ._core.tensors import on_device, to_numpy
+from ._core.typing import Array, Shape
 from .chain import Chain
 from .evaluation.classifiers import (
     PredictOnly,
     as_classifier,
     check_outputs,
     has_gradients,
+    is_a,
     predictor,
     unchanged,
 )
@@ -157,10 +158,12 @@ class MajorityVote:
             return one label or one row of scores for each sample, or its classes are not 0, ..., K - 1.
         """
         predict = predictor(self.classifier, "predict")  # checked again: it may have been trained since
-        x = to_numpy(x)
-        if x.dtype != object:
-            check_values("x", x)
-            self._check_sizes(x)
+        stays = on_device(x) and is_a(self.classifier, "torch.nn", "Module")  # there are all views, then
+        x = x if stays else to_numpy(x)
+        if stays or x.dtype != object:
+            if not stays:
+                check_values("x", x)
+            self._check_sizes(tuple(x.shape))
         with unchanged(self.classifier):
             return np.stack([_labels(predict(seen), len(x)) for seen in self._seen(x)], axis=1)
 
@@ -293,7 +296,7 @@ class MajorityVote:
         parameters = {name: html.short(value) for name, value in self.get_params().items()}
         return html.scoped(html.card(self, type(self).__name__, parameters, domains=self.domains))
 
-    def _seen(self, x: Array) -> Iterator[Array]:
+    def _seen(self, x: Any) -> Iterator[Any]:
         """The batch in each view; one that goes on after the last, as the second blur, starts there."""
         seen = x
         done: tuple[Preprocessor, ...] = ()
@@ -306,12 +309,12 @@ class MajorityVote:
             done = stages
             yield seen
 
-    def _check_sizes(self, x: Array) -> None:
+    def _check_sizes(self, shape: Shape) -> None:
         for i, view in enumerate(self.views):
-            if view is not None and view._output_shape(x.shape)[:1] != x.shape[:1]:
+            if view is not None and view._output_shape(shape)[:1] != shape[:1]:
                 raise ArgumentError(
-                    f"`views[{i}]` must keep the number of samples, got {view!r}, which turns {len(x)} into "
-                    f"{view._output_shape(x.shape)[0]}; pass augmentation=False to add noise to a view."
+                    f"`views[{i}]` must keep the number of samples, got {view!r}, which turns {shape[0]} into "
+                    f"{view._output_shape(shape)[0]}; pass augmentation=False to add noise to a view."
                 )
 
     def _names(self) -> list[str]:

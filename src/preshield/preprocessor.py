@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Preprocessor"]
 
 BOOLEAN = np.dtype(bool)
+COMPUTED = ("_transform", "_gradient", "_draw", "_transform_labels")  # by `_arithmetic` as well
 NOT_KEPT = ("channel_index", "device_type")  # arguments of our constructors that are accepted for ART's sake
 
 
@@ -107,7 +108,9 @@ class Preprocessor:
     ``_arithmetic(shape, dtype)``
         A function of a batch of torch or JAX and of its namespace that does what `_transform` does and has
         the derivatives that `_gradient` offers, for tensors on an accelerator and inside compiled or
-        transformed functions; None where there is none. It may check parameters against the shape.
+        transformed functions; None where there is none. It may check parameters against the shape. That
+        function gets the draw, too, if the defence is stochastic, and the labels last, if it changes them,
+        and then returns both.
 
     Examples
     --------
@@ -182,10 +185,9 @@ class Preprocessor:
         not_kept = {"self", *NOT_KEPT} if ours else {"self"}
         if cls.__init__ is Preprocessor.__init__:
             not_kept.add("is_fitted")
-        of = {name: _place(cls, name) for name in ("_transform", "_gradient", "takes", "_arithmetic")}
-        if of["_transform"] < of["takes"]:  # it is about another `_transform`
+        if _place(cls, "_transform") < _place(cls, "takes"):  # it is about another `_transform`
             cls.takes = "view"
-        if min(of["_transform"], of["_gradient"]) < of["_arithmetic"]:  # of other hooks
+        if min(_place(cls, name) for name in COMPUTED) < _place(cls, "_arithmetic"):  # of other hooks
             cls._arithmetic = Preprocessor._arithmetic  # type: ignore[method-assign]
         cls._settable = tuple(vars(cls).get("params", cls._settable))
         cls.params = tuple(
@@ -580,6 +582,11 @@ class Preprocessor:
             self.__dict__.setdefault("_stream", random.SeedStream(getattr(self, "rng", None)))
         stream: random.SeedStream = self.__dict__["_stream"]
         return stream
+
+    @property
+    def _has_one_seed(self) -> bool:
+        """Whether all passes of samples that have numbers have the same seed, whatever is frozen later."""
+        return not self._uses_draw or (random.FROZEN.seed(self) is None and self._own_stream().is_fixed)
 
     def _begin(self, x: Array, seed: Seed) -> Any:
         """The draw of one pass, from its seed, which the numbers of the samples may follow."""

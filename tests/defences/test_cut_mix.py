@@ -10,22 +10,23 @@ from preshield import CutMix
 class Given:
     """A generator whose draws were worked out beforehand."""
 
+    xp = np
+
     def __init__(self, stays, partners, rows, columns, chosen):
         self.stays, self.partners, self.chosen = stays, partners, chosen
         self.middles = [rows, columns]
 
-    def beta(self, a, b):
-        assert a == b
-        return self.stays
+    def shares(self, alpha, parts, x):
+        return np.array([1 - self.stays, self.stays])[:parts]
 
-    def permutation(self, n):
+    def order(self):
         return np.array(self.partners)
 
     def integers(self, low, high, count):
         return np.array(self.middles.pop(0))
 
-    def random(self, count):
-        return np.array(self.chosen)
+    def random(self, count, dtype):
+        return np.array(self.chosen, dtype)
 
 
 def test_by_hand():
@@ -75,7 +76,7 @@ def test_all_frames_and_channels_of_a_video_get_the_same_rectangle():
 def test_odd_rectangles_keep_their_size():
     draw = CutMix(1)._draw(np.zeros((1, 10, 14, 1)), Given(0.75, [0], [4], [6], [0.0]))
     assert draw.boxes.slices(0) == (slice(2, 7), slice(3, 10))  # 5 x 7, half of 10 x 14 on each side
-    assert draw.shares[0] == 0.25
+    assert draw.boxes.areas() / draw.pixels == [0.25]
 
 
 def test_draws_have_their_distributions():

@@ -21,12 +21,14 @@ def test_samples_and_labels_are_mixed_alike(num_mix):
 
 def test_two_samples_by_hand(monkeypatch):
     class Given:
-        def dirichlet(self, alpha):
-            np.testing.assert_array_equal(alpha, [0.5, 0.5])
+        xp = np
+
+        def shares(self, alpha, parts, x):
+            assert (alpha, parts) == (0.5, 2)
             return np.array([0.75, 0.25])
 
-        def permutation(self, n):
-            return np.array([2, 0, 1])[:n]
+        def order(self):
+            return np.array([2, 0, 1])
 
     mixup = Mixup(2, 0.5)
     x = np.array([[[4.0]], [[8.0]], [[16.0]]])

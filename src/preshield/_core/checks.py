@@ -552,12 +552,17 @@ def check_gradient(grad: object, shape: Shape) -> Array:
     array = as_numbers(np.asarray(grad))
     if array.dtype.kind not in "buif":
         raise ArgumentError(f"`grad` must hold real numbers, got dtype {array.dtype}.")
-    if array.shape == shape or (array.ndim == len(shape) + 1 and _without_classes(array.shape) == shape):
-        return _floating(array)
-    raise ArgumentError(
-        f"`grad` must have the shape {shape} of the output, or that with an axis of classes after the "
-        f"first, got {array.shape}."
-    )
+    check_gradient_shape(array.shape, shape)
+    return _floating(array)
+
+
+def check_gradient_shape(given: Shape, shape: Shape) -> None:
+    """Refuse the shape of a gradient that is not that of the output, nor has an axis for classes."""
+    if given != shape and (len(given) != len(shape) + 1 or _without_classes(given) != shape):
+        raise ArgumentError(
+            f"`grad` must have the shape {shape} of the output, or that with an axis of classes after the "
+            f"first, got {given}."
+        )
 
 
 def _floating(grad: Array) -> Array:

@@ -1,11 +1,10 @@
 """Rectangles in images, some of whose parts may lie outside."""
 
-from typing import NamedTuple
-
-import numpy as np
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from .draws import Draws
-from .typing import Array, Shape
+from .typing import Shape
 
 __all__ = ["Boxes", "draw_boxes"]
 
@@ -13,10 +12,10 @@ __all__ = ["Boxes", "draw_boxes"]
 class Boxes(NamedTuple):
     """The part inside the image of one rectangle for each image; ends are excluded."""
 
-    top: Array
-    bottom: Array
-    left: Array
-    right: Array
+    top: Any
+    bottom: Any
+    left: Any
+    right: Any
 
     def __len__(self) -> int:
         """The number of rectangles."""
@@ -26,12 +25,12 @@ class Boxes(NamedTuple):
         """Rows and columns of one rectangle."""
         return slice(self.top[i], self.bottom[i]), slice(self.left[i], self.right[i])
 
-    def areas(self) -> Array:
+    def areas(self) -> Any:
         """Pixels in each."""
-        return np.asarray((self.bottom - self.top) * (self.right - self.left))
+        return (self.bottom - self.top) * (self.right - self.left)
 
 
-def draw_boxes(rng: Draws, grid: Shape, image: tuple[int, int], size: tuple[int, int]) -> Boxes:
+def draw_boxes(rng: Draws, grid: Shape, image: Sequence[int], size: Sequence[Any]) -> Boxes:
     """Rectangles of `size` whose middles are uniform over the pixels of an image.
 
     Parameters
@@ -40,11 +39,12 @@ def draw_boxes(rng: Draws, grid: Shape, image: tuple[int, int], size: tuple[int,
         Drawn from.
     grid : tuple of int
         Samples, and rectangles of each.
-    image, size : tuple of int
+    image, size : sequence of int
         Height and width of the image, and of a rectangle before what lies outside is cut off.
     """
+    xp: Any = rng.xp
     sides = []
     for length, side in zip(image, size, strict=True):
-        start = rng.integers(0, max(1, length), grid).reshape(-1) - side // 2
-        sides += [np.clip(start, 0, length), np.clip(start + side, 0, length)]
+        start = xp.reshape(rng.integers(0, max(1, length), grid), (-1,)) - side // 2
+        sides += [xp.clip(start, 0, length), xp.clip(start + side, 0, length)]
     return Boxes(*sides)

@@ -1,14 +1,17 @@
 """Denoisers behind one call: wavelets, with their derivative, and those of scikit-image."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from .layout import to_frames, working_dtype
+from .arithmetic.namespace import numbers
+from .arithmetic.wavelets import shrink as shrink_natively
+from .layout import spatial_axes, to_frames, working_dtype
 from .threads import BLOCK_BYTES, map_blocks
-from .typing import Array, ClipValues
+from .typing import Arithmetic, Array, ClipValues, Dtype
 
-__all__ = ["DENOISERS", "denoise", "pull_back_wavelets", "shrink_wavelets"]
+__all__ = ["DENOISERS", "denoise", "pull_back_wavelets", "shrink_wavelets", "wavelet_arithmetic"]
 
 BORDER = 8  # pixels mirrored around a plane, for a filter that takes opposite edges for neighbours
 
@@ -127,6 +130,35 @@ def pull_back_wavelets(
     out = np.empty_like(x)
     _for_groups(pull_back, out, (x, grad), sigma, clip_values, axis)
     return out
+
+
+def wavelet_arithmetic(
+    ndim: int, dtype: Dtype, sigma: float, clip_values: ClipValues, *, axis: int
+) -> Arithmetic | None:
+    """The two functions above for arrays of any namespace; None if the range has too many numbers.
+
+    Parameters
+    ----------
+    ndim : int
+        Axes of a batch.
+    dtype : dtype
+        Of the batch.
+    sigma, clip_values, axis
+        As in `shrink_wavelets`.
+    """
+    dtype = working_dtype(dtype)
+    limits = numbers(*clip_values, dtype=dtype)
+    if limits is None:
+        return None
+    return partial(
+        shrink_natively,
+        low=limits[0],
+        high=limits[1],
+        sigma=sigma,
+        axis=axis,
+        axes=spatial_axes(ndim, axis),
+        resolution=float(np.finfo(dtype).eps),
+    )
 
 
 def _limits(x: Array, clip_values: ClipValues | None) -> tuple[Array, Array]:

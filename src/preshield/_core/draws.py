@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from .arithmetic.dirichlet import dirichlet
 from .errors import ArgumentError
+from .layout import working_dtype
 from .random import SEED_WORDS
 from .threads import map_blocks
 from .typing import Array, Seed, Shape
@@ -51,6 +53,8 @@ class Draws:
     shared : numpy.random.Generator
         Draws what all samples have in common.
     """
+
+    xp = np
 
     def __init__(self, key: Seed, index: Array, first: int = 0) -> None:
         self.key = key
@@ -129,6 +133,19 @@ class Draws:
         if np.any(np.less(scale, 0)):
             raise ArgumentError(f"`scale` must be at least 0, got {scale!r}.")
         return loc + scale * self.standard_normal(_size(size, loc, scale))
+
+    def order(self) -> Array:
+        """A random order of the samples."""
+        return np.argsort(self._take(len(self.index)).view(np.int32), kind="stable")
+
+    def shares(self, alpha: float, parts: int, x: Array) -> Array:
+        """Shares of a Dirichlet distribution, the same for all samples, as precise as `x`."""
+        shares: Array = dirichlet(self, np, alpha, parts, working_dtype(x.dtype))
+        return shares
+
+    def renumbered(self, samples: int) -> "Draws":
+        """Draws for so many samples, numbered from 0 on."""
+        return Draws(self.key, np.arange(samples, dtype=np.uint32), self._taken)
 
     def close(self) -> None:
         """End the time in which values are drawn by size."""

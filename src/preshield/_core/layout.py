@@ -13,6 +13,7 @@ __all__ = [
     "as_numbers",
     "channel_axis",
     "expected_layouts",
+    "frames_shape",
     "from_frames",
     "kept_dtype",
     "object_array",
@@ -113,6 +114,12 @@ def per_channel(value: Array, ndim: int, *, axis: int) -> Array:
     shape = [1] * ndim
     shape[axis] = value.size
     return value.reshape(()) if value.size == 1 else value.reshape(shape)
+
+
+def frames_shape(shape: Shape, *, axis: int) -> Shape:
+    """Shape of what `to_frames` returns."""
+    rest = [length for i, length in enumerate(shape) if i != axis]
+    return (rest[0], *(rest[1:] if len(shape) == 5 else (1, *rest[1:])), shape[axis])
 
 
 def to_frames(x: Array, *, axis: int) -> Array:

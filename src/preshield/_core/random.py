@@ -55,6 +55,11 @@ class SeedStream:
             return _words([self._rng], (0 if addressed else self._count(), *key))
         return _words(words.tolist(), key) if key else words
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether samples that are addressed have one seed forever."""
+        return isinstance(self._rng, int)
+
     def _count(self) -> int:
         with LINEAGE.lock:
             self._calls += 1

@@ -12,7 +12,7 @@ from .errors import ArgumentError
 from .layout import as_array
 from .typing import Array
 
-__all__ = ["cast", "framework", "is_bfloat16", "like", "to_numpy", "traced"]
+__all__ = ["cast", "framework", "is_bfloat16", "like", "on_device", "to_numpy", "traced"]
 
 
 def framework(x: Any) -> str:
@@ -70,6 +70,14 @@ def is_bfloat16(x: Any) -> bool:
     if isinstance(dtype, np.dtype) and dtype.kind != "V":  # to write the name of a type takes microseconds
         return False
     return "bfloat16" in str(dtype)
+
+
+def on_device(x: Any) -> bool:
+    """Whether an eager tensor of torch or JAX lies on an accelerator."""
+    kind = framework(x)
+    if kind == "torch":
+        return bool(x.device.type != "cpu" and str(x.layout) == "torch.strided")
+    return kind == "jax" and any(device.platform != "cpu" for device in x.devices())
 
 
 def traced(kind: str, *tensors: Any) -> bool:

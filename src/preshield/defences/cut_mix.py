@@ -1,9 +1,11 @@
 """CutMix."""
 
-from typing import NamedTuple
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._core.arithmetic.mixing import cut_and_pasted
 from .._core.checks import (
     check_bool,
     check_integer,
@@ -15,10 +17,10 @@ from .._core.checks import (
 from .._core.cutting import Boxes, draw_boxes
 from .._core.draws import Draws
 from .._core.errors import ArgumentError
-from .._core.labels import class_rows
-from .._core.layout import kept_dtype, to_frames, working_dtype
+from .._core.labels import class_rows, class_rows_anywhere
+from .._core.layout import frames_shape, kept_dtype, to_frames, working_dtype
 from .._core.threads import map_blocks
-from .._core.typing import Array, Rng
+from .._core.typing import Arithmetic, Array, Dtype, Rng, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["CutMix"]
@@ -29,9 +31,9 @@ BLOCK = 16  # images or videos
 class Draw(NamedTuple):
     """For each sample: from which other one it gets a rectangle, which one, and its share of the pixels."""
 
-    partners: Array
+    partners: Any
     boxes: Boxes
-    shares: Array
+    pixels: int
 
 
 class CutMix(Preprocessor):
@@ -140,13 +142,15 @@ class CutMix(Preprocessor):
         self.layout = layout
 
     def _draw(self, x: Array, rng: Draws) -> Draw:
-        count, _, height, width = self._frames(x).shape[:4]
-        scale = np.sqrt(1 - rng.beta(float(self.alpha), float(self.alpha)))
-        partners = rng.permutation(count)
-        boxes = draw_boxes(rng, (count,), (height, width), (int(height * scale), int(width * scale)))
-        chosen = rng.random(count) < self.probability
-        boxes = Boxes(*(np.where(chosen, side, 0) for side in boxes))
-        return Draw(partners, boxes, boxes.areas() / max(1, height * width))
+        xp, axis = rng.xp, self._channel_axis(len(x.shape))
+        count, _, *image, _ = frames_shape(tuple(x.shape), axis=axis)
+        scale = xp.sqrt(rng.shares(float(self.alpha), 2, x)[0])
+        size = [xp.asarray(xp.floor(side * scale), dtype=xp.int32) for side in image]
+        partners = rng.order()
+        boxes = draw_boxes(rng, (count,), image, size)
+        chosen = rng.random(count, "float32") < self.probability
+        boxes = Boxes(*(xp.where(chosen, side, xp.zeros_like(side)) for side in boxes))
+        return Draw(partners, boxes, max(1, prod(image)))
 
     def _transform(self, x: Array, draw: Draw) -> Array:
         out = x.copy()
@@ -165,9 +169,22 @@ class CutMix(Preprocessor):
             return None
         rows = class_rows(y, self.num_classes)
         dtype = working_dtype(rows.dtype)
-        shares, values = draw.shares[:, None].astype(dtype), rows.astype(dtype)
+        shares, values = (draw.boxes.areas() / draw.pixels)[:, None].astype(dtype), rows.astype(dtype)
         mixed: Array = (1 - shares) * values + shares * values[draw.partners]
         return mixed.astype(kept_dtype(rows.dtype), copy=False)
+
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic:
+        axis = self._channel_axis(len(shape))
+
+        def cut_mix(x: Any, xp: Any, draw: Draw, y: Any) -> tuple[Any, Any]:
+            if y is not None:
+                rows, kept = class_rows_anywhere(y, xp, self.num_classes)
+                share = (xp.astype(draw.boxes.areas(), rows.dtype) / draw.pixels)[:, None]
+                y = (1 - share) * rows + share * xp.take(rows, draw.partners, axis=0)
+                y = xp.astype(y, kept, copy=False)
+            return cut_and_pasted(x, xp, draw.partners, draw.boxes, axis), y
+
+        return cut_mix
 
     def _gradient(self, x: Array, grad: Array, draw: Draw) -> Array:
         out = grad.copy()

@@ -1,11 +1,14 @@
 """Cutout."""
 
+from functools import partial
+
+from .._core.arithmetic.mixing import cut_out
 from .._core.checks import check_bool, check_integer, check_layout, check_rng, ignore_device_type
 from .._core.cutting import Boxes, draw_boxes
 from .._core.draws import Draws
-from .._core.layout import to_frames
+from .._core.layout import frames_shape, to_frames
 from .._core.threads import map_blocks
-from .._core.typing import Array, Rng
+from .._core.typing import Arithmetic, Array, Dtype, Rng, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["Cutout"]
@@ -105,8 +108,8 @@ class Cutout(Preprocessor):
         self.layout = layout
 
     def _draw(self, x: Array, rng: Draws) -> Boxes:
-        samples, frames, height, width = self._frames(x).shape[:4]
-        side = int(self.length)
+        axis, side = self._channel_axis(len(x.shape)), int(self.length)
+        samples, frames, height, width, _ = frames_shape(tuple(x.shape), axis=axis)
         return draw_boxes(rng, (samples, frames), (height, width), (side, side))
 
     def _transform(self, x: Array, draw: Boxes) -> Array:
@@ -118,6 +121,9 @@ class Cutout(Preprocessor):
         out = grad.copy()
         self._erase(out, draw)
         return out
+
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic:
+        return partial(cut_out, axis=self._channel_axis(len(shape)))
 
     def _erase(self, x: Array, boxes: Boxes, progress: str | None = None) -> None:
         """Write zeros."""

@@ -1,15 +1,19 @@
 """Gaussian noise, added to the samples or beside them."""
 
-from typing import NamedTuple
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._core.arithmetic.namespace import numbers
+from .._core.arithmetic.noise import augmented, noisy
 from .._core.checks import check_bool, check_clip_values, check_limits, check_number, check_rng
 from .._core.draws import Draws
 from .._core.errors import ArgumentError
 from .._core.layout import working_dtype
 from .._core.threads import map_blocks
-from .._core.typing import Array, ClipValues, Rng, Shape
+from .._core.typing import Arithmetic, Array, ClipValues, Dtype, Rng, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["GaussianAugmentation"]
@@ -18,9 +22,9 @@ BLOCK = 1 << 16  # values
 
 
 class Draw(NamedTuple):
-    """Which samples get a noisy copy, and where the noise comes from."""
+    """Which samples get a noisy copy, if any do, and where the noise comes from."""
 
-    samples: Array
+    samples: Any
     noise: Draws
 
 
@@ -117,12 +121,11 @@ class GaussianAugmentation(Preprocessor):
         self.rng = rng
 
     def _draw(self, x: Array, rng: Draws) -> Draw:
-        noise = rng.reserve(int(np.prod(x.shape[1:])))
         if not self.augmentation:
-            return Draw(np.zeros(0, dtype=int), noise)
-        copies = self._output_shape(x.shape)[0] - len(x)
-        samples = rng.shared.integers(0, len(x), size=copies) if copies else np.zeros(0, dtype=int)
-        return Draw(samples, Draws(noise.key, np.arange(copies, dtype=np.uint32), noise.first))
+            return Draw(None, rng.reserve(prod(x.shape[1:])))
+        copies = self._output_shape(tuple(x.shape))[0] - x.shape[0]
+        rng = rng.renumbered(copies)
+        return Draw(rng.integers(0, max(1, x.shape[0]), copies), rng.reserve(prod(x.shape[1:])))
 
     def _transform(self, x: Array, draw: Draw) -> Array:
         if self.clip_values is not None:
@@ -151,6 +154,16 @@ class GaussianAugmentation(Preprocessor):
         total = grad[: len(x)].copy()
         np.add.at(total, draw.samples, grad[len(x) :])
         return total
+
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
+        limits: list[Any] | None = []
+        if self.clip_values is not None:
+            check_limits(self.clip_values, shape)
+            limits = numbers(*self.clip_values, dtype=np.dtype(np.float32))
+        if limits is None:
+            return None
+        function = augmented if self.augmentation else noisy
+        return partial(function, sigma=float(self.sigma), limits=limits)
 
     @property
     def _changes_labels(self) -> bool:

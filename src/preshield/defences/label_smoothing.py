@@ -1,13 +1,15 @@
 """Label smoothing."""
 
+from typing import Any
+
 import numpy as np
 
 from .._core.checks import check_bool, check_integer, check_number
 from .._core.errors import ArgumentError
-from .._core.labels import class_rows
+from .._core.labels import class_rows, class_rows_anywhere
 from .._core.layout import kept_dtype, working_dtype
 from .._core.planes import map_planes
-from .._core.typing import Array
+from .._core.typing import Arithmetic, Array, Dtype, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["LabelSmoothing"]
@@ -91,18 +93,33 @@ class LabelSmoothing(Preprocessor):
         if y is None:
             raise ArgumentError("`y` must be given: LabelSmoothing changes labels.")
         y = class_rows(y, self.num_classes)
-        if y.shape[1] < 2:
-            raise ArgumentError(f"`y` must have at least two classes, got shape {y.shape}.")
-        rest = (1 - self.max_value) / (y.shape[1] - 1)
-        if self.max_value < rest:
-            raise ArgumentError(
-                f"`max_value` must be at least 1 / classes = {1 / y.shape[1]:.3g}, got {self.max_value!r}: "
-                "the wrong classes would receive more."
-            )
         dtype = working_dtype(y.dtype)
-        values = dtype.type(self.max_value), dtype.type(rest)
+        values = dtype.type(self.max_value), dtype.type(self._rest(y.shape))
 
         def smooth(out: Array, block: Array) -> None:
             smooth_labels(out.reshape(-1), block.reshape(-1), *values)
 
         return map_planes(smooth, np.empty(y.shape, kept_dtype(y.dtype)), y, dtypes=(dtype, dtype))
+
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic:
+        def smooth(x: Any, xp: Any, y: Any) -> tuple[Any, Any]:
+            if y is None:
+                raise ArgumentError("`y` must be given: LabelSmoothing changes labels.")
+            rows, kept = class_rows_anywhere(y, xp, self.num_classes)
+            rest = self._rest(tuple(rows.shape))
+            out = xp.where(rows == 1, self.max_value, xp.where(rows == 0, rest, rows))
+            return x, xp.astype(out, kept, copy=False)
+
+        return smooth
+
+    def _rest(self, shape: Shape) -> float:
+        """What each wrong class receives."""
+        if shape[1] < 2:
+            raise ArgumentError(f"`y` must have at least two classes, got shape {shape}.")
+        rest = (1 - self.max_value) / (shape[1] - 1)
+        if self.max_value < rest:
+            raise ArgumentError(
+                f"`max_value` must be at least 1 / classes = {1 / shape[1]:.3g}, got {self.max_value!r}: "
+                "the wrong classes would receive more."
+            )
+        return rest

@@ -1,16 +1,17 @@
 """Mixup."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._core.arithmetic.mixing import mixed
 from .._core.checks import check_bool, check_integer, check_number, check_rng, ignore_device_type
 from .._core.draws import Draws
 from .._core.errors import ArgumentError
-from .._core.labels import class_rows
+from .._core.labels import class_rows, class_rows_anywhere
 from .._core.layout import kept_dtype, working_dtype
 from .._core.threads import block_length, map_blocks
-from .._core.typing import Array, Rng
+from .._core.typing import Arithmetic, Array, Dtype, Rng, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["Mixup"]
@@ -19,8 +20,8 @@ __all__ = ["Mixup"]
 class Draw(NamedTuple):
     """Shares of the samples that are mixed, and the orders of the batch from which all but the first come."""
 
-    shares: Array
-    orders: Array
+    shares: Any
+    orders: Any
 
 
 class Mixup(Preprocessor):
@@ -112,15 +113,23 @@ class Mixup(Preprocessor):
         self.rng = rng
 
     def _draw(self, x: Array, rng: Draws) -> Draw:
-        others = int(self.num_mix) - 1
-        shares = rng.dirichlet(np.full(1 + others, float(self.alpha)))
-        return Draw(shares, np.stack([rng.permutation(len(x)) for _ in range(others)]))
+        shares = rng.shares(float(self.alpha), int(self.num_mix), x)
+        return Draw(shares, rng.xp.stack([rng.order() for _ in range(int(self.num_mix) - 1)]))
 
     def _transform(self, x: Array, draw: Draw) -> Array:
         return _mix(x, draw)
 
     def _transform_labels(self, y: Array | None, draw: Draw) -> Array | None:
         return None if y is None else _mix(class_rows(y, self.num_classes), draw)
+
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic:
+        def mix(x: Any, xp: Any, draw: Draw, y: Any) -> tuple[Any, Any]:
+            if y is not None:
+                rows, kept = class_rows_anywhere(y, xp, self.num_classes)
+                y = xp.astype(mixed(rows, xp, *draw), kept, copy=False)
+            return mixed(x, xp, *draw), y
+
+        return mix
 
     def _gradient(self, x: Array, grad: Array, draw: Draw) -> Array:
         return _mix(grad, Draw(draw.shares, np.argsort(draw.orders, axis=1)))  # the inverse permutations

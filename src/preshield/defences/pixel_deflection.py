@@ -1,9 +1,14 @@
 """Pixel deflection."""
 
 from collections.abc import Callable
+from functools import partial
+from math import prod
 
 import numpy as np
 
+from .._core.arithmetic.deflection import DRAWS, deflected
+from .._core.arithmetic.draws import bounds
+from .._core.arithmetic.namespace import MOST
 from .._core.checks import (
     check_bool,
     check_clip_values,
@@ -15,13 +20,19 @@ from .._core.checks import (
     check_rng,
     check_values,
 )
-from .._core.denoising import DENOISERS, denoise, pull_back_wavelets, shrink_wavelets
+from .._core.denoising import (
+    DENOISERS,
+    denoise,
+    pull_back_wavelets,
+    shrink_wavelets,
+    wavelet_arithmetic,
+)
 from .._core.draws import Draws
 from .._core.errors import ArgumentError
-from .._core.layout import to_frames, working_dtype
+from .._core.layout import spatial_axes, to_frames, working_dtype
 from .._core.tensors import to_numpy
 from .._core.threads import map_blocks, thread_count
-from .._core.typing import Array, ClipValues, Rng
+from .._core.typing import Arithmetic, Array, ClipValues, Dtype, Rng, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["PixelDeflection"]
@@ -158,10 +169,9 @@ class PixelDeflection(Preprocessor):
         self.layout = layout
 
     def _draw(self, x: Array, rng: Draws) -> Draws:
-        from .._core.kernels.deflection import DRAWS
-
-        _, frames, height, width, channels = to_frames(x, axis=self._channel_axis(x.ndim)).shape
-        return rng.reserve(frames * channels * self._count(height * width) * DRAWS)
+        height, width = self._sides(x.shape)
+        planes = prod(x.shape[1:]) // max(1, height * width)
+        return rng.reserve(planes * self._count(height * width) * DRAWS)
 
     def _transform(self, x: Array, draw: Draws) -> Array:
         from .._core.kernels.deflection import deflect
@@ -184,12 +194,45 @@ class PixelDeflection(Preprocessor):
             grad = pull_back_wavelets(seen, grad, float(self.sigma), self.clip_values, axis=axis)
         return self._moved(return_gradient, grad, maps, draw)
 
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
+        axis = self._channel_axis(len(shape))
+        if any(map(np.ndim, self.clip_values)):
+            check_limits(self.clip_values, shape)
+        if self.denoiser not in ("wavelet", None) or callable(self.activation_map):
+            return None
+        smooth = None
+        if self.denoiser == "wavelet":
+            sigma, ndim = float(self.sigma), len(shape)
+            smooth = wavelet_arithmetic(ndim, dtype, sigma, self.clip_values, axis=axis)
+            if smooth is None:
+                return None
+        sides, chances = self._sides(shape), None
+        if self.activation_map is not None:
+            maps = _checked_map(self.activation_map)
+            if maps.ndim > 2:  # one for each sample, of which the number may not be known
+                return None
+            if maps.shape != sides:
+                _refuse_map(maps, shape, sides)
+            chances = bounds(np.ceil(maps.reshape(-1).astype(np.float64) * 2**32))
+        return partial(
+            deflected,
+            count=self._count(prod(sides)),
+            window=min(int(self.window), max(sides)),
+            axis=axis,
+            chances=chances.tolist() if chances is not None and chances.size <= MOST else chances,
+            denoise=smooth,
+            gradient=self.gradient,
+        )
+
+    def _sides(self, shape: Shape) -> tuple[int, int]:
+        """Height and width."""
+        rows, columns = spatial_axes(len(shape), self._channel_axis(len(shape)))
+        return shape[rows], shape[columns]
+
     def _moved(
         self, move: Callable[..., None], x: Array, maps: Array, draw: Draws, progress: str | None = None
     ) -> Array:
         """A copy of a batch, its values moved by a kernel."""
-        from .._core.kernels.deflection import DRAWS
-
         dtype = working_dtype(x.dtype)
         out = x.astype(dtype, copy=not x.flags.writeable)
         if not x.size:
@@ -253,10 +296,7 @@ class PixelDeflection(Preprocessor):
         grid = to_frames(x, axis=self._channel_axis(x.ndim)).shape[:4]
         batch = grid if x.ndim == 5 else (grid[0], *grid[2:])
         if maps.shape not in (batch, grid[2:]):
-            raise ArgumentError(
-                f"`activation_map` must be of shape {grid[2:]} or {batch} for `x` of shape {x.shape}, got "
-                f"{maps.shape}; pass a function of `x` where batches differ in size."
-            )
+            _refuse_map(maps, x.shape, grid[2:], batch)
         return np.ascontiguousarray(maps.reshape(grid if maps.ndim > 2 else (1, 1, *maps.shape)), np.float64)
 
 
@@ -274,6 +314,13 @@ def _check_deflections(deflections: float) -> None:
             "`deflections` must be a number of pixels, as an integer, or a fraction of them, above 0 and at "
             f"most 1, got {deflections!r}."
         )
+
+
+def _refuse_map(maps: Array, shape: Shape, *fitting: Shape) -> None:
+    raise ArgumentError(
+        f"`activation_map` must be of shape {' or '.join(map(str, fitting))} for `x` of shape {shape}, got "
+        f"{maps.shape}; pass a function of `x` where batches differ in size."
+    )
 
 
 def _checked_map(given: object) -> Array:

@@ -1,7 +1,15 @@
 """Total variance minimisation."""
 
+from functools import partial
+from math import ceil, prod
+from typing import Any
+
 import numpy as np
 
+from .._core.arithmetic.descent import EVALUATIONS
+from .._core.arithmetic.draws import bounds
+from .._core.arithmetic.namespace import numbers
+from .._core.arithmetic.total_variation import smooth
 from .._core.blurring import blur, filter_taps
 from .._core.checks import (
     check_bool,
@@ -14,10 +22,10 @@ from .._core.checks import (
     check_rng,
 )
 from .._core.draws import Draws
-from .._core.layout import kept_dtype, to_frames
+from .._core.layout import kept_dtype, to_frames, working_dtype
 from .._core.optimise import METHODS, minimise
 from .._core.threads import map_blocks, thread_count
-from .._core.typing import Array, ClipValues, Rng, Shape
+from .._core.typing import Arithmetic, Array, ClipValues, Dtype, Rng, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["TotalVarMin"]
@@ -147,7 +155,7 @@ class TotalVarMin(Preprocessor):
         self.layout = layout
 
     def _draw(self, x: Array, rng: Draws) -> Draws:
-        return rng.reserve(int(np.prod(x.shape[1:])))
+        return rng.reserve(prod(x.shape[1:]))
 
     def _transform(self, x: Array, draw: Draws) -> Array:
         if self.clip_values is not None:
@@ -178,7 +186,7 @@ class TotalVarMin(Preprocessor):
         axis, out = self._channel_axis(x.ndim), grad.astype(kept_dtype(grad.dtype))
         result, of_sample = self._transform(x, draw).astype(np.float64), tuple(range(1, x.ndim))
         seen = x.astype(np.float64)
-        taps = [filter_taps("gaussian", 2 * int(np.ceil(3 * width)) + 1, width) for width in WIDTHS]
+        taps = _stand_ins()
         errors = [np.square(seen - result).sum(of_sample)]
         errors += [np.square(blur(seen, each, axis=axis) - result).sum(of_sample) for each in taps]
         nearest = np.argmin(errors, axis=0)
@@ -186,6 +194,25 @@ class TotalVarMin(Preprocessor):
             rows = nearest == number
             out[rows] = blur(grad[rows], each, axis=axis, transpose=True)
         return out
+
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
+        limits: list[Any] | None = []
+        if self.clip_values is not None:
+            check_limits(self.clip_values, shape)
+            limits = numbers(*self.clip_values, dtype=working_dtype(dtype))
+        if limits is None or self.solver not in EVALUATIONS:
+            return None
+        return partial(
+            smooth,
+            bound=int(bounds(int(float(self.prob) * 2**32))),
+            norm=int(self.norm),
+            scale=float(self.lamb),
+            method=self.solver,
+            max_iter=int(self.max_iter),
+            limits=limits,
+            axis=self._channel_axis(len(shape)),
+            blurs=_halves(_stand_ins()) if self.gradient == "blur" else (),
+        )
 
     def _masks(self, shape: Shape, first: int, of_sample: int, draw: Draws) -> Array:
         """The chosen pixels of planes `(P, H, W)`, the first of which has this number."""
@@ -209,3 +236,18 @@ class TotalVarMin(Preprocessor):
         flat = planes.reshape(len(planes), -1)
         result = minimise(objective, flat, method=self.solver, max_iter=int(self.max_iter))
         return result.x.reshape(planes.shape)
+
+
+def _stand_ins() -> list[Array]:
+    """The Gaussians that stand in, as filters."""
+    return [filter_taps("gaussian", 2 * ceil(3 * width) + 1, width) for width in WIDTHS]
+
+
+def _halves(filters: list[Array]) -> list[list[float]]:
+    """The weights of the identity and of filters at each distance from their middles."""
+    reach = max(len(taps) // 2 for taps in filters)
+    halves = np.zeros((reach + 1, len(filters) + 1))
+    halves[0, 0] = 1
+    for number, taps in enumerate(filters, 1):
+        halves[: len(taps) // 2 + 1, number] = taps[len(taps) // 2 :]
+    return halves.tolist()

@@ -1,8 +1,8 @@
 """Wavelet denoising."""
 
 from .._core.checks import check_bool, check_clip_values, check_layout, check_limits, check_number
-from .._core.denoising import pull_back_wavelets, shrink_wavelets
-from .._core.typing import Array, ClipValues
+from .._core.denoising import pull_back_wavelets, shrink_wavelets, wavelet_arithmetic
+from .._core.typing import Arithmetic, Array, ClipValues, Dtype, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["WaveletDenoising"]
@@ -101,3 +101,8 @@ class WaveletDenoising(Preprocessor):
         check_limits(self.clip_values, x.shape)
         axis = self._channel_axis(x.ndim)
         return pull_back_wavelets(x, grad, float(self.sigma), self.clip_values, axis=axis)
+
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
+        check_limits(self.clip_values, shape)
+        axis = self._channel_axis(len(shape))
+        return wavelet_arithmetic(len(shape), dtype, float(self.sigma), self.clip_values, axis=axis)

@@ -18,6 +18,7 @@ from .._core.passes import Pass, next_seed
 from .._core.random import FROZEN
 from .._core.ranges import warn_caller
 from .._core.typing import Array, Defence, Seed, Shape
+from .native import seed_of
 
 __all__ = ["RECOMPUTED", "TWICE", "Callback", "is_passed_on", "is_waveform", "warn_of_copies"]
 
@@ -76,6 +77,14 @@ class Callback:
         """The seed of a pass."""
         with FROZEN.borrowed():
             return next_seed(self.defence, tuple(map(int, shape)), *(index or (None,)))
+
+    def words(self, samples: int, *, addressed: bool) -> Array:
+        """The seed of a pass for a program that draws itself, and behind it the numbers of the samples."""
+        with FROZEN.borrowed():
+            seed = seed_of(self.defence, samples, addressed=addressed)
+        if not addressed and len(seed) == self.defence._seed_words:
+            seed = np.concatenate([seed, np.arange(samples, dtype=np.uint32)])
+        return seed.view(np.int32)
 
     def forward(self, x: Array, seed: Seed) -> Array:
         """The batch after the defence."""

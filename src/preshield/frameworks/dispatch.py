@@ -4,16 +4,16 @@ from typing import Any
 
 import numpy as np
 
-from .._core.checks import check_given_labels
+from .._core.checks import check_given_labels, check_labels
 from .._core.layout import as_array, object_array
 from .._core.passes import Pass
-from .._core.tensors import cast, framework, is_bfloat16, like, to_numpy, traced
+from .._core.tensors import cast, framework, is_bfloat16, like, on_device, to_numpy, traced
 from .._core.typing import Array, Defence
 from .callback import is_waveform
 
 __all__ = ["call", "pull_back"]
 
-ENTERED: dict[str, Any] = {}  # `call` of each framework of which there was a tensor
+ENTERED: dict[str, Any] = {}  # the room of each framework of which there was a tensor
 
 
 def call(defence: Defence, x: Any, y: Any = None, index: Any = None) -> tuple[Any, Any]:
@@ -24,6 +24,10 @@ def call(defence: Defence, x: Any, y: Any = None, index: Any = None) -> tuple[An
             return x, call(defence, y, y, index)[1]
         kind, x = framework(y), as_array(x)
     if defence.domains == ("labels",) and not traced(kind, x, y):
+        if framework(y) == "torch" or on_device(y):
+            check_labels(y, x)
+            y = cast(y, "float32") if is_bfloat16(y) else y
+            return x, _room(framework(y)).call(defence, y, y, index)[1]
         return _call_numpy(defence, x, y, index)
     x = as_array(x) if kind == "numpy" else x
     if y is None and defence.mixes_samples:
@@ -39,20 +43,20 @@ def call(defence: Defence, x: Any, y: Any = None, index: Any = None) -> tuple[An
         widened = cast(x, "float32")
         out, y = call(defence, widened, y, index)
         return (cast(out, "bfloat16") if out.dtype == widened.dtype else out), y
+    return _room(kind).call(defence, x, y, index)  # type: ignore[no-any-return]
+
+
+def _room(kind: str) -> Any:
+    """The file for a framework, imported by a statement, which torch's compiler knows."""
     if kind not in ENTERED:
-        ENTERED[kind] = _entrance(kind)
-    return ENTERED[kind](defence, x, y, index)  # type: ignore[no-any-return]
-
-
-def _entrance(kind: str) -> Any:
-    """The function for a framework, imported by a statement, which torch's compiler knows."""
-    if kind == "torch":
-        from .torch import call as enter
-    elif kind == "jax":
-        from .jax import call as enter
-    else:
-        from .tensorflow import call as enter
-    return enter
+        if kind == "torch":
+            from . import torch as room
+        elif kind == "jax":
+            from . import jax as room
+        else:
+            from . import tensorflow as room
+        ENTERED[kind] = room
+    return ENTERED[kind]
 
 
 def _call_numpy(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
@@ -65,7 +69,14 @@ def _call_numpy(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]
 
 
 def pull_back(defence: Defence, x: Any, grad: Any, index: Any = None) -> Any:
-    """Vector-Jacobian product at an eager batch of any framework."""
+    """Vector-Jacobian product at a batch of any framework."""
+    kind = framework(x) if framework(x) != "numpy" else framework(grad)
+    if kind in ("torch", "jax"):
+        if is_waveform(defence, x):
+            return pull_back(defence, x[None], grad[None], index)[0]
+        pulled = _room(kind).pull_back(defence, x, grad, index)
+        if pulled is not None:
+            return pulled
     batch, given = to_numpy(x), to_numpy(grad)
     if is_waveform(defence, batch):
         pulled = Pass.begin(defence, batch[None], index=index).pull_back(given[None])[0]

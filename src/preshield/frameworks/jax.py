@@ -6,24 +6,24 @@ import jax
 import numpy as np
 from jax.experimental import io_callback
 
-from .._core.checks import check_array_labels
+from .._core.checks import check_array_labels, check_gradient_shape
 from .._core.passes import Pass, numbers_of
-from .._core.tensors import like, to_numpy, traced
-from .._core.typing import Defence, Shape
+from .._core.tensors import cast, framework, is_bfloat16, like, on_device, to_numpy, traced
+from .._core.typing import Arithmetic, Defence, Shape
 from .callback import TWICE, Callback, warn_of_copies
+from .native import checked_index, floating, relabelled, seed_of, source_of
 
-__all__ = ["call"]
+__all__ = ["call", "pull_back"]
 
 
 def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     """Apply `defence` to an array, and to its labels."""
     is_traced = traced("jax", x, y, index)
-    on_device = not is_traced and any(device.platform != "cpu" for device in x.devices())
-    if is_traced or on_device:
+    is_far = not is_traced and on_device(x)
+    if is_traced or is_far:
         if (function := defence._natively(x.shape, np.dtype(x.dtype))) is not None:
-            _known(defence, x.shape, index)
-            return function(x, jax.numpy), y
-        if on_device:
+            return _call_natively(defence, function, x, y, index, is_traced=is_traced)
+        if is_far:
             warn_of_copies(defence, x.sharding)
     if is_traced:
         return _call_traced(defence, x, y, index)
@@ -31,9 +31,57 @@ def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     return like(x, begun.output()), begun.labels(y)
 
 
+def pull_back(defence: Defence, x: Any, grad: Any, index: Any) -> Any:
+    """Vector-Jacobian product at a batch, by JAX; None if NumPy computes it."""
+    is_traced = traced("jax", x, grad, index)
+    if not is_traced and not on_device(x):
+        return None
+    if not is_traced and defence._natively(x.shape, np.dtype(x.dtype)) is None:
+        return warn_of_copies(defence, x.sharding)
+    x, grad = (floating(jax.numpy.asarray(array), jax.numpy) for array in (x, grad))
+    x = cast(x, "float32") if is_bfloat16(x) else x
+    out, pull = jax.vjp(lambda x: call(defence, x, None, index)[0], x)
+    check_gradient_shape(grad.shape, out.shape)
+    pulled = jax.vmap(pull, 1, 1) if grad.ndim > out.ndim else pull
+    return pulled(grad.astype(out.dtype))[0].astype(grad.dtype)
+
+
 def _known(defence: Defence, shape: Shape, index: Any) -> Any:
-    """The numbers of the samples, if they are known now: refused here, not by an error of the graph."""
-    return index if index is None or traced("jax", index) else numbers_of(defence, shape, index)
+    """The numbers of the samples, which are refused here, not by an error of the graph; checked, if known."""
+    if not traced("jax", index):
+        return None if index is None else checked_index(defence, shape, index)
+    numbers_of(defence, shape, np.zeros(index.shape, index.dtype))
+    return index
+
+
+def _call_natively(
+    defence: Defence, function: Arithmetic, x: Any, y: Any, index: Any, *, is_traced: bool
+) -> tuple[Any, Any]:
+    numbers, addressed, words = _known(defence, x.shape, index), index is not None, defence._seed_words
+    if is_traced and words and not (addressed and defence._has_one_seed):
+        # Drawn when the program runs. The words alone come from the host, and the numbers with which an
+        # evaluation may have frozen it.
+        seed = io_callback(
+            lambda: Callback(defence).words(len(x), addressed=addressed),
+            jax.ShapeDtypeStruct((words + (0 if addressed else len(x)),), np.int32),
+            ordered=False,
+        )
+    else:
+        seed = seed_of(defence, len(x), addressed=addressed)
+    if y is not None and defence._changes_labels and framework(y) != "jax":
+        if not is_traced:
+            out, _ = function(x, jax.numpy, None, source_of(words, seed, numbers, x, jax.numpy, _table))
+            return out, relabelled(defence, x, np.dtype(x.dtype), seed, index, y)
+        check_array_labels(y, "jax.jit")
+        y = jax.numpy.asarray(y)
+    x = x if defence.domains == ("labels",) else jax.numpy.asarray(x)
+    return function(x, jax.numpy, y, source_of(words, seed, numbers, x, jax.numpy, _table))  # type: ignore[no-any-return]
+
+
+def _table() -> Any:
+    from .._core.kernels.threefry import quantiles
+
+    return jax.numpy.asarray(quantiles())
 
 
 def _call_traced(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:

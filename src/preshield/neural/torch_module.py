@@ -33,8 +33,8 @@ class TorchModule:
         with evaluating(self.model):
             return self.model(x)
 
-    def returned(self, x: Array) -> Any:
-        """What the module returns for an array, without gradients."""
+    def returned(self, x: Any) -> Any:
+        """What the module returns for an array or a tensor, without gradients."""
         with sys.modules["torch"].no_grad():
             return self(self.tensor(x))
 
@@ -42,9 +42,11 @@ class TorchModule:
         """What the module returns for an array, if it is one tensor."""
         return to_numpy(self.returned(x))
 
-    def tensor(self, x: Array) -> Any:
-        """An array as the module takes it."""
+    def tensor(self, x: Any) -> Any:
+        """An array or a tensor as the module takes it."""
         torch = sys.modules["torch"]
+        if isinstance(x, torch.Tensor):
+            return x.to(self.device, self.dtype)
         exact = np.float64 if self.dtype == torch.float64 else np.float32  # NumPy has no bfloat16
         return torch.from_numpy(np.array(x, exact)).to(self.device, self.dtype)
 

@@ -1,6 +1,7 @@
 """What the array API standard lacks: derivatives, and constants that are made where the arrays are."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,18 @@ import numpy as np
 from ..tensors import framework
 from ..typing import Dtype
 
-__all__ = ["constant", "numbers", "stop_gradient", "straight_through"]
+__all__ = [
+    "MOST",
+    "constant",
+    "counted",
+    "numbers",
+    "repeated",
+    "running_sum",
+    "scattered",
+    "sent",
+    "stop_gradient",
+    "straight_through",
+]
 
 MOST = 64  # entries of an array among the parameters; each is an operation
 
@@ -19,6 +31,30 @@ def stop_gradient(x: Any) -> Any:
     if kind == "torch":
         return x.detach()
     return sys.modules["jax"].lax.stop_gradient(x) if kind == "jax" else x
+
+
+def repeated(step: Callable[[Any], Any], state: Any, times: int) -> Any:
+    """A step made so many times, or until nothing of `state[0]`, an array of bool, is true any more.
+
+    That would change nothing then: who would have to ask the device goes on. The step is compiled once.
+    """
+    kind = framework(state[0])
+    if kind == "jax":
+        jax = sys.modules["jax"]
+
+        def goes_on(count: Any, state: Any) -> Any:
+            return (count < times) & state[0].any()
+
+        return jax.lax.while_loop(lambda s: goes_on(*s), lambda s: (s[0] + 1, step(s[1])), (0, state))[1]
+    if kind == "torch" and (torch := sys.modules["torch"]).compiler.is_compiling():
+        from torch.utils._pytree import tree_map
+
+        # The count lies on the host, so that nobody waits for the device; the loop wants tensors of its own.
+        first = torch.zeros((), dtype=torch.int64), tree_map(torch.clone, state)
+        return torch.while_loop(lambda n, _: n < times, lambda n, state: (n + 1, step(state)), first)[1]
+    for _ in range(times):
+        state = step(state)
+    return state
 
 
 def straight_through(out: Any, stand_in: Any) -> Any:
@@ -40,5 +76,42 @@ def constant(value: Any, x: Any, xp: Any) -> Any:
     """A number or a nested list as an array of the type and on the device of `x`, where it is made."""
     if isinstance(value, list):
         return xp.stack([constant(part, x, xp) for part in value])
-    place = {} if framework(x) == "jax" else {"device": x.device}  # JAX lays numbers where they are needed
-    return xp.full((), value, dtype=x.dtype, **place)
+    return xp.full((), value, dtype=x.dtype, **_place(x))
+
+
+def counted(count: int, x: Any, xp: Any) -> Any:
+    """The numbers from 0 on, so many, in `int32` and on the device of `x`."""
+    return xp.arange(count, dtype=xp.int32, **_place(x))
+
+
+def running_sum(x: Any, axis: int, xp: Any) -> Any:
+    """Sums of the entries up to each one; array-api-compat's does not compile without a warning."""
+    return x.cumsum(axis) if framework(x) == "torch" else xp.cumulative_sum(x, axis=axis)
+
+
+def scattered(x: Any, indices: Any, values: Any, xp: Any) -> Any:
+    """An array with values written along its last axis; of several at one index, any one of them."""
+    kind = framework(x)
+    if kind == "torch":
+        return x.scatter(-1, indices, values)
+    if kind == "jax":
+        return xp.put_along_axis(x, indices, values, axis=-1, inplace=False)
+    # All that is written at an index or stands there, side by side: the first of it is taken.
+    length = x.shape[-1]
+    places = xp.concat([indices, xp.zeros_like(x) + xp.astype(counted(length, x, xp), x.dtype)], axis=-1)
+    order = xp.argsort(places, axis=-1, stable=True)
+    sorted_places = xp.take_along_axis(places, order, axis=-1)
+    repeats = sorted_places[..., 1:] == sorted_places[..., :-1]
+    repeats = xp.astype(xp.concat([sorted_places[..., :1] < 0, repeats], axis=-1), xp.int32)
+    first = xp.argsort(repeats, axis=-1, stable=True)[..., :length]
+    taken = xp.take_along_axis(order, first, axis=-1)
+    return xp.take_along_axis(xp.concat([values, x], axis=-1), taken, axis=-1)
+
+
+def sent(array: Any, x: Any, xp: Any) -> Any:
+    """An array of NumPy's on the device of `x`."""
+    return xp.asarray(array, **_place(x))
+
+
+def _place(x: Any) -> dict[str, Any]:
+    return {} if framework(x) == "jax" else {"device": x.device}  # JAX lays numbers where they are needed

@@ -8,7 +8,7 @@ from .borders import padded, shifted
 __all__ = ["filter_planes"]
 
 
-def filter_planes(x: Any, xp: Any, taps: Sequence[float], axes: tuple[int, int]) -> Any:
+def filter_planes(x: Any, xp: Any, taps: Sequence[Any], axes: tuple[int, int]) -> Any:
     """Filter along both axes.
 
     Parameters
@@ -17,8 +17,8 @@ def filter_planes(x: Any, xp: Any, taps: Sequence[float], axes: tuple[int, int])
         Floating numbers.
     xp : namespace
         That of `x`.
-    taps : sequence of float
-        One half of the filter, from its middle outwards.
+    taps : sequence of float or array
+        One half of the filter, from its middle outwards; arrays broadcast against `x`.
     axes : tuple of int
         Rows and columns.
     """

@@ -7,9 +7,7 @@ import numpy as np
 from ..typing import Array
 from . import kernel
 
-__all__ = ["DRAWS", "deflect", "return_gradient"]
-
-DRAWS = 4  # random words behind one deflection: one each for a row or a column
+__all__ = ["deflect", "return_gradient"]
 
 _WORD, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
@@ -67,7 +65,7 @@ def deflect(values: Array, maps: Array, draws: Array, first: int, window: int) -
         Samples, frames and channels: planes, numbered in this order. Some are written.
     maps : ndarray, shape (N or 1, F or 1, H, W)
         Probability with which a pixel is left alone; without rows and columns, none is.
-    draws : ndarray of uint32, shape (P, K, DRAWS)
+    draws : ndarray of uint32, shape (P, K, 4)
         Uniform over all words, for each of K deflections of each of P planes.
     first : int
         Number of the first of these planes.

@@ -11,17 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from ..arithmetic.wavelets import COLOURS, GAINS, RGB, YCBCR
 from ..typing import Array
 from . import kernel, reduction
 
 __all__ = ["COLOURS", "pull_back", "shrink"]
 
-COLOURS = 3  # channels that are denoised together, as Y, Cb and Cr
-
-# What red, green and blue contribute to Y, Cb and Cr (ITU-R BT.601, in steps of 8 bits), and the way back.
-_YCBCR = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
-_RGB = np.linalg.inv(_YCBCR)
-_GAINS = (_YCBCR**2).sum(axis=1)  # of the variance of noise
+_YCBCR, _RGB, _GAINS = np.array(YCBCR), np.array(RGB), np.array(GAINS)
 
 
 # Memory and lines
