@@ -1,8 +1,11 @@
 """JPEG compression."""
 
+from functools import partial
+
 import numpy as np
 
 from .._core import jpeg
+from .._core.arithmetic.jpeg import jpeg as jpeg_anywhere
 from .._core.checks import (
     check_bool,
     check_clip_values,
@@ -14,7 +17,7 @@ from .._core.checks import (
 )
 from .._core.errors import ArgumentError
 from .._core.soft_jpeg import soft_gradient
-from .._core.typing import Array, ClipValues
+from .._core.typing import Arithmetic, Array, ClipValues, Dtype, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["JpegCompression"]
@@ -131,7 +134,7 @@ class JpegCompression(Preprocessor):
         self.gradient = gradient
 
     def _transform(self, x: Array, draw: None) -> Array:
-        self._check_size(x)
+        self._check_size(x.shape)
         progress = "JPEG compression" if self.verbose else None
         out, peak = jpeg.round_trip(x, self._settings, axis=self._channel_axis(x.ndim), progress=progress)
         self._check_seen(x, peak)
@@ -150,8 +153,20 @@ class JpegCompression(Preprocessor):
         largest = float(np.max(self.clip_values[1]))
         return jpeg.Settings(int(self.quality), jpeg.SUBSAMPLINGS[self.subsampling], largest)
 
-    def _check_size(self, x: Array) -> None:
-        sides = [n for axis, n in enumerate(x.shape) if axis != self._channel_axis(x.ndim)][-2:]
+    def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic:
+        self._check_size(shape)
+        settings = self._settings
+        return partial(
+            jpeg_anywhere,
+            tables=jpeg.quanta(settings.quality).tolist(),
+            factors=settings.factors,
+            largest=settings.largest,
+            axis=self._channel_axis(len(shape)),
+            gradient=self.gradient,
+        )
+
+    def _check_size(self, shape: Shape) -> None:
+        sides = [n for axis, n in enumerate(shape) if axis != self._channel_axis(len(shape))][-2:]
         if not all(1 <= side <= LARGEST_SIDE for side in sides):
             raise ArgumentError(
                 f"`x` must have frames of 1 to {LARGEST_SIDE} pixels a side, got {sides[0]} x {sides[1]}."

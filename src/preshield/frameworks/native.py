@@ -90,9 +90,7 @@ def _draw(defence: Defence, takes_index: bool, x: Any, xp: Any, source: Source) 
     return defence._draw(x, source.draws(x, xp, takes_index=takes_index))  # type: ignore[arg-type]
 
 
-def source_of(
-    words: int, seed: Any, index: Any, x: Any, xp: Any, table: Callable[[], Any]
-) -> Source | None:
+def source_of(words: int, seed: Any, index: Any, x: Any, xp: Any, table: Callable[[], Any]) -> Source | None:
     """Where the draws of a batch come from.
 
     Parameters

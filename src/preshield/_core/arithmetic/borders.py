@@ -1,8 +1,8 @@
-"""Neighbours along an axis, and mirrored ones outside."""
+"""Neighbours along an axis, and mirrored or repeated ones outside."""
 
 from typing import Any
 
-__all__ = ["padded", "shifted"]
+__all__ = ["padded", "repeated", "shifted"]
 
 
 def shifted(x: Any, start: int, length: int, axis: int) -> Any:
@@ -37,3 +37,13 @@ def padded(x: Any, before: int, after: int, axis: int, xp: Any, *, repeat_edge: 
             parts.append(xp.flip(shifted(x, length - skipped - high, high, axis), axis=axis))
         x, before, after = xp.concat(parts, axis=axis), before - low, after - high
     return x
+
+
+def repeated(x: Any, after: int, axis: int, xp: Any) -> Any:
+    """Continue an array along an axis with its last entry."""
+    if not after:
+        return x
+    axis %= x.ndim
+    last = shifted(x, x.shape[axis] - 1, 1, axis)
+    more = xp.broadcast_to(last, (*x.shape[:axis], after, *x.shape[axis + 1 :]))
+    return xp.concat([x, more], axis=axis)

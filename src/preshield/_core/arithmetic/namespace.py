@@ -11,6 +11,7 @@ from ..typing import Dtype
 
 __all__ = [
     "MOST",
+    "clipped",
     "constant",
     "counted",
     "numbers",
@@ -77,6 +78,11 @@ def constant(value: Any, x: Any, xp: Any) -> Any:
     if isinstance(value, list):
         return xp.stack([constant(part, x, xp) for part in value])
     return xp.full((), value, dtype=x.dtype, **_place(x))
+
+
+def clipped(x: Any, low: Any, high: Any, xp: Any) -> Any:
+    """The entries, within limits: numbers or nested lists."""
+    return xp.minimum(xp.maximum(x, constant(low, x, xp)), constant(high, x, xp))
 
 
 def counted(count: int, x: Any, xp: Any) -> Any:

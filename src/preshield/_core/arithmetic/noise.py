@@ -29,9 +29,7 @@ def noisy(x: Any, xp: Any, draw: Any, sigma: float, limits: Sequence[Any]) -> An
     return _clipped(x + xp.astype(noise, x.dtype), xp, limits)
 
 
-def augmented(
-    x: Any, xp: Any, draw: Any, y: Any, sigma: float, limits: Sequence[Any]
-) -> tuple[Any, Any]:
+def augmented(x: Any, xp: Any, draw: Any, y: Any, sigma: float, limits: Sequence[Any]) -> tuple[Any, Any]:
     """Append copies with noise, and their labels, with the parameters of `noisy`."""
     x = xp.astype(x, xp.float32, copy=False)
     copies = noisy(xp.take(x, draw.samples, axis=0), xp, draw, sigma, limits)
