@@ -107,4 +107,4 @@ def test_fewer_draws_at_once_where_memory_ends(play):
         16,
         16,
         16,
-    )  # 7 draws of 3; then 3, 3 and 1 of them, in batches that are filled up to 16
+    )  # the last are filled up
