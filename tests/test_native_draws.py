@@ -113,7 +113,9 @@ def test_values_are_those_of_numpy(key):
             np.testing.assert_array_equal(
                 np.asarray(native.random(size)), draws.random(size, dtype=np.float32)
             )
-            np.testing.assert_array_equal(np.asarray(native.standard_normal(size)), draws.standard_normal(size))
+            np.testing.assert_array_equal(
+                np.asarray(native.standard_normal(size)), draws.standard_normal(size)
+            )
         np.testing.assert_array_equal(np.asarray(native.order()), draws.order())
         for alpha in (0.02, 0.4, 1.0, 7.0):
             x, expected = np.zeros(1), draws.shares(alpha, 3, np.zeros(1))
@@ -195,7 +197,10 @@ def test_labels_that_are_no_classes():
         assert dtype == (strict.float64 if y.dtype == float else strict.float32)
         np.testing.assert_array_equal(np.isnan(np.asarray(rows)).all(axis=1), ~legal)
         np.testing.assert_array_equal(np.asarray(rows)[legal], class_rows(y[legal], 3))
-    for y, message in ((np.zeros(2), "class indices .N,. need `num_classes`"), (np.zeros((2, 2, 2)), "shape")):
+    for y, message in (
+        (np.zeros(2), "class indices .N,. need `num_classes`"),
+        (np.zeros((2, 2, 2)), "shape"),
+    ):
         with pytest.raises(ValueError, match=message):
             class_rows_anywhere(strict.asarray(y), strict, None)
 
@@ -239,7 +244,12 @@ def test_an_index_on_a_device():
     noise, x = GaussianAugmentation(augmentation=False, rng=0), torch.empty(6, 2, device="meta")
     for index in (3, np.arange(6), torch.arange(6), torch.arange(6, device="meta")):
         assert noise.transform(x, index=index).shape == x.shape
-    for index in (torch.empty(5, dtype=torch.int64, device="meta"), torch.empty(6, device="meta"), [1, 2], -1):
+    for index in (
+        torch.empty(5, dtype=torch.int64, device="meta"),
+        torch.empty(6, device="meta"),
+        [1, 2],
+        -1,
+    ):
         with pytest.raises(ValueError, match="`index` must be the number"):
             noise.transform(x, index=index)
     with pytest.raises(ValueError, match="`index` must be left out for"):
@@ -278,8 +288,9 @@ def compiled(function, **options):
 def test_each_run_of_a_program_has_a_new_draw():
     torch = pytest.importorskip("torch")
     noise, x = GaussianAugmentation(0.1, augmentation=False, rng=3), torch.tensor(X)
-    twice, fresh = compiled(lambda x: (noise.transform(x), noise.transform(x))), GaussianAugmentation(
-        0.1, augmentation=False, rng=3
+    twice, fresh = (
+        compiled(lambda x: (noise.transform(x), noise.transform(x))),
+        GaussianAugmentation(0.1, augmentation=False, rng=3),
     )
     for _ in range(2):  # the seeds of the defence's own stream, in order
         for out in twice(x):
@@ -483,7 +494,9 @@ def test_estimate_gradient_in_frameworks():
     for pull, given in ((jax.jit(blur.estimate_gradient), X), (blur.estimate_gradient, x)):
         with pytest.raises(ValueError, match="`grad` must have the shape"):
             pull(given, given[:, 1:])
-    assert GaussianAugmentation().estimate_gradient(x, torch.empty(12, 4, 5, 3, device="meta")).shape == x.shape
+    assert (
+        GaussianAugmentation().estimate_gradient(x, torch.empty(12, 4, 5, 3, device="meta")).shape == x.shape
+    )
 
 
 def test_a_gradient_through_numpy_is_told_once():

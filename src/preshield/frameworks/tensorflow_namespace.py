@@ -1,76 +1,45 @@
-"""What the arithmetic of defences uses of the array API standard, for TensorFlow, which has no such namespace."""
+"""What the arithmetic of defences uses of the array API standard, in TensorFlow, which lacks a namespace."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import tensorflow as tf
 
-bool = tf.bool
-int32, int64, float32, float64 = tf.int32, tf.int64, tf.float32, tf.float64
-abs, atan, exp, floor, log, maximum, minimum = tf.abs, tf.atan, tf.exp, tf.floor, tf.math.log, tf.maximum, tf.minimum
-ones_like, sqrt, stack, where, zeros_like = tf.ones_like, tf.sqrt, tf.stack, tf.where, tf.zeros_like
-concat, expand_dims, broadcast_to, moveaxis = tf.concat, tf.expand_dims, tf.broadcast_to, tf.experimental.numpy.moveaxis
-round, isfinite, matmul = tf.round, tf.math.is_finite, tf.matmul
+__all__ = ["namespace"]
 
 
-def astype(x: Any, dtype: Any, copy: Any = True) -> Any:
-    return tf.cast(x, dtype)
+def _argmax(x: Any, axis: int, keepdims: bool = False) -> Any:
+    found = tf.argmax(x, axis, tf.int32)
+    return tf.expand_dims(found, axis) if keepdims else found
 
 
-def asarray(x: Any, dtype: Any = None, device: Any = None) -> Any:
-    return tf.convert_to_tensor(x) if dtype is None else tf.cast(x, dtype)
+def _broadcast_to(x: Any, shape: Any) -> Any:
+    return tf.broadcast_to(x, [tf.shape(x)[i] if n is None else n for i, n in enumerate(shape)])
 
 
-def full(shape: Any, value: Any, dtype: Any = None, device: Any = None) -> Any:
-    return tf.fill(shape, tf.constant(value, dtype))
-
-
-def full_like(x: Any, value: Any) -> Any:
-    return tf.zeros_like(x) + tf.constant(value, x.dtype)
-
-
-def arange(stop: Any, dtype: Any = None, device: Any = None) -> Any:
-    return tf.range(stop, dtype=dtype)
-
-
-def reshape(x: Any, shape: Any) -> Any:
-    return tf.reshape(x, [-1 if n is None else n for n in shape])
-
-
-def permute_dims(x: Any, axes: Any) -> Any:
-    return tf.transpose(x, axes)
-
-
-def flip(x: Any, axis: int) -> Any:
-    return tf.reverse(x, [axis % len(x.shape)])
-
-
-def sum(x: Any, axis: Any = None, keepdims: Any = False) -> Any:
-    return tf.reduce_sum(x, axis, keepdims)
-
-
-def mean(x: Any, axis: Any = None, keepdims: Any = False) -> Any:
-    return tf.reduce_mean(x, axis, keepdims)
-
-
-def max(x: Any, axis: Any = None, keepdims: Any = False) -> Any:
-    return tf.reduce_max(x, axis, keepdims)
-
-
-def min(x: Any, axis: Any = None, keepdims: Any = False) -> Any:
-    return tf.reduce_min(x, axis, keepdims)
-
-
-def take(x: Any, indices: Any, axis: int = 0) -> Any:
-    return tf.gather(x, indices, axis=axis)
-
-
-def take_along_axis(x: Any, indices: Any, axis: int) -> Any:
-    return tf.experimental.numpy.take_along_axis(x, indices, axis)
-
-
-def argsort(x: Any, axis: int = -1, stable: Any = True) -> Any:
-    return tf.argsort(x, axis, stable=True)
-
-
-def isdtype(dtype: Any, kind: str) -> Any:
-    return {"real floating": dtype.is_floating, "bool": dtype == tf.bool}[kind]
+namespace = SimpleNamespace(
+    **{name: getattr(tf, name) for name in ("abs", "atan", "bool", "concat", "exp", "expand_dims", "floor")},
+    **{name: getattr(tf, name) for name in ("float32", "float64", "int32", "matmul", "maximum", "minimum")},
+    **{name: getattr(tf, name) for name in ("ones_like", "round", "sqrt", "stack", "where", "zeros_like")},
+    arange=lambda stop, dtype=None: tf.range(stop, dtype=dtype),
+    argmax=_argmax,
+    argmin=lambda x, axis, keepdims=False: _argmax(-x, axis, keepdims),
+    argsort=lambda x, axis=-1, stable=True: tf.argsort(x, axis, stable=True),
+    asarray=lambda x, dtype=None: tf.cast(x, dtype or x.dtype),
+    astype=lambda x, dtype, copy=True: tf.cast(x, dtype),
+    bitwise_right_shift=tf.bitwise.right_shift,
+    broadcast_to=_broadcast_to,
+    flip=lambda x, axis: tf.reverse(x, [axis % len(x.shape)]),
+    full=lambda shape, value, dtype: tf.fill(shape, tf.constant(value, dtype)),
+    full_like=lambda x, value: tf.zeros_like(x) + tf.constant(value, x.dtype),
+    isfinite=tf.math.is_finite,
+    log=tf.math.log,
+    max=lambda x, axis=None, keepdims=False: tf.reduce_max(x, axis, keepdims),
+    mean=lambda x, axis=None, keepdims=False: tf.reduce_mean(x, axis, keepdims),
+    moveaxis=tf.experimental.numpy.moveaxis,
+    permute_dims=tf.transpose,
+    reshape=lambda x, shape: tf.reshape(x, [-1 if n is None else n for n in shape]),
+    sum=lambda x, axis=None, keepdims=False: tf.reduce_sum(x, axis, keepdims),
+    take=lambda x, indices, axis=0: tf.gather(x, indices, axis=axis),
+    take_along_axis=tf.experimental.numpy.take_along_axis,
+)
