@@ -1,5 +1,6 @@
 """Processes and threads: pickle, copies, forks, many callers, any number of threads."""
 
+import asyncio
 import copy
 import multiprocessing
 import os
@@ -367,6 +368,32 @@ def test_each_thread_may_freeze_its_own_draw():
     for seed, result in enumerate(results):
         with noise.frozen(seed):
             np.testing.assert_array_equal(result, noise.transform(x))
+
+
+def test_each_task_may_freeze_its_own_draw():
+    """Asynchronous tasks take turns in one thread; what one of them calls in another thread is its own."""
+    noise, x = GaussianAugmentation(0.1, False, rng=0), np.zeros((2, 3))
+
+    async def hold(seed):
+        with noise.frozen(seed):
+            await asyncio.sleep(0)  # until the others are in their blocks
+            return noise.transform(x), await asyncio.to_thread(noise.transform, x)
+
+    async def free():
+        await asyncio.sleep(0)
+        return [noise.transform(x) for _ in range(2)]
+
+    async def together():
+        return await asyncio.gather(free(), *map(hold, range(3)))
+
+    unheld, *results = asyncio.run(together())
+    twin = GaussianAugmentation(0.1, False, rng=0)
+    for found in unheld:
+        np.testing.assert_array_equal(found, twin.transform(x))
+    for seed, (here, there) in enumerate(results):
+        with noise.frozen(seed):
+            np.testing.assert_array_equal(here, noise.transform(x))
+        np.testing.assert_array_equal(here, there)
 
 
 def test_a_copy_made_inside_the_block_is_not_frozen():

@@ -5,9 +5,10 @@ process mixes in what tells that process, or that copy, from its siblings; else 
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from threading import get_ident
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -168,17 +169,18 @@ class _Hold(NamedTuple):
 
 
 class _Frozen:
-    """Which defences repeat one draw, and in which threads.
+    """Which defences repeat one draw, and in which contexts: those of threads and of asynchronous tasks.
 
     It is kept apart from the defences, so that a copy of one, made inside the block, is not frozen forever.
     """
 
     def __init__(self) -> None:
-        self._held: dict[tuple[int, int], _Hold] = {}  # by defence and thread
-        self._borrowers: set[int] = set()
+        self._held: ContextVar[Mapping[int, _Hold]] = ContextVar("held", default=MappingProxyType({}))
+        self._borrows = ContextVar("borrows", default=False)
+        self._everywhere: dict[object, tuple[int, _Hold]] = {}  # what any context holds, by block
 
     def seed(self, defence: Any) -> int | None:
-        """The seed whose draw `defence` repeats in this thread, if it does."""
+        """The seed whose draw `defence` repeats in this context, if it does."""
         found = self._found(defence)
         return None if found is None else found.seed
 
@@ -193,11 +195,10 @@ class _Frozen:
         return np.array((*found.numbers, *range(len(found.numbers), count)), dtype=np.uint32)
 
     def _found(self, defence: Any) -> "_Hold | None":
-        thread = get_ident()
-        own = self._held.get((id(defence), thread))
-        if own is not None or thread not in self._borrowers:
+        own = self._held.get().get(id(defence))
+        if own is not None or not self._borrows.get():
             return own
-        holds = {hold for (number, _), hold in list(self._held.items()) if number == id(defence)}
+        holds = {hold for number, hold in list(self._everywhere.values()) if number == id(defence)}
         if len(holds) > 1:
             raise RuntimeError(
                 f"{defence} is frozen with the seeds {sorted(hold.seed for hold in holds)} by several "
@@ -208,29 +209,30 @@ class _Frozen:
 
     @contextmanager
     def held(self, defence: Any, seed: int, numbers: Sequence[int] | None = None) -> Iterator[None]:
-        """Freeze `defence` in this thread; with `numbers`, the draw of a sample depends on its number."""
-        place = id(defence), get_ident()
-        before = self._held.get(place)
-        self._held[place] = _Hold(seed, None if numbers is None else tuple(numbers))
+        """Freeze `defence` in this context; with `numbers`, the draw of a sample depends on its number."""
+        block, place, before = object(), id(defence), self._held.get().get(id(defence))
+        hold = _Hold(seed, None if numbers is None else tuple(numbers))
+        self._everywhere[block] = place, hold
+        self._set(place, hold)
         try:
             yield
         finally:
-            if before is None:
-                del self._held[place]
-            else:
-                self._held[place] = before
+            self._set(place, before)
+            del self._everywhere[block]
+
+    def _set(self, place: int, hold: _Hold | None) -> None:
+        others = {key: other for key, other in self._held.get().items() if key != place}
+        self._held.set(others if hold is None else {**others, place: hold})
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
-        """Let this thread, which works for another one, use what any thread has frozen."""
-        thread = get_ident()
-        outer = thread in self._borrowers
-        self._borrowers.add(thread)
+        """Let this thread, which works for another one, use what any context has frozen."""
+        outer = self._borrows.get()
+        self._borrows.set(True)
         try:
             yield
         finally:
-            if not outer:
-                self._borrowers.discard(thread)
+            self._borrows.set(outer)
 
 
 FROZEN = _Frozen()

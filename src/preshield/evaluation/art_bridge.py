@@ -117,7 +117,7 @@ class DefendedClassifier(ClassifierNeuralNetwork):  # type: ignore[misc]
                 "Activations are known of torch modules and of ART classifiers, got "
                 f"{type(classifier).__name__}; choose `attacks` that need none."
             )
-        seen, _ = self.defended.defended(self.defended.array(x), numbers, seed)
+        seen = self.defended.defended(self.defended.array(x), numbers, seed)
         return classifier.activations(seen, layer)
 
     def fit(self, x: Array, y: Array, **kwargs: Any) -> None:

@@ -369,7 +369,7 @@ class Batch:
         """Some samples: attacked through the defence, and the oblivious ones as the model sees them."""
         seed = (self.attacker.seed, OF_PICTURES, 0)
         oblivious = heads.get("oblivious", heads["clean"]).x[shown]
-        defended = host(model.defended(model.array(oblivious), self.numbers[shown], seed)[0])
+        defended = host(model.defended(model.array(oblivious), self.numbers[shown], seed))
         attacked = heads.get("adaptive", heads["clean"]).x[shown]
         return {"attacked": attacked.astype(np.float32), "defended": defended.astype(np.float32)}
 

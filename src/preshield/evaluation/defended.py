@@ -1,6 +1,8 @@
 """A classifier behind a defence, as an attacker sees it who knows both."""
 
 import math
+import re
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -13,7 +15,9 @@ from .._core.layout import channel_axis
 from .._core.passes import Pass
 from .._core.random import FROZEN
 from .._core.samples import leaves
+from .._core.tensors import on_device
 from .._core.typing import Array, Shape
+from ..frameworks.dispatch import accelerated
 from ..preprocessor import Preprocessor
 from .classifiers import defences_in
 from .losses import Loss, best_other
@@ -24,6 +28,7 @@ from .perturbations import host, scaled, take
 __all__ = ["DefendedModel", "drawing", "held", "logits_of", "pulled", "through", "usable"]
 
 TINY = 1e-30  # in place of a probability of 0
+OUT_OF_MEMORY = re.compile("out of memory|RESOURCE_EXHAUSTED", re.IGNORECASE)  # of torch and of XLA
 LARGE = 1e30  # in place of an infinite score
 TOGETHER, VALUES = 128, 1 << 19  # how much the classifier sees at once for several draws
 
@@ -79,6 +84,7 @@ class DefendedModel:
         parts = (classifier, defence, *self._held)
         self.stochastic = any(getattr(part, "stochastic", False) for part in parts)
         self.draws = draws if self.stochastic else 1
+        self._rows = sys.maxsize  # that an accelerator takes at once, as far as is known
         self.clip_values = clip_values
         self.nb_classes = nb_classes
         self.input_shape = input_shape
@@ -113,8 +119,10 @@ class DefendedModel:
         values: list[Array] = []
         total: Any = None
         units = np.ones(len(x))
-        for draws in self._together(len(x), range(self.draws)):
-            seen, backs = self._seen(x, numbers, seed, draws)
+
+        def look_at(draws: range) -> None:
+            nonlocal total, units
+            seen, back = self._seen(x, numbers, seed, draws)
             ys = np.tile(y, len(draws))
             with self._drawn(numbers, (*seed, draws[0])):
                 outputs, pull, margin = self._forward(seen, ys)
@@ -126,17 +134,18 @@ class DefendedModel:
                 value, slope = map(np.concatenate, zip(*of_draws, strict=True))
             with self._drawn(numbers, (*seed, draws[0])):
                 gradients, all_factors = pulled(pull, slope * derivative)
+            parts = back(gradients)
             for found, part in ((margins, margin), (scores, logits), (values, value)):
                 found.append(part.reshape(len(draws), len(x), *part.shape[1:]))
-            for back, start in zip(backs, range(0, len(ys), len(x)), strict=True):
-                gradient, factors = (a[start : start + len(x)] for a in (gradients, all_factors))
-                gradient = back(gradient)
+            for gradient, factors in zip(parts, np.split(all_factors, len(draws)), strict=True):
                 if total is None:
                     total, units = gradient, factors
                 else:
                     larger = np.maximum(units, factors)
                     total = scaled(total, units / larger) + scaled(gradient, factors / larger)
                     units = larger
+
+        self._in_groups(look_at, x, range(self.draws))
         return Look(
             margin=np.concatenate(margins).max(axis=0),
             mean=np.concatenate(margins).mean(axis=0),
@@ -176,10 +185,13 @@ class DefendedModel:
     def labels(self, x: Any, numbers: Array, seed: tuple[int, ...]) -> Array:
         """Label of each sample under each draw, shape (draws, N); -1 where the sample is rejected."""
         labels = []
-        for draws in self._together(len(x), range(self.draws)):
+
+        def add(draws: range) -> None:
             outputs = self.outputs(self._seen(x, numbers, seed, draws)[0], numbers, (*seed, draws[0]))
             given = outputs if outputs.ndim == 1 else outputs.argmax(axis=1)
             labels.append(given.reshape(len(draws), len(x)))
+
+        self._in_groups(add, x, range(self.draws))
         return np.concatenate(labels)
 
     def scores(self, x: Any, numbers: Array, seed: tuple[int, ...], *, rejected_as: int = REJECTED) -> Array:
@@ -189,7 +201,7 @@ class DefendedModel:
         """
         scores = []
         for draw in range(self.draws):
-            seen, _ = self.defended(x, numbers, (*seed, draw))
+            seen = self.defended(x, numbers, (*seed, draw))
             with self._drawn(numbers, (*seed, draw)):
                 outputs = np.asarray(self.classifier.predict(seen))
             if outputs.ndim == 1:
@@ -200,9 +212,9 @@ class DefendedModel:
         average: Array = np.mean(scores, axis=0)
         return average
 
-    def defended(self, x: Any, numbers: Array, seed: tuple[int, ...]) -> tuple[Any, Callable[[Any], Any]]:
-        """What the classifier receives under a draw, and the backward pass through that draw."""
-        return through(self.defence, x, numbers, seed, self.classifier.array)
+    def defended(self, x: Any, numbers: Array, seed: tuple[int, ...]) -> Any:
+        """What the classifier receives under a draw."""
+        return through(self.defence, x, numbers, [seed], self.classifier.array)[0]
 
     def outputs(self, seen: Any, numbers: Array, seed: tuple[int, ...]) -> Array:
         """Scores `(N, K)` or labels `(N,)` of the classifier itself: what it decides by."""
@@ -221,7 +233,8 @@ class DefendedModel:
     def _margins(self, x: Any, y: Array, numbers: Array, seed: tuple[int, ...], draws: range) -> Array:
         """Margins under some draws, shape (draws, n)."""
         margins = []
-        for some in self._together(len(x), draws):
+
+        def add(some: range) -> None:
             seen, _ = self._seen(x, numbers, seed, some)
             ys = np.tile(y, len(some))
             if hasattr(self.classifier, "margin"):
@@ -230,20 +243,32 @@ class DefendedModel:
             else:
                 margin = _margin(self.outputs(seen, numbers, (*seed, some[0])), ys)
             margins.append(margin.reshape(len(some), len(x)))
+
+        self._in_groups(add, x, draws)
         return np.concatenate(margins)
 
-    def _together(self, samples: int, draws: range) -> list[range]:
-        """Draws that the classifier sees in one batch: as many as fit, unless it draws itself."""
-        most = min(TOGETHER, VALUES // max(1, math.prod(self.input_shape)))
-        size = 1 if self._own_draws else max(1, most // max(1, samples))
-        return [draws[place : place + size] for place in range(0, len(draws), size)]
+    def _in_groups(self, run: Callable[[range], None], x: Any, draws: range) -> None:
+        """Do something for draws, for as many at once as fit; a classifier that draws itself sees one."""
+        samples = max(1, len(x))
+        while draws:
+            rows = (
+                self._rows if on_device(x) else min(TOGETHER, VALUES // max(1, math.prod(self.input_shape)))
+            )
+            size = 1 if self._own_draws else min(len(draws), max(1, rows // samples))
+            try:
+                run(draws[:size])
+            except Exception as error:
+                if size == 1 or not on_device(x) or not OUT_OF_MEMORY.search(str(error)):
+                    raise
+                self._rows = samples * (size // 2)
+            else:
+                draws = draws[size:]
 
     def _seen(
         self, x: Any, numbers: Array, seed: tuple[int, ...], draws: range
-    ) -> tuple[Any, list[Callable[[Any], Any]]]:
+    ) -> tuple[Any, Callable[[Any], list[Any]]]:
         """What the classifier receives under these draws, one after the other, and the way back of each."""
-        seen, backs = zip(*(self.defended(x, numbers, (*seed, draw)) for draw in draws), strict=True)
-        return seen[0] if len(seen) == 1 else array_namespace(seen[0]).concat(list(seen)), list(backs)
+        return through(self.defence, x, numbers, [(*seed, draw) for draw in draws], self.classifier.array)
 
     def _drawn(self, numbers: Array, seed: tuple[int, ...]) -> AbstractContextManager[Any]:
         """Let the classifier, and the defences that it holds, draw from these addresses."""
@@ -254,16 +279,34 @@ class DefendedModel:
 
 
 def through(
-    defence: Preprocessor | None, x: Any, numbers: Array, seed: tuple[int, ...], like: Callable[[Any], Any]
-) -> tuple[Any, Callable[[Any], Any]]:
-    """A batch behind a defence under a draw, and the backward pass through that draw; both made `like`."""
+    defence: Preprocessor | None,
+    x: Any,
+    numbers: Array,
+    seeds: Sequence[tuple[int, ...]],
+    like: Callable[[Any], Any],
+) -> tuple[Any, Callable[[Any], list[Any]]]:
+    """A batch behind a defence under some draws, end to end, and the backward pass through each of them.
+
+    On an accelerator the defence computes there, if it can. What NumPy computes is made `like` the batch.
+    """
     if defence is None:
-        return x, lambda grad: grad
-    words = key(seed, defence._seed_words)
+        return x, lambda grad: [grad]
+    count, words = len(x), [key(seed, defence._seed_words) for seed in seeds]
     if defence._seed_words and defence._takes_index:
-        words = np.concatenate([words, numbers.astype(np.uint32)])
-    begun = Pass.begin(defence, host(x), words, runs=True, kept=True)
-    return like(begun.output()), lambda grad: like(begun.pull_back(host(grad)))
+        words = [np.concatenate([of_draw, numbers.astype(np.uint32)]) for of_draw in words]
+
+    def parts(batch: Any) -> list[Any]:
+        return [batch[start : start + count] for start in range(0, len(seeds) * count, max(1, count))]
+
+    if (begun := accelerated(defence, x, words)) is not None:
+        seen, pull = begun
+        return seen, lambda grad: parts(pull(grad))
+    passes = [Pass.begin(defence, host(x), of_draw, runs=True, kept=True) for of_draw in words]
+    outputs = [like(one.output()) for one in passes]
+    seen = outputs[0] if len(outputs) == 1 else array_namespace(outputs[0]).concat(outputs)
+    return seen, lambda grad: [
+        like(one.pull_back(host(part))) for one, part in zip(passes, parts(grad), strict=True)
+    ]
 
 
 def held(defences: Sequence[Preprocessor], numbers: Array, seed: tuple[int, ...]) -> ExitStack:

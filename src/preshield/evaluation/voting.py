@@ -146,7 +146,7 @@ class VotingClassifier:
                 of_view = of_view - top * of_view.sum(axis=1, keepdims=True)
                 with held(self._held, *address):
                     gradient, factors = pulled(pull, of_view * derivative)
-                total = total + back(scaled(gradient, factors))
+                total = total + back(scaled(gradient, factors))[0]
             return total
 
         return seen_as, pull_views
@@ -157,7 +157,7 @@ class VotingClassifier:
         numbers = np.arange(len(x)) if numbers is None else numbers
         for place, view in enumerate(self.views, 1):  # a seed that ends in 0 is that without it
             address = numbers, (*seed, place)
-            seen, back = through(view, x, *address, self.classifier.array)
+            seen, back = through(view, x, numbers, [address[1]], self.classifier.array)
             with held(self._held, *address):
                 yield seen, back, address
 

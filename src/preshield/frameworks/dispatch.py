@@ -1,5 +1,6 @@
 """Public calls with a batch of any framework: what all have in common, and which one is entered."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,10 @@ from .._core.checks import check_given_labels, check_labels
 from .._core.layout import as_array, object_array
 from .._core.passes import Pass
 from .._core.tensors import cast, framework, is_bfloat16, like, on_device, to_numpy, traced
-from .._core.typing import Array, Defence
+from .._core.typing import Array, Defence, Seed
 from .callback import is_waveform
 
-__all__ = ["call", "pull_back"]
+__all__ = ["accelerated", "call", "pull_back"]
 
 ENTERED: dict[str, Any] = {}  # the room of each framework of which there was a tensor
 
@@ -94,6 +95,19 @@ def pull_back(defence: Defence, x: Any, grad: Any, index: Any = None) -> Any:
         pulled = pulled.astype(object) if given.dtype == object else pulled
     out = like(x if framework(grad) == "numpy" else grad, pulled)
     return cast(out, "bfloat16") if is_bfloat16(grad) else out
+
+
+def accelerated(defence: Defence, x: Any, seeds: Sequence[Seed]) -> tuple[Any, Callable[[Any], Any]] | None:
+    """Passes of a tensor of torch on an accelerator, one for each seed, all in one call.
+
+    Returns
+    -------
+    tuple or None
+        The results end to end, and what takes a gradient of them back; None if NumPy has to compute them.
+    """
+    if framework(x) != "torch" or not on_device(x) or (defence._seed_words and not defence._takes_index):
+        return None
+    return _room("torch").begin(defence, x, np.stack(seeds))  # type: ignore[no-any-return]
 
 
 def _own(pulled: Array, grad: Array) -> Array:

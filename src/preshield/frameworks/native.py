@@ -99,6 +99,7 @@ def source_of(words: int, seed: Any, index: Any, x: Any, xp: Any, table: Callabl
         Of the seeds of all stages; if there are none, nothing is drawn.
     seed : ndarray of uint32, or array of int32
         Words, known now or in a graph, and behind them the numbers of the samples if they are none from 0 on.
+        Known ones may be several rows, for as many parts of the batch, of one length.
     index : int, array of int or None
         The same numbers, checked as far as they are known, if the caller gives them.
     x, xp
@@ -108,10 +109,14 @@ def source_of(words: int, seed: Any, index: Any, x: Any, xp: Any, table: Callabl
     """
     if not words:
         return None
-    key, numbers = seed[:words], seed[words:]
+    key, numbers = seed[..., :words], seed[..., words:]
     if isinstance(seed, np.ndarray):
-        key = key.view(np.int32).tolist()
-        numbers = sent(numbers.view(np.int32), x, xp) if len(numbers) else ()
+        key, numbers = key.view(np.int32), numbers.view(np.int32).reshape(-1)
+        if key.ndim == 1:
+            key = key.tolist()
+        else:
+            key = sent(np.repeat(key.T[..., None], x.shape[0] // len(key), axis=1), x, xp)
+        numbers = sent(numbers, x, xp) if len(numbers) else ()
     if isinstance(index, int):
         numbers = counted(x.shape[0], x, xp) + signed(index)
     elif isinstance(index, np.ndarray):

@@ -1,6 +1,8 @@
 """Tensors of TensorFlow, eager, and traced by `tf.function`."""
 
 import sys
+from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,9 @@ from .._core.checks import check_array_labels
 from .._core.errors import ArgumentError
 from .._core.passes import Pass, numbers_of
 from .._core.tensors import traced
-from .._core.typing import Defence, Dtype
+from .._core.typing import Arithmetic, Defence, Dtype
 from .callback import RECOMPUTED, TWICE, Callback, is_passed_on
+from .tensorflow_namespace import namespace
 
 __all__ = ["call"]
 
@@ -32,16 +35,49 @@ def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     x = tf.convert_to_tensor(x)
     if defence._draws_afresh and _is_recomputed():
         raise RuntimeError(RECOMPUTED.format(defence))
+    if (function := _natively(defence, x)) is not None:
+        if index is not None and not tf.is_symbolic_tensor(index) and x.shape[0] is not None:
+            numbers_of(defence, tuple(x.shape), index)
+        return function(x, namespace)[0], y
     enter = _call_traced if traced("tensorflow", x, y) else _call_eager
     return enter(defence, x, y, index)
 
 
 def _is_recomputed() -> bool:
     """Whether the backward pass of `tf.recompute_grad` is what calls."""
+    return any(frame.f_code.co_name == "inner_recompute_grad" for frame in _callers())
+
+
+def _is_compiled() -> bool:
+    """Whether XLA compiles what is traced, which its graph does not know yet."""
+    return any(
+        frame.f_code.co_filename.endswith("polymorphic_function.py")
+        and getattr(frame.f_locals.get("self"), "_jit_compile", False)
+        for frame in _callers()
+    )
+
+
+def _callers() -> Iterator[FrameType]:
     frame = sys._getframe().f_back
-    while frame is not None and frame.f_code.co_name != "inner_recompute_grad":
+    while frame is not None:
+        yield frame
         frame = frame.f_back
-    return frame is not None
+
+
+def _natively(defence: Defence, x: Any) -> Arithmetic | None:
+    """What computes a batch in TensorFlow: on an accelerator, and where XLA compiles, which cannot call back.
+
+    Elsewhere the kernels are faster. Nothing is drawn, and the shape of a sample must be known.
+    """
+    drawn_or_labels = defence._seed_words or defence._changes_labels
+    if drawn_or_labels or x.shape.rank is None or None in x.shape[1:]:
+        return None
+    if tf.executing_eagerly():
+        if tf.DeviceSpec.from_string(x.device).device_type in (None, "CPU"):
+            return None
+    elif not _is_compiled() and all(d.device_type == "CPU" for d in tf.config.list_logical_devices()):
+        return None
+    return defence._natively((1, *x.shape[1:]), np.dtype(x.dtype.as_numpy_dtype))
 
 
 def _call_eager(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:

@@ -1,7 +1,7 @@
 """Tensors of torch: eager through NumPy, where `torch.compile` breaks its graph, or in torch itself."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from itertools import count
@@ -21,11 +21,11 @@ from .._core.errors import ArgumentError
 from .._core.passes import Pass, numbers_of
 from .._core.random import FROZEN
 from .._core.tensors import like, on_device, to_numpy
-from .._core.typing import Arithmetic, Defence, Shape
+from .._core.typing import Arithmetic, Defence, Seed, Shape
 from .callback import RECOMPUTED, TWICE, is_passed_on, warn_of_copies
 from .native import checked_index, floating, relabelled, seed_of, source_of
 
-__all__ = ["call", "pull_back"]
+__all__ = ["begin", "call", "pull_back"]
 
 PARTS = SimpleNamespace()  # of compiled programs, by place; a dict would be read once for a whole program
 TABLES: dict[Any, Any] = {}  # of normals, by device
@@ -320,6 +320,20 @@ def pull_back(defence: Defence, x: Any, grad: Any, index: Any) -> Any:
     classes = [pull(grad[:, k].to(out.dtype))[0] for k in range(grad.shape[1])]
     pulled = torch.stack(classes, dim=1) if classes else x[:, None][:, :0]
     return pulled.to(grad.dtype)
+
+
+def begin(defence: Defence, x: Any, seeds: Seed) -> tuple[Any, Callable[[Any], Any]] | None:
+    """Passes of a batch, end to end, and the way back through them, by torch; None if NumPy computes them."""
+    if not on_device(x):
+        return None
+    if (function := _natively(defence, tuple(x.shape), str(x.dtype))) is None:
+        warn_of_copies(defence, x.device)
+        return None
+    with torch.enable_grad():
+        entry = torch.cat([x.detach()] * len(seeds)).requires_grad_()
+        source = source_of(defence._seed_words, seeds, None, entry, xp, partial(_table, x.device))
+        out, _ = function(entry, xp, None, source)
+    return out.detach(), lambda grad: torch.autograd.grad(out, entry, grad)[0]
 
 
 def _transformed() -> bool:

@@ -97,7 +97,7 @@ def _cut(x: Any, bits: int, xp: Any, add: Any = None) -> Any:
     """A quotient by a power of two; of integers, after adding `add`, by default one half, rounded down."""
     if x.dtype != xp.int32:
         return x * 2.0**-bits
-    return (x + (2**bits // 2 if add is None else add)) >> bits
+    return xp.bitwise_right_shift(x + (2**bits // 2 if add is None else add), bits)
 
 
 def _open(x: Any, low: float, high: float, xp: Any) -> Any:

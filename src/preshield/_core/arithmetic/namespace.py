@@ -36,6 +36,8 @@ def stop_gradient(x: Any) -> Any:
     kind = framework(x)
     if kind == "torch":
         return x.detach()
+    if kind == "tensorflow":
+        return sys.modules["tensorflow"].stop_gradient(x)
     return sys.modules["jax"].lax.stop_gradient(x) if kind == "jax" else x
 
 
@@ -150,7 +152,8 @@ def computed_once(x: Any) -> Any:
 
 
 def _place(x: Any) -> dict[str, Any]:
-    return {} if framework(x) == "jax" else {"device": x.device}  # JAX lays numbers where they are needed
+    # JAX and TensorFlow lay numbers where they are needed.
+    return {} if framework(x) in ("jax", "tensorflow") else {"device": x.device}
 
 
 def clipped(x: Any, low: Any, high: Any, xp: Any) -> Any:
