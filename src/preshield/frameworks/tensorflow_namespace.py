@@ -20,7 +20,10 @@ def _broadcast_to(x: Any, shape: Any) -> Any:
 namespace = SimpleNamespace(
     **{name: getattr(tf, name) for name in ("abs", "atan", "bool", "concat", "exp", "expand_dims", "floor")},
     **{name: getattr(tf, name) for name in ("float32", "float64", "int32", "matmul", "maximum", "minimum")},
-    **{name: getattr(tf, name) for name in ("ones_like", "round", "sqrt", "stack", "where", "zeros_like")},
+    **{
+        name: getattr(tf, name)
+        for name in ("ones_like", "round", "sin", "sqrt", "stack", "where", "zeros_like")
+    },
     arange=lambda stop, dtype=None: tf.range(stop, dtype=dtype),
     argmax=_argmax,
     argmin=lambda x, axis, keepdims=False: _argmax(-x, axis, keepdims),

@@ -227,12 +227,12 @@ def _forward(x0: Any, x1: Any, x2: Any, x3: Any, x4: Any, x5: Any, x6: Any, x7: 
     even, inner = s0 + s3, s1 + s2
     y2, y6 = _even(s0 - s3, s1 - s2)
     y1, y3, y5, y7 = _odd(x0 - x7, x1 - x6, x2 - x5, x3 - x4)
-    return [(even + inner) << BITS, y1, y2, y3, (even - inner) << BITS, y5, y6, y7]
+    return [(even + inner) * 2**BITS, y1, y2, y3, (even - inner) * 2**BITS, y5, y6, y7]
 
 
 def _inverse(y0: Any, y1: Any, y2: Any, y3: Any, y4: Any, y5: Any, y6: Any, y7: Any) -> list[Any]:
     """The transpose of `_forward`."""
-    s, d = (y0 + y4) << BITS, (y0 - y4) << BITS
+    s, d = (y0 + y4) * 2**BITS, (y0 - y4) * 2**BITS
     a, b = _even(y2, y6)
     c0, c1, c2, c3 = s + a, d + b, d - b, s - a
     d0, d1, d2, d3 = _odd(y1, y3, y5, y7)

@@ -5,7 +5,7 @@ from math import pi
 from typing import Any, NamedTuple
 
 from .borders import shifted
-from .namespace import clipped, constant, counted, product
+from .namespace import clipped, counted, product
 
 __all__ = ["Rates", "resample"]
 
@@ -78,7 +78,7 @@ def _resampled(x: Any, xp: Any, rates: Rates) -> Any:
 
 
 def _zeros(x: Any, count: int, xp: Any) -> Any:
-    return xp.broadcast_to(constant(0, x, xp), (*x.shape[:-1], count))
+    return xp.broadcast_to(xp.zeros_like(x[..., :1]), (*x.shape[:-1], count))
 
 
 def _weights(taps: Any, rest: Any, x: Any, xp: Any, rates: Rates) -> Any:
