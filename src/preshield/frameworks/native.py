@@ -109,14 +109,15 @@ def source_of(words: int, seed: Any, index: Any, x: Any, xp: Any, table: Callabl
     """
     if not words:
         return None
-    key, numbers = seed[..., :words], seed[..., words:]
     if isinstance(seed, np.ndarray):
-        key, numbers = key.view(np.int32), numbers.view(np.int32).reshape(-1)
+        key, numbers = seed[..., :words].view(np.int32), seed[..., words:].view(np.int32).reshape(-1)
         if key.ndim == 1:
             key = key.tolist()
         else:
             key = sent(np.repeat(key.T[..., None], x.shape[0] // len(key), axis=1), x, xp)
         numbers = sent(numbers, x, xp) if len(numbers) else ()
+    else:
+        key, numbers = seed[:words], seed[words:]
     if isinstance(index, int):
         numbers = counted(x.shape[0], x, xp) + signed(index)
     elif isinstance(index, np.ndarray):

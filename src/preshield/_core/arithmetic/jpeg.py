@@ -5,7 +5,7 @@ nothing is rounded, and this is what is differentiated.
 """
 
 from collections.abc import Sequence
-from math import cos, pi, prod, sqrt
+from math import cos, pi, sqrt
 from typing import Any
 
 from .borders import padded, repeated, shifted
@@ -191,12 +191,13 @@ def _smooth(blocks: Any, xp: Any, table: Any) -> Any:
         blocks,
         xp,
     )
-    c = xp.permute_dims(xp.reshape(blocks, (BLOCK, BLOCK, prod(shape[2:]))), (2, 0, 1))
-    c = product(product(waves, c, xp), waves.T, xp) / steps
+    c = xp.permute_dims(xp.reshape(blocks, (BLOCK, BLOCK, -1)), (2, 0, 1))
+    back = xp.permute_dims(waves, (1, 0))
+    c = product(product(waves, c, xp), back, xp) / steps
     rounded = xp.round(stop_gradient(c))
     off = c - rounded
     c = (rounded + off * off * off) * steps
-    c = product(product(waves.T, c, xp), waves, xp)
+    c = product(product(back, c, xp), waves, xp)
     return xp.reshape(xp.permute_dims(c, (1, 2, 0)), shape)
 
 
