@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from ._core import draws, overrides, random, samples
+from ._core import draws, fingerprints, overrides, random, samples
 from ._core.checks import (
     check_batch,
     check_integer,
@@ -494,6 +494,16 @@ class Preprocessor:
         from ._core import html
 
         return html.scoped(self._card())
+
+    def __getstate__(self) -> Any:
+        """All that it holds; to those who hash it for a cache, nothing of what calls leave behind."""
+        return fingerprints.state_of(self) if fingerprints.is_hashed() else super().__getstate__()
+
+    def __dask_tokenize__(self) -> Any:
+        """What Dask takes for its identity."""
+        from dask.tokenize import normalize_token
+
+        return normalize_token((type(self), fingerprints.state_of(self)))
 
     def __sklearn_tags__(self) -> Any:
         """Say to scikit-learn that this is a transformer without a requirement to be fitted."""

@@ -1,0 +1,37 @@
+"""What a defence is, to those who hash it: joblib, Hugging Face datasets and Dask, for their caches."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from .typing import Defence
+
+__all__ = ["is_hashed", "state_of"]
+
+HASHERS = ("joblib.hashing", "datasets.fingerprint")  # have a function `hash`, which pickles
+OF_USE = ("_adapted", "_first_seed", "_has_drawn", "_has_warned", "_range_doubted", "_stream", "stochastic")
+
+
+def is_hashed() -> bool:
+    """Whether an object is pickled for the sake of its hash, for which these packages have no protocol."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "hash" and frame.f_globals.get("__name__") in HASHERS:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def state_of(defence: Defence) -> dict[str, Any]:
+    """Parameters and what was learned, without what calls leave behind."""
+    return {name: _identity(value) for name, value in vars(defence).items() if name not in OF_USE}
+
+
+def _identity(value: Any) -> Any:
+    """A generator as what it was made from, wherever it is now; any other value as it is."""
+    if not isinstance(value, np.random.Generator):
+        return value
+    source = getattr(value.bit_generator, "seed_seq", None)
+    made = getattr(source, "entropy", None), getattr(source, "spawn_key", ())
+    return (type(value.bit_generator).__name__, *made)
