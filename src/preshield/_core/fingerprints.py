@@ -9,15 +9,16 @@ from .typing import Defence
 
 __all__ = ["is_hashed", "state_of"]
 
-HASHERS = ("joblib.hashing", "datasets.fingerprint")  # have a function `hash`, which pickles
+# Functions that hash what they pickle. Dask's asks an object first, but not those within a function.
+HASHERS = {"joblib.hashing": "hash", "datasets.fingerprint": "hash", "dask.tokenize": "tokenize"}
 OF_USE = ("_adapted", "_first_seed", "_has_drawn", "_has_warned", "_range_doubted", "_stream", "stochastic")
 
 
 def is_hashed() -> bool:
-    """Whether an object is pickled for the sake of its hash, for which these packages have no protocol."""
+    """Whether an object is pickled for the sake of its hash, which nothing but the caller tells."""
     frame = sys._getframe()
     while frame is not None:
-        if frame.f_code.co_name == "hash" and frame.f_globals.get("__name__") in HASHERS:
+        if HASHERS.get(frame.f_globals.get("__name__", "")) == frame.f_code.co_name:
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False
