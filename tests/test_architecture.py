@@ -172,7 +172,7 @@ def test_files_for_guests_are_loaded_for_guests_alone(file):
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_a_framework_is_entered_with_its_tensors_alone(file):
-    """No file imports what needs torch, TensorFlow, JAX or Dask, but that `dispatch` does so in a function."""
+    """No file imports what needs torch or the like, but that `dispatch` does so in a function."""
     files = {("frameworks", name) for name in ("torch", "tensorflow", "jax", "dask")}
     if name_of(file) == "frameworks/dispatch.py":
         assert not files & {t for node in ast.parse(file.read_text("utf-8")).body for t in direct(node, file)}

@@ -108,11 +108,14 @@ def test_hugging_face_datasets(tmp_path):
     def defend(batch, numbers):
         return {"x": NOISE.transform(np.array(batch["x"], dtype=np.float32), index=numbers)}
 
-    dataset = datasets.Dataset.from_dict({"x": ZEROS.tolist()})
+    def rows():
+        yield from ({"x": row.tolist()} for row in ZEROS)
+
+    dataset = datasets.Dataset.from_generator(rows, cache_dir=str(tmp_path))
     options = {"batched": True, "batch_size": 5, "with_indices": True, "num_proc": WORKERS}
     check(
         np.array(dataset.map(defend, **options, cache_file_name=str(tmp_path / name))["x"], dtype=np.float32)
-        for name in ("a", "b")
+        for name in ("a.arrow", "b.arrow")
     )
 
 

@@ -22,6 +22,7 @@ from ._core.ranges import fits, misfit, most_of, warn_caller
 from ._core.remedies import Taken
 from ._core.tensors import to_numpy
 from ._core.typing import Arithmetic, Array, Dtype, Seed, Shape
+from .frameworks.blocks import transform_into
 from .frameworks.dispatch import call, pull_back
 from .frameworks.native import natively
 
@@ -258,7 +259,7 @@ class Preprocessor:
         with overrides.parents(self, "__call__"):
             return self._start_call(x, y, index)
 
-    def transform(self, x: Any, *, index: Any = None) -> Any:
+    def transform(self, x: Any, *, index: Any = None, out: Any = None) -> Any:
         """Apply the defence to a batch without labels.
 
         Parameters
@@ -271,11 +272,14 @@ class Preprocessor:
             seed and of this number. With an integer `rng`, or `frozen`, every call then has the same seed,
             so that the result does not depend on batches, on the order of calls, on threads or on processes.
             Without it each call draws anew, and numbers its samples from 0.
+        out : array_like, optional
+            Where the result is written, block by block, as `x` is read: arrays of zarr, of h5py, memory maps.
+            It has the shape and the dtype of the result.
 
         Returns
         -------
         array or tensor
-            Defended batch.
+            Defended batch; `out`, if it was given.
 
         Examples
         --------
@@ -286,6 +290,8 @@ class Preprocessor:
         >>> bool((np.concatenate(batches) == noise.transform(x, index=0)).all())
         True
         """
+        if out is not None:
+            return self._start_into(x, out, index)
         if not self._overridden:
             return self._start_call(x, index=index)[0]
         with overrides.parents(self, "transform"):
@@ -642,6 +648,7 @@ class Preprocessor:
 
     _natively = natively
     _start_call = call
+    _start_into = transform_into
     _start_estimate_gradient = pull_back
 
     def _start_gradient(self, x: Any, grad: Any, index: Any) -> Any:

@@ -1,6 +1,7 @@
 """What a defence is, to those who hash it: joblib, Hugging Face datasets and Dask, for their caches."""
 
 import sys
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,11 @@ OF_USE = ("_adapted", "_first_seed", "_has_drawn", "_has_warned", "_range_doubte
 
 def is_hashed() -> bool:
     """Whether an object is pickled for the sake of its hash, which nothing but the caller tells."""
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         if HASHERS.get(frame.f_globals.get("__name__", "")) == frame.f_code.co_name:
             return True
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return False
 
 

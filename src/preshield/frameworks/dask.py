@@ -14,7 +14,6 @@ import numpy as np
 from .._core.checks import check_array_labels, check_gradient_shape, check_labels
 from .._core.errors import ArgumentError
 from .._core.layout import kept_dtype
-from .._core.passes import Pass
 from .._core.tensors import framework, to_numpy
 from .._core.typing import Array, Defence, Dtype, Seed, Shape
 from .blocks import backward, check_blocks, forward, seed_and_numbers
@@ -66,9 +65,7 @@ def _labels(defence: Defence, x: Any, y: Any, seed: Seed, numbers: Array | None)
     data = x if defence._wants_labels else da.zeros(x.shape, chunks=x.chunks, dtype=dtype)
     one = Callback(defence).relabelled((1, *y.shape[1:]), y.dtype, (1, *x.shape[1:]), dtype)
     shape = (len(y), *one.shape[1:])
-    return _blockwise(
-        partial(_relabel, defence), seed, numbers, shape, one.dtype, data, _chunked_as(x, y)
-    )
+    return _blockwise(partial(_relabel, defence), seed, numbers, shape, one.dtype, data, _chunked_as(x, y))
 
 
 def _relabel(defence: Defence, x: Any, y: Any, seed: Seed) -> Any:
@@ -91,9 +88,7 @@ def pull_back(defence: Defence, x: Any, grad: Any, index: Any) -> Any:
     classes = grad.shape[1:2] if with_classes else ()
     out_shape = (shape[0], *classes, *shape[1:])
     dtype = kept_dtype(np.dtype(grad.dtype))
-    return _blockwise(
-        partial(backward, defence), seed, numbers, out_shape, dtype, x, _chunked_as(x, grad)
-    )
+    return _blockwise(partial(backward, defence), seed, numbers, out_shape, dtype, x, _chunked_as(x, grad))
 
 
 def _check_known(name: str, array: Any) -> None:
@@ -117,7 +112,7 @@ def _check(name: str, array: Any) -> None:
 
 def _chunked_as(x: Any, other: Any) -> Any:
     """Another array of the same samples, in blocks of the same ones."""
-    return other.rechunk({0: x.chunks[0], **{axis: -1 for axis in range(1, other.ndim)}})
+    return other.rechunk({0: x.chunks[0], **dict.fromkeys(range(1, other.ndim), -1)})
 
 
 def _blockwise(
