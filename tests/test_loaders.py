@@ -119,7 +119,7 @@ def test_hugging_face_datasets(tmp_path):
     )
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves files open
+@pytest.mark.filterwarnings("ignore:unclosed file .*samples.tar:ResourceWarning")
 def test_webdataset(tmp_path):
     webdataset = pytest.importorskip("webdataset")
     with webdataset.TarWriter(str(tmp_path / "samples.tar")) as tar:
