@@ -236,7 +236,8 @@ class Preprocessor:
         ----------
         x : array_like or tensor
             Batch, first axis samples. NumPy arrays, and tensors of torch, TensorFlow and JAX, eager or
-            traced; gradients flow through tensors as `estimate_gradient` states.
+            traced; gradients flow through tensors as `estimate_gradient` states. Arrays of Dask, split
+            along the samples alone, come back lazy.
         y : array_like or tensor, optional
             Labels of the batch.
         index : int or array_like of int, optional
@@ -507,7 +508,7 @@ class Preprocessor:
 
     def __dask_tokenize__(self) -> Any:
         """What Dask takes for its identity."""
-        from dask.tokenize import normalize_token
+        from dask.base import normalize_token
 
         return normalize_token((type(self), fingerprints.state_of(self)))
 
