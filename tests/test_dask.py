@@ -123,6 +123,16 @@ def test_a_frozen_defence_repeats_its_draw_after_the_block():
     assert not np.array_equal(defence.transform(X), expected)
 
 
+def test_parameters_that_are_set_later_do_not_reach_the_graph():
+    inside = SpatialSmoothing(3)
+    for defence in (inside, Chain([Chain([inside]), FeatureSqueezing((0, 1), 3)])):
+        inside.set_params(window_size=3)
+        expected, lazy = defence.transform(X), defence.transform(cut(X, 5))
+        inside.set_params(window_size=5)
+        np.testing.assert_array_equal(lazy.compute(), expected)
+        assert not np.array_equal(defence.transform(X), expected)
+
+
 def test_a_batch_that_is_refused_takes_no_seed():
     defence, untouched = of_stages(), of_stages()
     with pytest.raises(ArgumentError, match="rechunk"):
@@ -284,6 +294,7 @@ def test_labels_are_lazy_where_they_change():
         in_memory = defence(cut(X, 5), y)[1]
         assert isinstance(in_memory, np.ndarray)
         np.testing.assert_array_equal(in_memory, expected)
+        np.testing.assert_array_equal(defence(cut(X, 5), y.tolist())[1], expected)
     np.testing.assert_array_equal(smooth(X, da.from_array(y, chunks=4))[1].compute(), expected)
 
 

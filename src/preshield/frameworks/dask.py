@@ -4,6 +4,7 @@ The seed is drawn when the graph is made, and each block draws at the numbers of
 chunks, the scheduler nor what is computed of the result make a difference.
 """
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -39,19 +40,18 @@ def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     _check("x", x)
     check_blocks(defence, x, IN_MEMORY)
     relabels = y is not None and defence._changes_labels
+    both = relabels and defence._wants_labels
+    if both and framework(y) != "dask":  # one method makes the data and the labels of both
+        check_array_labels(y, "a graph of Dask's")
+        y = da.from_array(to_numpy(y))
     if relabels and framework(y) == "dask":
         _check_known("y", y)
-    if relabels:
-        check_array_labels(y, "a graph of Dask's")
         check_labels(y, x)
     shape, dtype = tuple(x.shape), np.dtype(x.dtype)
     seed, numbers = seed_and_numbers(defence, shape, index)
-    both = relabels and defence._wants_labels
-    if both:  # one method makes the data and the labels of both
-        y = y if framework(y) == "dask" else da.from_array(to_numpy(y))
     given = (_chunked_as(x, y),) if both else ()
     kind = defence._output_shape(shape), defence._output_dtype(dtype)
-    out = _blockwise(partial(forward, defence), seed, numbers, *kind, x, *given)
+    out = _blockwise(forward, defence, seed, numbers, *kind, x, *given)
     if not relabels:
         return out, y
     if framework(y) != "dask":
@@ -65,7 +65,7 @@ def _labels(defence: Defence, x: Any, y: Any, seed: Seed, numbers: Array | None)
     data = x if defence._wants_labels else da.zeros(x.shape, chunks=x.chunks, dtype=dtype)
     one = Callback(defence).relabelled((1, *y.shape[1:]), y.dtype, (1, *x.shape[1:]), dtype)
     shape = (len(y), *one.shape[1:])
-    return _blockwise(partial(_relabel, defence), seed, numbers, shape, one.dtype, data, _chunked_as(x, y))
+    return _blockwise(_relabel, defence, seed, numbers, shape, one.dtype, data, _chunked_as(x, y))
 
 
 def _relabel(defence: Defence, x: Any, y: Any, seed: Seed) -> Any:
@@ -88,7 +88,7 @@ def pull_back(defence: Defence, x: Any, grad: Any, index: Any) -> Any:
     classes = grad.shape[1:2] if with_classes else ()
     out_shape = (shape[0], *classes, *shape[1:])
     dtype = kept_dtype(np.dtype(grad.dtype))
-    return _blockwise(partial(backward, defence), seed, numbers, out_shape, dtype, x, _chunked_as(x, grad))
+    return _blockwise(backward, defence, seed, numbers, out_shape, dtype, x, _chunked_as(x, grad))
 
 
 def _check_known(name: str, array: Any) -> None:
@@ -115,15 +115,24 @@ def _chunked_as(x: Any, other: Any) -> Any:
     return other.rechunk({0: x.chunks[0], **dict.fromkeys(range(1, other.ndim), -1)})
 
 
+def _kept(defence: Defence) -> Defence:
+    """A copy for the graph, which parameters that are set before it is computed do not reach."""
+    twin = copy.copy(defence)
+    if defence._stages:
+        vars(twin)["defences"] = [_kept(stage) for stage in defence._stages]
+    return twin
+
+
 def _blockwise(
     function: Callable[..., Any],
+    defence: Defence,
     seed: Seed,
     numbers: Array | None,
     shape: Shape,
     dtype: Dtype,
     *arrays: Any,
 ) -> Any:
-    """A function of blocks and of their seeds; blocks of the first array, and of others chunked as it is."""
+    """A function of a defence, of blocks and of their seeds; blocks of the first array, and of others chunked as it is."""
     first = arrays[0]
     if len(seed):
         of_first = first.chunks[:1]
@@ -140,12 +149,12 @@ def _blockwise(
         _of_blocks,
         (0, *added),
         *operands,
-        function=function,
+        function=partial(function, _kept(defence)),
         seed=seed,
         new_axes=added,
         dtype=dtype,
         meta=np.empty((0,) * len(shape), dtype),
-        token=f"preshield-{type(function.args[0]).__name__}",  # type: ignore[attr-defined]
+        token=f"preshield-{type(defence).__name__}",
     )
 
 
