@@ -132,7 +132,7 @@ def _blockwise(
     dtype: Dtype,
     *arrays: Any,
 ) -> Any:
-    """A function of a defence, of blocks and of their seeds; blocks of the first array, and of others chunked as it is."""
+    """A function of a defence, blocks and their seeds; further arrays are chunked as the first one."""
     first = arrays[0]
     if len(seed):
         of_first = first.chunks[:1]
