@@ -172,8 +172,8 @@ def test_files_for_guests_are_loaded_for_guests_alone(file):
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_a_framework_is_entered_with_its_tensors_alone(file):
-    """No file imports what needs torch, TensorFlow or JAX, but that `dispatch` does so in a function."""
-    files = {("frameworks", name) for name in ("torch", "tensorflow", "jax")}
+    """No file imports what needs torch or the like, but that `dispatch` does so in a function."""
+    files = {("frameworks", name) for name in ("torch", "tensorflow", "jax", "dask")}
     if name_of(file) == "frameworks/dispatch.py":
         assert not files & {t for node in ast.parse(file.read_text("utf-8")).body for t in direct(node, file)}
     else:
@@ -223,7 +223,7 @@ def test_classes_load_nothing_heavier_than_numpy():
 
 def test_numpy_batches_load_no_framework():
     code = "import numpy, preshield; preshield.SpatialSmoothing(3).transform(numpy.zeros((1, 4, 4, 1)))"
-    assert not loaded_by(code) & {"torch", "tensorflow", "jax", "keras", "art", "sklearn"}
+    assert not loaded_by(code) & {"torch", "tensorflow", "jax", "keras", "art", "sklearn", "dask"}
 
 
 def test_tensors_load_their_own_framework_alone():

@@ -793,9 +793,7 @@ def test_a_traced_graph_wants_the_shape_stated():
         def _output_shape(self, shape):
             return (shape[0], int(np.prod(shape[1:])))
 
-    words = (
-        r"returned the shape \(3, 90\) in a traced graph, which expects \(3, 6, 5, 3\); write `_output_shape"
-    )
+    words = r"returned the shape \(3, 90\) in a graph that expects \(3, 6, 5, 3\); write `_output_shape"
     with pytest.raises(Exception, match=words):
         tf.function(Flattens().__call__)(tf.constant(X))
     with pytest.raises(Exception, match=words):

@@ -18,12 +18,9 @@ from preshield.evaluation.report import COLUMNS
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = sorted([README, *(ROOT / "docs").glob("*.md")], key=lambda path: path.name)
-FRAMEWORKS = ("art", "jax", "tensorflow", "torch")
-NOT_OF_OURS = (
-    "albumentations",
-    "datasets",
-    "torchvision",
-)  # blocks that show them run where they are installed
+FRAMEWORKS = ("art", "dask", "jax", "tensorflow", "torch", "zarr")
+# Blocks that show them run where they are installed.
+NOT_OF_OURS = ("albumentations", "datasets", "h5py", "joblib", "torchvision", "webdataset", "xarray")
 
 
 def python_blocks(path):
@@ -46,6 +43,7 @@ def between(path, marker):
 # JAX, loaded by another block or test, warns of every fork. Those are on purpose, and leave JAX alone.
 @pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in the files of Keras
+@pytest.mark.filterwarnings("ignore:unclosed file .*samples.tar:ResourceWarning")  # by webdataset
 @pytest.mark.parametrize("path", [p for p in PAGES if list(python_blocks(p))], ids=lambda p: p.stem)
 def test_code_runs(path, tmp_path, monkeypatch):
     blocks = list(python_blocks(path))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from ._core import draws, overrides, random, samples
+from ._core import draws, fingerprints, overrides, random, samples
 from ._core.checks import (
     check_batch,
     check_integer,
@@ -22,7 +22,8 @@ from ._core.ranges import fits, misfit, most_of, warn_caller
 from ._core.remedies import Taken
 from ._core.tensors import to_numpy
 from ._core.typing import Arithmetic, Array, Dtype, Seed, Shape
-from .frameworks.dispatch import call, pull_back
+from .frameworks.blocks import transform_into
+from .frameworks.dispatch import accelerated, call, pull_back
 from .frameworks.native import natively
 
 if TYPE_CHECKING:
@@ -235,7 +236,8 @@ class Preprocessor:
         ----------
         x : array_like or tensor
             Batch, first axis samples. NumPy arrays, and tensors of torch, TensorFlow and JAX, eager or
-            traced; gradients flow through tensors as `estimate_gradient` states.
+            traced; gradients flow through tensors as `estimate_gradient` states. Arrays of Dask, split
+            along the samples alone, come back lazy.
         y : array_like or tensor, optional
             Labels of the batch.
         index : int or array_like of int, optional
@@ -258,7 +260,7 @@ class Preprocessor:
         with overrides.parents(self, "__call__"):
             return self._start_call(x, y, index)
 
-    def transform(self, x: Any, *, index: Any = None) -> Any:
+    def transform(self, x: Any, *, index: Any = None, out: Any = None) -> Any:
         """Apply the defence to a batch without labels.
 
         Parameters
@@ -271,11 +273,14 @@ class Preprocessor:
             seed and of this number. With an integer `rng`, or `frozen`, every call then has the same seed,
             so that the result does not depend on batches, on the order of calls, on threads or on processes.
             Without it each call draws anew, and numbers its samples from 0.
+        out : array_like, optional
+            Where the result is written, block by block, as `x` is read: arrays of zarr, of h5py, memory maps.
+            It has the shape and the dtype of the result.
 
         Returns
         -------
         array or tensor
-            Defended batch.
+            Defended batch; `out`, if it was given.
 
         Examples
         --------
@@ -286,6 +291,8 @@ class Preprocessor:
         >>> bool((np.concatenate(batches) == noise.transform(x, index=0)).all())
         True
         """
+        if out is not None:
+            return self._start_into(x, out, index)
         if not self._overridden:
             return self._start_call(x, index=index)[0]
         with overrides.parents(self, "transform"):
@@ -495,6 +502,16 @@ class Preprocessor:
 
         return html.scoped(self._card())
 
+    def __getstate__(self) -> Any:
+        """All that it holds; to those who hash it for a cache, nothing of what calls leave behind."""
+        return fingerprints.state_of(self) if fingerprints.is_hashed() else super().__getstate__()
+
+    def __dask_tokenize__(self) -> Any:
+        """What Dask takes for its identity."""
+        from dask.base import normalize_token
+
+        return normalize_token((type(self), fingerprints.state_of(self)))
+
     def __sklearn_tags__(self) -> Any:
         """Say to scikit-learn that this is a transformer without a requirement to be fitted."""
         from sklearn.utils import Tags, TargetTags, TransformerTags
@@ -631,7 +648,9 @@ class Preprocessor:
     # What starts a pass
 
     _natively = natively
+    _accelerated = accelerated
     _start_call = call
+    _start_into = transform_into
     _start_estimate_gradient = pull_back
 
     def _start_gradient(self, x: Any, grad: Any, index: Any) -> Any:

@@ -512,10 +512,10 @@ def _peak(x: Array, copy: Array | None) -> Any:
 
 
 def check_output_shape(defence: object, shape: Shape, stated: Shape) -> None:
-    """Refuse, in a traced graph, an output of another shape than the one that the graph was made for."""
+    """Refuse, in a graph, an output of another shape than the one that the graph was made for."""
     if shape != stated:
         raise ArgumentError(
-            f"{type(defence).__name__} returned the shape {shape} in a traced graph, which expects {stated}; "
+            f"{type(defence).__name__} returned the shape {shape} in a graph that expects {stated}; "
             "write `_output_shape(shape)`, which returns the shape of the output."
         )
 

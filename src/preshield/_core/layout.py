@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 
+from .errors import ArgumentError
 from .typing import Array, ClipValues, Dtype, Shape
 
 __all__ = [
@@ -28,17 +30,31 @@ __all__ = [
 
 LAYOUTS = {"image": ("NHWC", "NCHW"), "video": ("NFHWC", "NCFHW", "NFCHW")}
 FEW_CHANNELS = (1, 3, 4)
+LOADED = 1 << 28  # bytes of an array on disk or of Dask's that are read into memory without being asked to
 LARGE = 16  # from here on a side is one of a picture, and not a number of channels
 
 
 def as_array(x: object) -> Array:
     """`x` as an array; a list of arrays that differ in shape becomes an object array of them."""
+    if not isinstance(x, np.ndarray) and hasattr(type(x), "chunks"):
+        _check_loaded(x)
     try:
         return np.asarray(x)
     except ValueError:
         if not isinstance(x, list | tuple):
             raise
         return object_array([np.asarray(sample) for sample in x])
+
+
+def _check_loaded(x: Any) -> None:
+    """Refuse to read a large array of zarr, h5py, xarray or Dask into memory without a word."""
+    if not x.nbytes <= LOADED:  # nor one of unknown size
+        kind = f"{type(x).__module__.partition('.')[0]}.{type(x).__name__}"
+        raise ArgumentError(
+            f"`x` must be in memory from {LOADED >> 20} MiB up, got a {kind} of {x.nbytes / 2**20:.0f} MiB; "
+            "defend it in blocks with `transform(x, out=...)` or as dask.array.from_array(x), or pass "
+            "numpy.asarray(x) if all of it fits in memory."
+        )
 
 
 def as_numbers(array: Array) -> Array:

@@ -173,6 +173,8 @@ def _started(cls: type, name: str, function: Any) -> Callable[..., Any]:
         through_super = getattr(type(self), name) is not method
         if in_pass_of(self) is not None or through_super or (name == "transform" and both):
             return written(x, *args, **kwargs)
+        if name == "transform" and kwargs.get("out") is not None:
+            return self._start_into(x, **kwargs)
         if name == "transform":
             return self(x, *args, **kwargs)[0]
         if len(args) + len(kwargs.keys() - {"index"}) > 1 or set(kwargs) - {"y", "grad", "index"}:
@@ -199,7 +201,9 @@ def _derived(cls: Any, name: str, make: Callable[[Any], Any]) -> Callable[..., A
         through_super = getattr(type(self), name) is not derived
         if in_pass_of(self) is not None or through_super:
             return function(self, x, *args)
-        return self._start_call(x, *args, **kwargs) if name == "__call__" else self(x, **kwargs)[0]
+        if name == "__call__":
+            return self._start_call(x, *args, **kwargs)
+        return self._start_into(x, **kwargs) if kwargs.get("out") is not None else self(x, **kwargs)[0]
 
     derived.written = False  # type: ignore[attr-defined]
     derived.__name__, derived.__doc__ = name, getattr(super(cls, cls), name).__doc__

@@ -11,7 +11,7 @@ from .overrides import Written
 from .tensors import framework, like, to_numpy
 from .typing import Array, Defence, Seed, Shape
 
-__all__ = ["Pass", "next_seed", "numbers_of"]
+__all__ = ["Pass", "next_seed", "numbers_of", "own"]
 
 
 class Pass:
@@ -105,6 +105,12 @@ class Pass:
 def _in_type_of(grad: Array, pulled: Array) -> Array:
     """A gradient in the floating type of the one that was given."""
     return pulled.astype(kept_dtype(grad.dtype), copy=False)
+
+
+def own(pulled: Array, grad: Array) -> Array:
+    """A gradient in memory that is not the caller's."""
+    shared = not pulled.flags.writeable or np.may_share_memory(pulled, grad)
+    return pulled.copy() if shared else pulled
 
 
 def next_seed(defence: Defence, shape: Shape, index: Any) -> Seed:

@@ -16,7 +16,7 @@ __all__ = ["cast", "framework", "is_bfloat16", "like", "on_device", "to_numpy", 
 
 
 def framework(x: Any) -> str:
-    """Name of the framework that `x` belongs to: "torch", "tensorflow", "jax" or "numpy"."""
+    """Name of the framework that `x` belongs to: "torch", "tensorflow", "jax", "dask" or "numpy"."""
     torch, tensorflow, jax = (sys.modules.get(name) for name in ("torch", "tensorflow", "jax"))
     if torch is not None and isinstance(x, getattr(torch, "Tensor", ())):
         return "torch"
@@ -24,6 +24,9 @@ def framework(x: Any) -> str:
         return "jax"
     if tensorflow is not None and hasattr(tensorflow, "is_tensor") and tensorflow.is_tensor(x):
         return "tensorflow"
+    lazy = sys.modules.get("dask.array")
+    if lazy is not None and isinstance(x, getattr(lazy, "Array", ())):
+        return "dask"
     return "numpy"
 
 

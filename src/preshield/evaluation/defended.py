@@ -17,7 +17,6 @@ from .._core.random import FROZEN
 from .._core.samples import leaves
 from .._core.tensors import on_device
 from .._core.typing import Array, Shape
-from ..frameworks.dispatch import accelerated
 from ..preprocessor import Preprocessor
 from .classifiers import defences_in
 from .losses import Loss, best_other
@@ -298,7 +297,7 @@ def through(
     def parts(batch: Any) -> list[Any]:
         return [batch[start : start + count] for start in range(0, len(seeds) * count, max(1, count))]
 
-    if (begun := accelerated(defence, x, words)) is not None:
+    if (begun := defence._accelerated(x, words)) is not None:
         seen, pull = begun
         return seen, lambda grad: parts(pull(grad))
     passes = [Pass.begin(defence, host(x), of_draw, runs=True, kept=True) for of_draw in words]

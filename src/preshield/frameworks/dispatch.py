@@ -7,9 +7,9 @@ import numpy as np
 
 from .._core.checks import check_given_labels, check_labels
 from .._core.layout import as_array, object_array
-from .._core.passes import Pass
+from .._core.passes import Pass, own
 from .._core.tensors import cast, framework, is_bfloat16, like, on_device, to_numpy, traced
-from .._core.typing import Array, Defence, Seed
+from .._core.typing import Defence, Seed
 from .callback import is_waveform
 
 __all__ = ["accelerated", "call", "pull_back"]
@@ -20,6 +20,11 @@ ENTERED: dict[str, Any] = {}  # the room of each framework of which there was a 
 def call(defence: Defence, x: Any, y: Any = None, index: Any = None) -> tuple[Any, Any]:
     """Apply `defence` to a batch of any framework, and to its labels."""
     kind = framework(x)
+    lazy = y is not None and framework(y) == "dask"
+    if lazy and kind != "dask" and not defence._changes_labels:
+        return call(defence, x, None, index)[0], y
+    if lazy or (kind == "dask" and defence.domains != ("labels",)):
+        return _room("dask").call(defence, x, y, index)  # type: ignore[no-any-return]
     if kind == "numpy" and y is not None and defence._changes_labels and traced(framework(y), y):
         if defence.domains == ("labels",):  # the data may be anything, and pass
             return x, call(defence, y, y, index)[1]
@@ -58,6 +63,10 @@ def _room(kind: str) -> Any:
             from . import jax
 
             ENTERED[kind] = jax
+        elif kind == "dask":
+            from . import dask
+
+            ENTERED[kind] = dask
         else:
             from . import tensorflow
 
@@ -77,6 +86,8 @@ def _call_numpy(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]
 def pull_back(defence: Defence, x: Any, grad: Any, index: Any = None) -> Any:
     """Vector-Jacobian product at a batch of any framework."""
     kind = framework(x) if framework(x) != "numpy" else framework(grad)
+    if "dask" in (kind, framework(grad)):
+        return _room("dask").pull_back(defence, x, grad, index)
     if kind in ("torch", "jax"):
         if is_waveform(defence, x):
             return pull_back(defence, x[None], grad[None], index)[0]
@@ -89,9 +100,9 @@ def pull_back(defence: Defence, x: Any, grad: Any, index: Any = None) -> Any:
     else:
         pulled = Pass.begin(defence, batch, index=index).pull_back(given)
     if pulled.dtype == object:
-        pulled = object_array([_own(*pair) for pair in zip(pulled, given, strict=True)])
+        pulled = object_array([own(*pair) for pair in zip(pulled, given, strict=True)])
     else:
-        pulled = _own(pulled, given)
+        pulled = own(pulled, given)
         pulled = pulled.astype(object) if given.dtype == object else pulled
     out = like(x if framework(grad) == "numpy" else grad, pulled)
     return cast(out, "bfloat16") if is_bfloat16(grad) else out
@@ -108,9 +119,3 @@ def accelerated(defence: Defence, x: Any, seeds: Sequence[Seed]) -> tuple[Any, C
     if framework(x) != "torch" or not on_device(x) or (defence._seed_words and not defence._takes_index):
         return None
     return _room("torch").begin(defence, x, np.stack(seeds))  # type: ignore[no-any-return]
-
-
-def _own(pulled: Array, grad: Array) -> Array:
-    """A gradient in memory that is not the caller's."""
-    shared = not pulled.flags.writeable or np.may_share_memory(pulled, grad)
-    return pulled.copy() if shared else pulled
