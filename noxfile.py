@@ -47,7 +47,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """Execute the notebooks as they stand; `-- --inplace` writes the results back, and their tables into docs."""
+    """Execute the notebooks in full; `-- --inplace` writes the results back, and their tables into docs."""
     session.install(TORCH)
     session.install(".[test]")
     notebooks = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("examples/*.ipynb"))

@@ -109,6 +109,8 @@ def source_of(words: int, seed: Any, index: Any, x: Any, xp: Any, table: Callabl
     """
     if not words:
         return None
+    key: Any
+    numbers: Any
     if isinstance(seed, np.ndarray):
         key, numbers = seed[..., :words].view(np.int32), seed[..., words:].view(np.int32).reshape(-1)
         if key.ndim == 1:
