@@ -137,7 +137,9 @@ def test_classes_that_write_public_methods():
 # What is refused
 
 
-@pytest.mark.parametrize("out", [target((20, 4, 4, 3)), target(dtype=np.float64), [0]], ids=["shape", "dtype", "list"])
+@pytest.mark.parametrize(
+    "out", [target((20, 4, 4, 3)), target(dtype=np.float64), [0]], ids=["shape", "dtype", "list"]
+)
 def test_outputs_of_another_kind(out):
     with pytest.raises(
         ArgumentError, match=r"`out` must be an array of the shape \(20, 4, 4, 9\) and the dtype"
