@@ -17,6 +17,7 @@ from preshield import (
     FeatureSqueezing,
     GaussianBlur,
     JpegCompression,
+    PixelDeflection,
     Resample,
     SpatialSmoothing,
     ThermometerEncoding,
@@ -499,6 +500,28 @@ def test_jax_vmap():
     jax = pytest.importorskip("jax")
     blur, x = GaussianBlur(3), jax.numpy.asarray(images())
     assert_close(jax.vmap(lambda one: blur.transform(one[None])[0])(x), blur.transform(x))
+
+
+def test_jax_exports_any_number_of_samples():
+    """The number is a symbol of the program, for draws as well; that of rows is not."""
+    jax = pytest.importorskip("jax")
+    from jax import export
+
+    x = images()
+    deflection = PixelDeflection((0, 1), 3, 3, denoiser=None, rng=0)
+    (count,) = export.symbolic_shape("n")
+    (height,) = export.symbolic_shape("h")
+    index = {"index": jax.ShapeDtypeStruct((count,), "int32")}
+    numbers = np.arange(3, dtype=np.int32)
+    for defence, known, given in (
+        (GaussianBlur(3), {}, {}),
+        (deflection, index, {"index": numbers}),
+    ):
+        shape = jax.ShapeDtypeStruct((count, *x.shape[1:]), "float32")
+        exported = export.export(jax.jit(defence.transform))(shape, **known)
+        assert_close(exported.call(x, **given), defence.transform(x, **given))
+    with pytest.raises(ValueError, match="`x` must hold samples of a known shape"):
+        export.export(jax.jit(GaussianBlur(3).transform))(jax.ShapeDtypeStruct((3, height, 5, 3), "float32"))
 
 
 def test_jax_second_derivatives_of_a_blur():

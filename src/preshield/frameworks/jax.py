@@ -9,6 +9,7 @@ import numpy as np
 from jax.experimental import io_callback
 
 from .._core.checks import check_array_labels, check_gradient_shape
+from .._core.errors import ArgumentError
 from .._core.passes import Pass, numbers_of
 from .._core.tensors import cast, framework, is_bfloat16, like, on_device, to_numpy, traced
 from .._core.typing import Arithmetic, Defence, Shape
@@ -23,7 +24,7 @@ def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     is_traced = traced("jax", x, y, index)
     is_far = not is_traced and on_device(x)
     if is_traced or is_far:
-        if (function := defence._natively(x.shape, np.dtype(x.dtype))) is not None:
+        if (function := defence._natively(_shape(x), np.dtype(x.dtype))) is not None:
             return _call_natively(defence, function, x, y, index, is_traced=is_traced)
         if is_far:
             warn_of_copies(defence, x.sharding)
@@ -66,11 +67,22 @@ def _program(pickled: bytes) -> Any:
     return jax.jit(lambda x: function(x, jax.numpy)[0])
 
 
+def _shape(x: Any) -> Shape:
+    """The shape of a batch, in which a symbolic number of samples counts as 1."""
+    if not all(isinstance(length, int) for length in x.shape[1:]):
+        raise ArgumentError(
+            f"`x` must hold samples of a known shape, got {x.shape}; export the function for a symbolic "
+            "number of samples, such as jax.export.symbolic_shape('n, 224, 224, 3')."
+        )
+    return tuple(length if isinstance(length, int) else 1 for length in x.shape)
+
+
 def _known(defence: Defence, shape: Shape, index: Any) -> Any:
     """The numbers of the samples, which are refused here, not by an error of the graph; checked, if known."""
     if not traced("jax", index):
         return None if index is None else checked_index(defence, shape, index)
-    numbers_of(defence, shape, np.zeros(index.shape, index.dtype))
+    if isinstance(shape[0], int):
+        numbers_of(defence, shape, np.zeros(index.shape, index.dtype))
     return index
 
 
@@ -82,12 +94,12 @@ def _call_natively(
         # Drawn when the program runs. The words alone come from the host, and the numbers with which an
         # evaluation may have frozen it.
         seed = io_callback(
-            lambda: Callback(defence).words(len(x), addressed=addressed),
-            jax.ShapeDtypeStruct((words + (0 if addressed else len(x)),), np.int32),
+            lambda: Callback(defence).words(x.shape[0], addressed=addressed),
+            jax.ShapeDtypeStruct((words + (0 if addressed else x.shape[0]),), np.int32),
             ordered=False,
         )
     else:
-        seed = seed_of(defence, len(x), addressed=addressed)
+        seed = seed_of(defence, x.shape[0], addressed=addressed)
     if y is not None and defence._changes_labels and framework(y) != "jax":
         if not is_traced:
             out, _ = function(x, jax.numpy, None, source_of(words, seed, numbers, x, jax.numpy, _table))

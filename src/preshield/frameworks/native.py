@@ -31,7 +31,9 @@ class Source(NamedTuple):
 
     def draws(self, x: Any, xp: Any, *, takes_index: bool) -> NativeDraws:
         """What `_draw` is given for a batch. Samples that a stage has added have their places as numbers."""
-        index, known = counted(x.shape[0], x, xp), len(self.numbers)
+        index = counted(x.shape[0], x, xp)
+        numbers = self.numbers
+        known = len(numbers) if isinstance(numbers, list | tuple) else numbers.shape[0]
         if takes_index and known:
             index = self.numbers if known == x.shape[0] else xp.concat([self.numbers, index[known:]])
         return NativeDraws(self.words, index, xp, self.table)

@@ -115,7 +115,7 @@ def scattered(x: Any, indices: Any, values: Any, xp: Any) -> Any:
     kind = framework(x)
     if kind == "torch":
         return x.scatter(-1, indices, values)
-    if kind == "jax":
+    if kind == "jax" and all(isinstance(length, int) for length in x.shape):  # none symbolic
         return xp.put_along_axis(x, indices, values, axis=-1, inplace=False)
     # All that is written at an index or stands there, side by side: the first of it is taken.
     length = x.shape[-1]
