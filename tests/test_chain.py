@@ -1,6 +1,7 @@
 """Chain: composition, the exact chain rule, labels, draws."""
 
 import copy
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from preshield import (
     Chain,
     FeatureSqueezing,
     GaussianAugmentation,
+    GaussianBlur,
     JpegCompression,
     LabelSmoothing,
     Preprocessor,
@@ -340,3 +342,15 @@ def test_stages_with_one_seed_do_not_repeat_each_other():
             assert abs(added.std() - 1) < 0.1
         again = np.concatenate([chain.transform(x[i : i + 7], index=i) for i in range(0, 40, 7)])
         np.testing.assert_array_equal(again, chain.transform(x, index=0))
+
+
+def test_without_a_gradient_no_copy_of_each_stage_is_kept():
+    """Beside the result there is what one stage receives, and what it works with."""
+    x = np.random.default_rng(0).random((64, 64, 64, 3), np.float32)
+    blurs = Chain([GaussianBlur(3), Chain([GaussianBlur(3), GaussianBlur(3)]), *[GaussianBlur(3)] * 3])
+    blurs.transform(x[:1])
+    tracemalloc.start()
+    out = blurs.transform(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < out.nbytes + 1.5 * x.nbytes

@@ -26,13 +26,14 @@ class _Draw:
         self.seeds = seeds
         self.labels: Any = None
         self.steps: list[Pass] = []
+        self.once = False  # no gradient follows
 
 
 class Chain(Preprocessor):
     """Apply several defences one after the other.
 
-    What a stage receives is kept until the backward pass, so the gradient obeys the chain rule at the very
-    points that the forward pass visited, through changes of shape too.
+    What a stage receives is kept if a backward pass may follow, so the gradient obeys the chain rule at the
+    very points that the forward pass visited, through changes of shape too.
 
     Parameters
     ----------
@@ -152,8 +153,10 @@ class Chain(Preprocessor):
         y = draw.labels
         for stage, seed in zip(self._stages, draw.seeds, strict=True):
             # Before the first stage, _check_layout looked at all.
-            step = Pass.begin(stage, x, seed, y=y, doubt=False, runs=True, kept=True)
-            draw.steps.append(step)
+            once = draw.once and not self._wants_labels
+            step = Pass.begin(stage, x, seed, y=y, once=once, doubt=False, runs=True, kept=True)
+            if not once:
+                draw.steps.append(step)
             x = step.output()
             if y is not None and stage._changes_labels:
                 y = step.relabel(y)

@@ -32,16 +32,26 @@ class Pass:
 
     @classmethod
     def begin(
-        cls, defence: Defence, x: Any, seed: Seed | None = None, y: Any = None, index: Any = None, **use: bool
+        cls,
+        defence: Defence,
+        x: Any,
+        seed: Seed | None = None,
+        y: Any = None,
+        index: Any = None,
+        once: bool = False,
+        **use: bool,
     ) -> Self:
         """Check a batch for its `use`, as `_checked` has it, and draw: from `seed`, else from the next one.
 
-        No seed is drawn for a batch that is refused. Methods that take data and labels are told `y`.
+        No seed is drawn for a batch that is refused. Methods that take data and labels are told `y`. If it
+        runs `once`, there will be no gradient, and a chain does not keep what its stages receive.
         """
         x = defence._checked(x, **use)
         if seed is None:
             seed = next_seed(defence, () if index is None else np.shape(x), index)
         draw = defence._begin(x, seed)
+        if once and defence._stages and not isinstance(draw, Written):
+            draw.once = True
         if y is not None and defence._wants_labels:
             draw.labels = y if framework(y) == "numpy" else to_numpy(y)
         return cls(defence, x, draw)

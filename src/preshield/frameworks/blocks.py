@@ -58,7 +58,7 @@ def seed_and_numbers(defence: Defence, shape: Shape, index: Any) -> tuple[Seed, 
 def forward(defence: Defence, x: Any, *y_and_seed: Any) -> Array:
     """A block after the defence, whose labels come before the seed if its methods are told them."""
     *y, seed = y_and_seed
-    begun = Pass.begin(defence, x, seed, y=y[0] if y else None, runs=True)
+    begun = Pass.begin(defence, x, seed, y=y[0] if y else None, once=True, runs=True)
     out = begun.output()
     check_output_shape(defence, out.shape, defence._output_shape(begun.x.shape))
     return out

@@ -90,7 +90,7 @@ class Callback:
         """The batch after the defence."""
         if is_waveform(self.defence, x):  # in a graph that does not know its rank
             return self.forward(x[None], seed)[0]  # type: ignore[no-any-return]
-        begun = self._begun(x, seed, runs=True)
+        begun = self._begun(x, seed, once=True, runs=True)
         out = begun.output()
         check_output_shape(self.defence, out.shape, self.defence._output_shape(begun.x.shape))
         return out

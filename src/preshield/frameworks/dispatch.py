@@ -75,7 +75,7 @@ def _room(kind: str) -> Any:
 
 
 def _call_numpy(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
-    begun = Pass.begin(defence, x, y=y, index=index, runs=True)
+    begun = Pass.begin(defence, x, y=y, index=index, once=True, runs=True)
     out = begun.output()
     of_python = isinstance(x, np.ndarray) and x.dtype == object and begun.x.dtype != object
     if defence.ragged and of_python:

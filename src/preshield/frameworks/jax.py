@@ -30,7 +30,7 @@ def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
             warn_of_copies(defence, x.sharding)
     if is_traced:
         return _call_traced(defence, x, y, index)
-    begun = Pass.begin(defence, to_numpy(x), y=y, index=index, runs=True)
+    begun = Pass.begin(defence, to_numpy(x), y=y, index=index, once=True, runs=True)
     return like(x, begun.output()), begun.labels(y)
 
 
