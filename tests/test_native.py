@@ -666,3 +666,11 @@ def test_a_chain_takes_the_word_of_its_first_stage():
     x = np.random.default_rng(0).random((1, 3, 20, 24), dtype=np.float32)
     chain = Chain([GaussianBlur(3, layout="NHWC"), GaussianBlur(3)])
     assert_close(jax.jit(chain.transform)(x), chain.transform(x))
+
+
+def test_the_benchmark_of_a_device_measures_native_defences():
+    pytest.importorskip("torch")
+    from benchmarks.on_device import defences
+
+    x = np.zeros((1, 3, 16, 16), np.float32)
+    assert all(natively(defence, x) is not None for defence in defences().values())
