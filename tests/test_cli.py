@@ -115,9 +115,7 @@ def test_an_interrupt_of_which_a_framework_makes_another_error(monkeypatch, caps
             raise RuntimeError("UNKNOWN: KeyboardInterrupt") from error
 
     monkeypatch.setattr(preshield, "list_defences", interrupted, raising=False)
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell may ignore it in the background
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     try:
         for _ in range(2):
             assert run("list") == 130
