@@ -4,6 +4,7 @@ import argparse
 import ast
 import inspect
 import io
+import math
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,8 +25,9 @@ import preshield
 
 from ._core.limits import Limit
 from ._core.optional import require
+from ._core.progress import progress_bar
 from ._core.text import printable
-from ._core.writing import write_atomically
+from ._core.writing import write_atomically, written
 from .files import (
     FORMATS,
     Media,
@@ -32,8 +35,10 @@ from .files import (
     encoder_for,
     kind_of,
     range_of,
+    read_in_parts,
     read_media,
     read_samples,
+    write_in_parts,
 )
 from .neural.model_files import load_model, model_format
 
@@ -447,7 +452,10 @@ def _apply(arguments: argparse.Namespace) -> None:
             raise ValueError(
                 f"{key}={given[key]!r} is for arrays; all other files are read with the channels last"
             )
-    media = read_media(source, _limit(arguments))
+    limit = _limit(arguments)
+    # One video may be longer than memory. An array of it could not be written in parts of unknown number.
+    parts = read_in_parts(source, limit) if kind == "video" == kind_of(target) else None
+    media = read_media(source, limit) if parts is None else next(parts)
     known = _known_of(media, source, target)
     # Nobody wants audio compressed as if it were slower, or a picture as if it were darker. The range of
     # audio may be chosen: a WAV of floats goes beyond [-1, 1], and holds whatever comes out.
@@ -457,6 +465,11 @@ def _apply(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{key}={value!r} is not that of {str(source)!r}, {known[key]}; leave it out")
     usual = {"verbose": sys.stderr.isatty()} | known
     defence = _build(name, given, usual, media.clip_values, "--param 'clip_values=(low, high)'")
+    if parts is not None:
+        if _apply_in_parts(defence, media, parts, arguments):
+            return
+        del parts  # and close the file
+        media = read_media(source, limit)
 
     axes = next((SAMPLE_AXES[domain] for domain in domains if domain in SAMPLE_AXES), None)
     single = kind != "array" or media.x.ndim == axes
@@ -472,6 +485,47 @@ def _apply(arguments: argparse.Namespace) -> None:
     )
     _check_target(target, force=arguments.force)  # again: the work may have taken a while
     write_atomically(target, content)
+
+
+def _apply_in_parts(defence: Any, first: Media, rest: Iterator[Media], arguments: argparse.Namespace) -> bool:
+    """Defend a video a few frames at a time; False if the defence needs it whole."""
+
+    def frames() -> Iterator[Any]:
+        for part in chain([first], rest):
+            yield part.x
+            done(len(part.x))
+
+    results = defence._transform_in_parts(frames())
+    if results is None:
+        return False
+    if hasattr(defence, "verbose"):
+        defence.verbose = False  # for one bar is enough
+
+    def parts() -> Iterator[Media]:
+        clip_values = _range_of(defence) or first.clip_values
+        for x in results:
+            yield replace(first, x=x, clip_values=clip_values)
+            done(len(x))
+
+    with _seconds_done(arguments.defence, first) as done, written(arguments.target) as file:
+        write_in_parts(file, arguments.target, parts())
+        _check_target(arguments.target, force=arguments.force)  # again: the work may have taken a while
+    return True
+
+
+@contextmanager
+def _seconds_done(caption: str, video: Media) -> Iterator[Callable[[int], None]]:
+    """A bar of the seconds of a video; what it yields takes numbers of frames that were read or written."""
+    rate, frames = 2 * (video.rate or 25), 0  # each frame is read, and is written
+    total = None if video.seconds is None else math.ceil(video.seconds)
+    with progress_bar(total=total, desc=caption, unit="s", disable=not sys.stderr.isatty()) as bar:
+
+        def done(number: int) -> None:
+            nonlocal frames
+            frames += number
+            bar.update(int(frames / rate) - bar.n)
+
+        yield done
 
 
 def _known_of(media: Media, source: Path, target: Path) -> dict[str, Any]:

@@ -3,16 +3,19 @@
 import io
 import math
 import re
+import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from tempfile import TemporaryFile
+from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -31,8 +34,10 @@ __all__ = [
     "encoder_for",
     "kind_of",
     "range_of",
+    "read_in_parts",
     "read_media",
     "read_samples",
+    "write_in_parts",
 ]
 
 Kind: TypeAlias = Literal["array", "audio", "image", "video"]
@@ -44,6 +49,7 @@ LARGE = 1 << 31  # bytes of an array whose WAV file may need the header for more
 MOST_CHANNELS = 8  # for which FFmpeg has names
 HELD_FRAMES = 16  # by a decoder of video, for reference
 PIXELS_IN_THREADS = 1 << 25  # of the frames on which its threads work
+PART = 1 << 25  # bytes of frames of a video that are read in parts
 ROWS = 256  # of an image that are converted in one go
 # Bytes of audio and video for each of a file: more than speech with pauses and most films need
 AUDIO_GROWTH, VIDEO_GROWTH = 16, 500
@@ -83,6 +89,8 @@ class Media:
         How a WAV file holds audio, one of `PCM`.
     alpha : ndarray of uint8, shape (H, W), optional
         Transparency of an image.
+    seconds : Fraction, optional
+        How long a video is as a whole, if its headers say so.
     """
 
     x: Array
@@ -91,6 +99,7 @@ class Media:
     rate: int | Fraction | None = None
     encoding: str = "pcm_s16le"
     alpha: Array | None = None
+    seconds: Fraction | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,60 @@ def read_media(path: Path, limit: Limit | None = None) -> Media:
     except Exception as error:
         raise _unreadable(path, error) from error
     return media
+
+
+def read_in_parts(path: Path, limit: Limit | None = None) -> Iterator[Media]:
+    """Read a video in parts of a few frames, so that it need not fit in memory.
+
+    Parameters
+    ----------
+    path : Path
+        Its suffix tells the format; see `FORMATS`.
+    limit : Limit, optional
+        How much it may hold as a whole; by default what the environment says.
+
+    Yields
+    ------
+    Media
+        The first part is one frame, so that what cannot be done with any is known at once, and what needs the
+        number of frames fails; others take up to `PART` bytes.
+
+    Raises
+    ------
+    ValueError
+        As `read_media`; damage is found when it is read.
+    """
+    try:
+        yield from _parts_of_video(path, Limit.given(limit))
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def write_in_parts(file: IO[bytes], path: Path, parts: Iterable[Media]) -> None:
+    """Write a video as its parts come, with the bytes that its encoder gives for the whole.
+
+    Parameters
+    ----------
+    file : file object
+        Where it goes.
+    path : Path
+        Its suffix tells the format; see `encoder_for`.
+    parts : iterable of Media
+        One or more, all with frames of one size.
+
+    Raises
+    ------
+    ValueError
+        If they are no video of three channels.
+    """
+    container = path.suffix.lower()[1:]
+    if file.seekable():
+        _write_video(container, file, parts)
+        return
+    with TemporaryFile(prefix="preshield-") as whole:  # an encoder goes back to write the header
+        _write_video(container, whole, parts)
+        whole.seek(0)
+        shutil.copyfileobj(whole, file)
 
 
 def read_samples(path: Path, limit: Limit | None = None) -> tuple[Array, Array]:
@@ -593,51 +656,88 @@ def _wav(media: Media) -> bytes:
 # Video
 
 
-def _read_video(demuxer: str, next_part: NextPart, path: Path, limit: Limit) -> Media:
+def _read_video(path: Path, limit: Limit) -> Media:
+    frames = _Growing(limit, path, VIDEO_GROWTH)
+    for part in _parts_of_video(path, limit):
+        frames.append(part.x)
+    return replace(part, x=frames.array())
+
+
+def _parts_of_video(path: Path, limit: Limit) -> Iterator[Media]:
     from av.stream import Disposition
     from av.video.reformatter import VideoReformatter
 
-    reformatter = VideoReformatter()
-    frames = _Growing(limit, path, VIDEO_GROWTH)
+    demuxer, next_part = DEMUXERS[path.suffix.lower()]
+    reformatter, file_size = VideoReformatter(), path.stat().st_size
     with _opened(path, demuxer, next_part, limit) as file:
         picture = Disposition.attached_pic  # the cover of a recording
         streams = [stream for stream in file.streams.video if not stream.disposition & picture]
         if not streams:
             raise ValueError("it holds no video")
-        stream, number = streams[0], 0
+        stream = streams[0]
         limit.check_pixels(stream.width, stream.height)
         pixels = stream.width * stream.height
         bits = stream.format.padded_bits_per_pixel if stream.format else 24
-        frames.announce(max(3 * pixels * stream.frames, HELD_FRAMES * pixels * bits // 8))
+        announced = max(3 * pixels * stream.frames, HELD_FRAMES * pixels * bits // 8)
+        limit.check_bytes(announced, file_size, VIDEO_GROWTH)
         stream.codec_context.options = _strict(stream) | {"max_pixels": str(limit.pixels)}
         stream.thread_type = "AUTO"
         stream.thread_count = max(1, min(thread_count(), PIXELS_IN_THREADS // max(1, pixels)))
+        rate = stream.average_rate or stream.guessed_rate
+        seconds = Fraction(file.duration, 10**6) if file.duration else None
+        part: list[Array] = []
+        shape: Shape = ()
+        wanted, number = 1, 0
         for number, frame in enumerate(file.decode(stream), 1):
             if frame.is_corrupt:
                 raise ValueError(f"its frame {number - 1} is damaged")
             turns = frame.rotation // 90  # as a player shows it
             frame = reformatter.reformat(frame, format="rgb24", interpolation=h264.INTERPOLATION)
-            frames.append(np.rot90(frame.to_ndarray(), turns)[None])
-        rate = stream.average_rate or stream.guessed_rate
+            pixels = np.rot90(frame.to_ndarray(), turns)
+            if shape not in ((), pixels.shape):
+                raise ValueError(f"it goes on with another size: {pixels.shape} after {shape}")
+            limit.check_bytes(number * pixels.nbytes, file_size, VIDEO_GROWTH)
+            shape = pixels.shape
+            part.append(pixels)
+            if len(part) == wanted:
+                yield Media(np.stack(part), "video", (0.0, 255.0), rate=rate, seconds=seconds)
+                part, wanted = [], max(1, PART // pixels.nbytes)
     if not number:
         raise ValueError("it holds no frames")
-    return Media(frames.array(), "video", (0.0, 255.0), rate=rate)
+    if part:
+        yield Media(np.stack(part), "video", (0.0, 255.0), rate=rate, seconds=seconds)
 
 
 def _video(container: str, media: Media) -> bytes:
+    file = io.BytesIO()
+    _write_video(container, file, [media])
+    return file.getvalue()
+
+
+def _write_video(container: str, file: IO[bytes], parts: Iterable[Media]) -> None:
+    parts = iter(parts)
+    first = next(parts)
+    frames = (frame for part in chain([first], parts) for frame in _frames(part))
+    odd = any(side % 2 for side in first.x.shape[1:3])
+    h264.encode_into(
+        file,
+        frames,
+        container,
+        OUTPUT_CRF,
+        frame_rate=first.rate or h264.FRAME_RATE,
+        pixel_format="yuv444p" if odd else "yuv420p",
+    )
+
+
+def _frames(media: Media) -> Array:
+    """Frames of 8 bits."""
     x = media.x
     if x.ndim != 4 or x.shape[-1] != 3:
         raise ValueError(
             "a video file holds one video, (F, H, W, 3), and the result has "
             f"shape {x.shape}; write a .npy file"
         )
-    return h264.encode(
-        x if x.dtype == np.uint8 else _to_bytes(x, media.clip_values),
-        container,
-        OUTPUT_CRF,
-        frame_rate=media.rate or h264.FRAME_RATE,
-        pixel_format="yuv444p" if x.shape[1] % 2 or x.shape[2] % 2 else "yuv420p",
-    )
+    return x if x.dtype == np.uint8 else _to_bytes(x, media.clip_values)
 
 
 # FFmpeg, and the truncated files whose beginning it would take for the whole
@@ -747,16 +847,22 @@ def _sums_are_right(path: Path) -> bool:
     return True
 
 
-# Table
+# Tables
 
+DEMUXERS: dict[str, tuple[str, NextPart]] = {  # of video: FFmpeg's name, and how to find the parts of a file
+    ".avi": ("avi", _next_chunk),
+    ".mkv": ("matroska", _next_element),
+    ".mov": ("mov", _next_box),
+    ".mp4": ("mov", _next_box),
+}
 FORMATS: dict[str, Format] = {
-    ".avi": Format("video", partial(_read_video, "avi", _next_chunk), partial(_video, "avi")),
+    ".avi": Format("video", _read_video, partial(_video, "avi")),
     ".flac": Format("audio", partial(_read_audio, "flac", _no_parts)),
     ".jpeg": Format("image", _read_jpeg, _jpeg),
     ".jpg": Format("image", _read_jpeg, _jpeg),
-    ".mkv": Format("video", partial(_read_video, "matroska", _next_element), partial(_video, "mkv")),
-    ".mov": Format("video", partial(_read_video, "mov", _next_box), partial(_video, "mov")),
-    ".mp4": Format("video", partial(_read_video, "mov", _next_box), partial(_video, "mp4")),
+    ".mkv": Format("video", _read_video, partial(_video, "mkv")),
+    ".mov": Format("video", _read_video, partial(_video, "mov")),
+    ".mp4": Format("video", _read_video, partial(_video, "mp4")),
     ".npy": Format("array", _read_npy, _npy),
     ".png": Format("image", _read_png, _png),
     ".wav": Format("audio", partial(_read_audio, "wav", _next_chunk), _wav),

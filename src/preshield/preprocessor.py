@@ -578,6 +578,16 @@ class Preprocessor:
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
         return None
 
+    def _transform_in_parts(self, parts: Iterator[Array]) -> Iterator[Array] | None:
+        """What becomes of one video that comes in parts along its frames; None if it must be whole.
+
+        A defence of images treats each frame of a video alone. A draw is one for the whole video.
+        """
+        if self.stochastic or "image" not in self.domains:
+            return None
+        self._range_doubted = True  # a dark scene says nothing of the range of the whole
+        return (self.transform(part[None])[0] for part in parts)
+
     # Seeds and draws; a Chain has those of its stages
 
     @property

@@ -1,5 +1,9 @@
 """Video compression."""
 
+from collections.abc import Iterator
+from itertools import chain
+from tempfile import TemporaryFile
+
 import numpy as np
 
 from .._core.checks import (
@@ -198,6 +202,33 @@ class VideoCompression(Preprocessor):
             raise CodecError(f"{self.engine} made {len(decoded)} frames of {frames}.")
         values = _levels(video.dtype, scale)[decoded[:, :height, :width]]
         return np.moveaxis(values, -1, axis)
+
+    def _transform_in_parts(self, parts: Iterator[Array]) -> Iterator[Array] | None:
+        if self.engine != "pyav" or self.clip_values is None:  # which is guessed from the whole
+            return None
+        return self._compress_in_parts(parts)
+
+    def _compress_in_parts(self, parts: Iterator[Array]) -> Iterator[Array]:
+        """One video there and back, through a compressed file on the disk."""
+        axis, crf = self._channel_axis(5) - 1, int(self.constant_rate_factor)
+        first = next(parts)
+        scale, count, made = self._scale(first), 0, 0
+        levels, shape = _levels(first.dtype, scale), np.moveaxis(first, axis, -1).shape
+
+        def frames() -> Iterator[Array]:
+            nonlocal count
+            for part in chain([first], parts):
+                self._check_videos("x", part)
+                count += len(part)
+                yield from _to_pixels(np.moveaxis(part, axis, -1), scale)
+
+        with TemporaryFile(prefix="preshield-") as file:
+            h264.encode_into(file, frames(), self.video_format, crf, self.preset)
+            for decoded in h264.decode_from(file):
+                made += 1
+                yield np.moveaxis(levels[decoded[None, : shape[1], : shape[2]]], -1, axis)
+        if made != count:
+            raise CodecError(f"{self.engine} made {made} frames of {count}.")
 
     def _scale(self, video: Array) -> int:
         """Levels of 8 bits in a unit, alike whatever else is in the batch."""
