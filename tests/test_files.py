@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
-from preshield import files
 from preshield._core.limits import Limit
 from preshield.codecs import h264
 from preshield.files import (
@@ -25,7 +24,7 @@ from preshield.files import (
     encoder_for,
     kind_of,
     range_of,
-    read_in_parts,
+    read_frames,
     read_media,
     read_samples,
 )
@@ -560,15 +559,13 @@ def test_written_video_looks_the_same_and_keeps_its_size(tmp_path, size):
     np.testing.assert_array_equal(read_media(stored(tmp_path / "scaled.mp4", scaled)).x, written)
 
 
-def test_video_in_parts(tmp_path, monkeypatch):
+def test_frames_of_a_video(tmp_path):
     path = video_file(tmp_path / "x.mp4", rate=8)
-    monkeypatch.setattr(files, "PART", 4 * CLIP[0].nbytes + 1)
-    parts = list(read_in_parts(path))
-    assert [len(part.x) for part in parts] == [1, 4, 4, 3]
-    assert {(part.kind, part.rate, part.clip_values, part.seconds) for part in parts} == {
+    frames = list(read_frames(path))
+    assert {(frame.kind, frame.rate, frame.clip_values, frame.seconds) for frame in frames} == {
         ("video", 8, (0, 255), Fraction(3, 2))
     }
-    np.testing.assert_array_equal(np.concatenate([part.x for part in parts]), read_media(path).x)
+    np.testing.assert_array_equal(np.stack([frame.x for frame in frames]), read_media(path).x)
 
 
 def test_video_without_a_known_rate(tmp_path):

@@ -35,10 +35,10 @@ from .files import (
     encoder_for,
     kind_of,
     range_of,
-    read_in_parts,
+    read_frames,
     read_media,
     read_samples,
-    write_in_parts,
+    write_frames,
 )
 from .neural.model_files import load_model, model_format
 
@@ -453,9 +453,9 @@ def _apply(arguments: argparse.Namespace) -> None:
                 f"{key}={given[key]!r} is for arrays; all other files are read with the channels last"
             )
     limit = _limit(arguments)
-    # One video may be longer than memory. An array of it could not be written in parts of unknown number.
-    parts = read_in_parts(source, limit) if kind == "video" == kind_of(target) else None
-    media = read_media(source, limit) if parts is None else next(parts)
+    # A video may be longer than memory; an array has its length in front.
+    frames = read_frames(source, limit) if kind == "video" == kind_of(target) else None
+    media = read_media(source, limit) if frames is None else next(frames)
     known = _known_of(media, source, target)
     # Nobody wants audio compressed as if it were slower, or a picture as if it were darker. The range of
     # audio may be chosen: a WAV of floats goes beyond [-1, 1], and holds whatever comes out.
@@ -465,10 +465,10 @@ def _apply(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{key}={value!r} is not that of {str(source)!r}, {known[key]}; leave it out")
     usual = {"verbose": sys.stderr.isatty()} | known
     defence = _build(name, given, usual, media.clip_values, "--param 'clip_values=(low, high)'")
-    if parts is not None:
-        if _apply_in_parts(defence, media, parts, arguments):
+    if frames is not None:
+        if _apply_to_frames(defence, media, frames, arguments):
             return
-        del parts  # and close the file
+        del frames  # and close the file
         media = read_media(source, limit)
 
     axes = next((SAMPLE_AXES[domain] for domain in domains if domain in SAMPLE_AXES), None)
@@ -487,45 +487,47 @@ def _apply(arguments: argparse.Namespace) -> None:
     write_atomically(target, content)
 
 
-def _apply_in_parts(defence: Any, first: Media, rest: Iterator[Media], arguments: argparse.Namespace) -> bool:
-    """Defend a video a few frames at a time; False if the defence needs it whole."""
+def _apply_to_frames(
+    defence: Any, first: Media, rest: Iterator[Media], arguments: argparse.Namespace
+) -> bool:
+    """Defend a video frame by frame; False if the defence needs it whole."""
 
-    def frames() -> Iterator[Any]:
-        for part in chain([first], rest):
-            yield part.x
-            done(len(part.x))
+    def read() -> Iterator[Any]:
+        for frame in chain([first], rest):
+            yield frame.x
+            count()
 
-    results = defence._transform_in_parts(frames())
+    results = defence._transform_frames(read())
     if results is None:
         return False
     if hasattr(defence, "verbose"):
         defence.verbose = False  # for one bar is enough
 
-    def parts() -> Iterator[Media]:
+    def made() -> Iterator[Media]:
         clip_values = _range_of(defence) or first.clip_values
         for x in results:
             yield replace(first, x=x, clip_values=clip_values)
-            done(len(x))
+            count()
 
-    with _seconds_done(arguments.defence, first) as done, written(arguments.target) as file:
-        write_in_parts(file, arguments.target, parts())
+    with _seconds_done(arguments.defence, first) as count, written(arguments.target) as file:
+        write_frames(file, arguments.target, made())
         _check_target(arguments.target, force=arguments.force)  # again: the work may have taken a while
     return True
 
 
 @contextmanager
-def _seconds_done(caption: str, video: Media) -> Iterator[Callable[[int], None]]:
-    """A bar of the seconds of a video; what it yields takes numbers of frames that were read or written."""
-    rate, frames = 2 * (video.rate or 25), 0  # each frame is read, and is written
+def _seconds_done(caption: str, video: Media) -> Iterator[Callable[[], None]]:
+    """A bar of the seconds of a video; what it yields is called for each frame that was read or written."""
+    rate, calls = 2 * (video.rate or 25), 0
     total = None if video.seconds is None else math.ceil(video.seconds)
     with progress_bar(total=total, desc=caption, unit="s", disable=not sys.stderr.isatty()) as bar:
 
-        def done(number: int) -> None:
-            nonlocal frames
-            frames += number
-            bar.update(int(frames / rate) - bar.n)
+        def count() -> None:
+            nonlocal calls
+            calls += 1
+            bar.update(int(calls / rate) - bar.n)
 
-        yield done
+        yield count
 
 
 def _known_of(media: Media, source: Path, target: Path) -> dict[str, Any]:

@@ -34,10 +34,10 @@ __all__ = [
     "encoder_for",
     "kind_of",
     "range_of",
-    "read_in_parts",
+    "read_frames",
     "read_media",
     "read_samples",
-    "write_in_parts",
+    "write_frames",
 ]
 
 Kind: TypeAlias = Literal["array", "audio", "image", "video"]
@@ -49,7 +49,6 @@ LARGE = 1 << 31  # bytes of an array whose WAV file may need the header for more
 MOST_CHANNELS = 8  # for which FFmpeg has names
 HELD_FRAMES = 16  # by a decoder of video, for reference
 PIXELS_IN_THREADS = 1 << 25  # of the frames on which its threads work
-PART = 1 << 25  # bytes of frames of a video that are read in parts
 ROWS = 256  # of an image that are converted in one go
 # Bytes of audio and video for each of a file: more than speech with pauses and most films need
 AUDIO_GROWTH, VIDEO_GROWTH = 16, 500
@@ -170,8 +169,8 @@ def read_media(path: Path, limit: Limit | None = None) -> Media:
     return media
 
 
-def read_in_parts(path: Path, limit: Limit | None = None) -> Iterator[Media]:
-    """Read a video in parts of a few frames, so that it need not fit in memory.
+def read_frames(path: Path, limit: Limit | None = None) -> Iterator[Media]:
+    """Read a video frame by frame, so that it need not fit in memory.
 
     Parameters
     ----------
@@ -183,43 +182,42 @@ def read_in_parts(path: Path, limit: Limit | None = None) -> Iterator[Media]:
     Yields
     ------
     Media
-        The first part is one frame, so that what cannot be done with any is known at once, and what needs the
-        number of frames fails; others take up to `PART` bytes.
+        One frame each, `x` of shape `(H, W, 3)`.
 
     Raises
     ------
     ValueError
-        As `read_media`; damage is found when it is read.
+        As `read_media`; what the headers do not tell is found when it is read.
     """
     try:
-        yield from _parts_of_video(path, Limit.given(limit))
+        yield from _frames_of_video(path, Limit.given(limit))
     except Exception as error:
         raise _unreadable(path, error) from error
 
 
-def write_in_parts(file: IO[bytes], path: Path, parts: Iterable[Media]) -> None:
-    """Write a video as its parts come, with the bytes that its encoder gives for the whole.
+def write_frames(file: IO[bytes], path: Path, frames: Iterable[Media]) -> None:
+    """Write a video as its frames come: the bytes that `encoder_for` gives for the whole.
 
     Parameters
     ----------
     file : file object
         Where it goes.
     path : Path
-        Its suffix tells the format; see `encoder_for`.
-    parts : iterable of Media
-        One or more, all with frames of one size.
+        Its suffix tells the format.
+    frames : iterable of Media
+        One or more, all of one size.
 
     Raises
     ------
     ValueError
-        If they are no video of three channels.
+        If they have not three channels.
     """
     container = path.suffix.lower()[1:]
     if file.seekable():
-        _write_video(container, file, parts)
+        _write_video(container, file, frames)
         return
     with TemporaryFile(prefix="preshield-") as whole:  # an encoder goes back to write the header
-        _write_video(container, whole, parts)
+        _write_video(container, whole, frames)
         whole.seek(0)
         shutil.copyfileobj(whole, file)
 
@@ -658,12 +656,12 @@ def _wav(media: Media) -> bytes:
 
 def _read_video(path: Path, limit: Limit) -> Media:
     frames = _Growing(limit, path, VIDEO_GROWTH)
-    for part in _parts_of_video(path, limit):
-        frames.append(part.x)
-    return replace(part, x=frames.array())
+    for frame in _frames_of_video(path, limit):
+        frames.append(frame.x[None])
+    return replace(frame, x=frames.array())
 
 
-def _parts_of_video(path: Path, limit: Limit) -> Iterator[Media]:
+def _frames_of_video(path: Path, limit: Limit) -> Iterator[Media]:
     from av.stream import Disposition
     from av.video.reformatter import VideoReformatter
 
@@ -685,59 +683,56 @@ def _parts_of_video(path: Path, limit: Limit) -> Iterator[Media]:
         stream.thread_count = max(1, min(thread_count(), PIXELS_IN_THREADS // max(1, pixels)))
         rate = stream.average_rate or stream.guessed_rate
         seconds = Fraction(file.duration, 10**6) if file.duration else None
-        part: list[Array] = []
-        shape: Shape = ()
-        wanted, number = 1, 0
+        shape, number = None, 0
         for number, frame in enumerate(file.decode(stream), 1):
             if frame.is_corrupt:
                 raise ValueError(f"its frame {number - 1} is damaged")
             turns = frame.rotation // 90  # as a player shows it
             frame = reformatter.reformat(frame, format="rgb24", interpolation=h264.INTERPOLATION)
             pixels = np.rot90(frame.to_ndarray(), turns)
-            if shape not in ((), pixels.shape):
-                raise ValueError(f"it goes on with another size: {pixels.shape} after {shape}")
             limit.check_bytes(number * pixels.nbytes, file_size, VIDEO_GROWTH)
+            if shape not in (None, pixels.shape):
+                raise ValueError(f"it goes on with another size: {pixels.shape} after {shape}")
             shape = pixels.shape
-            part.append(pixels)
-            if len(part) == wanted:
-                yield Media(np.stack(part), "video", (0.0, 255.0), rate=rate, seconds=seconds)
-                part, wanted = [], max(1, PART // pixels.nbytes)
+            yield Media(pixels, "video", (0.0, 255.0), rate=rate, seconds=seconds)
     if not number:
         raise ValueError("it holds no frames")
-    if part:
-        yield Media(np.stack(part), "video", (0.0, 255.0), rate=rate, seconds=seconds)
 
 
 def _video(container: str, media: Media) -> bytes:
+    if media.x.ndim != 4:
+        raise _no_video(media.x.shape)
     file = io.BytesIO()
-    _write_video(container, file, [media])
+    _write_video(container, file, (replace(media, x=frame) for frame in media.x))
     return file.getvalue()
 
 
-def _write_video(container: str, file: IO[bytes], parts: Iterable[Media]) -> None:
-    parts = iter(parts)
-    first = next(parts)
-    frames = (frame for part in chain([first], parts) for frame in _frames(part))
-    odd = any(side % 2 for side in first.x.shape[1:3])
+def _write_video(container: str, file: IO[bytes], frames: Iterable[Media]) -> None:
+    frames = iter(frames)
+    first = next(frames)
+    height, width, channels = first.x.shape
+    if channels != 3:
+        raise _no_video(("F", height, width, channels))
     h264.encode_into(
         file,
-        frames,
+        (_pixels(frame) for frame in chain([first], frames)),
         container,
         OUTPUT_CRF,
         frame_rate=first.rate or h264.FRAME_RATE,
-        pixel_format="yuv444p" if odd else "yuv420p",
+        pixel_format="yuv444p" if height % 2 or width % 2 else "yuv420p",
     )
 
 
-def _frames(media: Media) -> Array:
-    """Frames of 8 bits."""
-    x = media.x
-    if x.ndim != 4 or x.shape[-1] != 3:
-        raise ValueError(
-            "a video file holds one video, (F, H, W, 3), and the result has "
-            f"shape {x.shape}; write a .npy file"
-        )
-    return x if x.dtype == np.uint8 else _to_bytes(x, media.clip_values)
+def _pixels(frame: Media) -> Array:
+    """Values of 8 bits; frame by frame, for the conversion takes several times the memory of its result."""
+    return frame.x if frame.x.dtype == np.uint8 else _to_bytes(frame.x, frame.clip_values)
+
+
+def _no_video(shape: tuple[Any, ...]) -> ValueError:
+    return ValueError(
+        "a video file holds one video, (F, H, W, 3), and the result has "
+        f"shape ({', '.join(map(str, shape))}); write a .npy file"
+    )
 
 
 # FFmpeg, and the truncated files whose beginning it would take for the whole

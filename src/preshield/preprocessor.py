@@ -22,7 +22,7 @@ from ._core.ranges import fits, misfit, most_of, warn_caller
 from ._core.remedies import Taken
 from ._core.tensors import to_numpy
 from ._core.typing import Arithmetic, Array, Dtype, Seed, Shape
-from .frameworks.blocks import transform_into
+from .frameworks.blocks import transform_into, windows
 from .frameworks.dispatch import accelerated, call, pull_back
 from .frameworks.native import natively
 
@@ -578,15 +578,15 @@ class Preprocessor:
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
         return None
 
-    def _transform_in_parts(self, parts: Iterator[Array]) -> Iterator[Array] | None:
-        """What becomes of one video that comes in parts along its frames; None if it must be whole.
+    def _transform_frames(self, frames: Iterator[Array]) -> Iterator[Array] | None:
+        """The frames of one video, `(H, W, C)`, as they come and go; None if it must be whole.
 
         A defence of images treats each frame of a video alone. A draw is one for the whole video.
         """
         if self.stochastic or "image" not in self.domains:
             return None
         self._range_doubted = True  # a dark scene says nothing of the range of the whole
-        return (self.transform(part[None])[0] for part in parts)
+        return (frame for window in windows(frames) for frame in self.transform(window[None])[0])
 
     # Seeds and draws; a Chain has those of its stages
 

@@ -203,30 +203,30 @@ class VideoCompression(Preprocessor):
         values = _levels(video.dtype, scale)[decoded[:, :height, :width]]
         return np.moveaxis(values, -1, axis)
 
-    def _transform_in_parts(self, parts: Iterator[Array]) -> Iterator[Array] | None:
-        if self.engine != "pyav" or self.clip_values is None:  # which is guessed from the whole
+    def _transform_frames(self, frames: Iterator[Array]) -> Iterator[Array] | None:
+        if self.engine != "pyav" or self.clip_values is None:  # the range is guessed from the whole
             return None
-        return self._compress_in_parts(parts)
+        return self._compress_frames(frames)
 
-    def _compress_in_parts(self, parts: Iterator[Array]) -> Iterator[Array]:
+    def _compress_frames(self, frames: Iterator[Array]) -> Iterator[Array]:
         """One video there and back, through a compressed file on the disk."""
-        axis, crf = self._channel_axis(5) - 1, int(self.constant_rate_factor)
-        first = next(parts)
+        first = next(frames)
         scale, count, made = self._scale(first), 0, 0
-        levels, shape = _levels(first.dtype, scale), np.moveaxis(first, axis, -1).shape
+        height, width, _ = first.shape
+        levels, crf = _levels(first.dtype, scale), int(self.constant_rate_factor)
 
-        def frames() -> Iterator[Array]:
+        def pixels() -> Iterator[Array]:
             nonlocal count
-            for part in chain([first], parts):
-                self._check_videos("x", part)
-                count += len(part)
-                yield from _to_pixels(np.moveaxis(part, axis, -1), scale)
+            for frame in chain([first], frames):
+                count += 1
+                self._check_videos("x", frame[None])
+                yield _to_pixels(frame, scale)
 
         with TemporaryFile(prefix="preshield-") as file:
-            h264.encode_into(file, frames(), self.video_format, crf, self.preset)
+            h264.encode_into(file, pixels(), self.video_format, crf, self.preset)
             for decoded in h264.decode_from(file):
                 made += 1
-                yield np.moveaxis(levels[decoded[None, : shape[1], : shape[2]]], -1, axis)
+                yield levels[decoded[:height, :width]]
         if made != count:
             raise CodecError(f"{self.engine} made {made} frames of {count}.")
 
