@@ -441,7 +441,7 @@ def test_videos_in_parts_have_the_bytes_of_the_whole(folder, monkeypatch, name, 
         return transform(self, x)
 
     monkeypatch.setattr(preshield.Preprocessor, "transform", spy)
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 3 * clip[0].nbytes)
+    monkeypatch.setattr(blocks, "WINDOW_BYTES", 3 * clip[0].nbytes)
     parameters = ["--param", *given] if given else []
     assert run("apply", name, "in.mp4", "out.mkv", "--seed", "7", *parameters) == 0
     assert Path("out.mkv").read_bytes() == encoder_for(Path("out.mkv"), "video")(media)
@@ -459,7 +459,7 @@ def test_a_video_that_fails_in_the_middle_leaves_nothing(recordings, monkeypatch
 
 
 def test_parameters_for_each_frame_need_the_whole_video(recordings, monkeypatch, capsys):
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 5 * CLIP[0].nbytes)
+    monkeypatch.setattr(blocks, "WINDOW_BYTES", 5 * CLIP[0].nbytes)
     message = fails(capsys, "apply", "standard", "in.mp4", "out.mp4", "--param", "mean=[1, 2, 3, 4, 5]")
     assert "one sample of `x`, of shape (1, 32, 48, 3), got shape (5,)" in message
 

@@ -190,7 +190,7 @@ def read_frames(path: Path, limit: Limit | None = None) -> Iterator[Media]:
         As `read_media`; what the headers do not tell is found when it is read.
     """
     try:
-        yield from _frames_of_video(path, Limit.given(limit))
+        yield from _frames_of_video(path, Limit.given(limit), threads=1)  # others take memory; encoding, time
     except Exception as error:
         raise _unreadable(path, error) from error
 
@@ -656,12 +656,12 @@ def _wav(media: Media) -> bytes:
 
 def _read_video(path: Path, limit: Limit) -> Media:
     frames = _Growing(limit, path, VIDEO_GROWTH)
-    for frame in _frames_of_video(path, limit):
+    for frame in _frames_of_video(path, limit, thread_count()):
         frames.append(frame.x[None])
     return replace(frame, x=frames.array())
 
 
-def _frames_of_video(path: Path, limit: Limit) -> Iterator[Media]:
+def _frames_of_video(path: Path, limit: Limit, threads: int) -> Iterator[Media]:
     from av.stream import Disposition
     from av.video.reformatter import VideoReformatter
 
@@ -680,7 +680,7 @@ def _frames_of_video(path: Path, limit: Limit) -> Iterator[Media]:
         limit.check_bytes(announced, file_size, VIDEO_GROWTH)
         stream.codec_context.options = _strict(stream) | {"max_pixels": str(limit.pixels)}
         stream.thread_type = "AUTO"
-        stream.thread_count = max(1, min(thread_count(), PIXELS_IN_THREADS // max(1, pixels)))
+        stream.thread_count = max(1, min(threads, PIXELS_IN_THREADS // max(1, pixels)))
         rate = stream.average_rate or stream.guessed_rate
         seconds = Fraction(file.duration, 10**6) if file.duration else None
         shape, number = None, 0

@@ -18,6 +18,7 @@ from .native import seed_of
 __all__ = ["backward", "check_blocks", "forward", "seed_and_numbers", "transform_into", "windows"]
 
 BLOCK_BYTES = 1 << 24
+WINDOW_BYTES = 1 << 23  # of frames, which are to leave an encoder of video most of the memory
 
 
 def check_blocks(defence: Defence, x: Any, remedy: str) -> None:
@@ -110,7 +111,7 @@ def transform_into(defence: Defence, x: Any, out: Any, index: Any = None) -> Any
 
 
 def windows(frames: Iterator[Array]) -> Iterator[Array]:
-    """Frames of a video, a block of them at a time.
+    """Frames of a video, as many at a time as a window holds, at least one.
 
     Parameters
     ----------
@@ -128,7 +129,7 @@ def windows(frames: Iterator[Array]) -> Iterator[Array]:
         window.append(frame)
         if len(window) == length:
             yield np.stack(window)
-            window, length = [], max(1, BLOCK_BYTES // max(1, frame.nbytes))
+            window, length = [], max(1, WINDOW_BYTES // max(1, frame.nbytes))
     if window:
         yield np.stack(window)
 
