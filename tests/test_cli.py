@@ -1,5 +1,6 @@
 import inspect
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -448,13 +449,30 @@ def test_videos_in_parts_have_the_bytes_of_the_whole(folder, monkeypatch, name, 
     assert seen == {"VideoCompression": [], "GaussianAugmentation": [10]}.get(name, [1, 3, 3, 3])
 
 
-def test_a_video_that_fails_in_the_middle_leaves_nothing(recordings, monkeypatch, capsys):
-    Path("in.mkv").write_bytes(h264.encode(CLIP, "mkv", 10))  # does not say how many frames
-    monkeypatch.setattr(files, "VIDEO_GROWTH", 0)
+@pytest.mark.parametrize("name", ["video", "jpeg"])
+def test_a_video_that_is_damaged_in_the_middle_leaves_nothing(recordings, monkeypatch, capsys, name):
+    def damaged(*args):
+        yield from itertools.islice(files.read_frames(*args), 5)
+        raise ValueError("its frame 5 is damaged")
+
     before = set(recordings.iterdir())
+    monkeypatch.setattr(cli, "read_frames", damaged)
+    assert "its frame 5 is damaged" in fails(capsys, "apply", name, "in.mp4", "out.mp4")
+    assert set(recordings.iterdir()) == before
+
+
+def test_the_limit_is_for_what_is_in_memory(recordings, monkeypatch, capsys):
+    monkeypatch.setattr(files, "VIDEO_GROWTH", 0)
+    nine = ("--max-bytes", str(9 * CLIP[0].nbytes))
     for name in ("video", "jpeg"):
-        message = fails(capsys, "apply", name, "in.mkv", "out.mkv", "--max-bytes", str(9 * CLIP[0].nbytes))
-        assert f"cannot read 'in.mkv': it holds {10 * CLIP[0].nbytes} bytes or more" in message
+        assert run("apply", name, "in.mp4", f"{name}.mp4", *nine) == 0
+    before = set(recordings.iterdir())
+    message = fails(capsys, "apply", "gaussianaug", "in.mp4", "out.mp4", *nine)
+    assert f"cannot read 'in.mp4': it holds {10 * CLIP[0].nbytes} bytes or more" in message
+    assert message.endswith(
+        f"MAX_BYTES={10 * CLIP[0].nbytes} (GaussianAugmentation needs all frames in memory)\n"
+    )
+    assert "(JpegCompression" not in fails(capsys, "apply", "jpeg", "in.mp4", "out.npy", *nine)
     assert set(recordings.iterdir()) == before
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 import preshield
 
+from ._core.errors import ArgumentError
 from ._core.limits import Limit
 from ._core.optional import require
 from ._core.progress import progress_bar
@@ -190,7 +191,11 @@ examples:
     apply.add_argument("--seed", type=_whole_number(0), metavar="N", help="draw of a stochastic defence")
     apply.add_argument("--force", action="store_true", help="replace OUT if it exists")
     _add_limit(apply, "pixels", "of an image or a frame")
-    _add_limit(apply, "bytes", "of all that IN holds once it is decoded")
+    _add_limit(
+        apply,
+        "bytes",
+        "of what IN holds once it is decoded; a video may hold any number of frames if it need not be whole",
+    )
     apply.set_defaults(run=_apply)
 
     evaluate = commands.add_parser(
@@ -470,7 +475,12 @@ def _apply(arguments: argparse.Namespace) -> None:
         if _apply_to_frames(defence, media, frames, arguments):
             return
         del frames  # and close the file
-        media = read_media(source, limit)
+        try:
+            media = read_media(source, limit)
+        except ValueError as error:
+            if isinstance(error.__cause__, ArgumentError):  # of the limit
+                error.add_note(f"({name} needs all frames in memory)")
+            raise
 
     axes = next((SAMPLE_AXES[domain] for domain in domains if domain in SAMPLE_AXES), None)
     single = kind != "array" or media.x.ndim == axes

@@ -177,7 +177,8 @@ def read_frames(path: Path, limit: Limit | None = None) -> Iterator[Media]:
     path : Path
         Its suffix tells the format; see `FORMATS`.
     limit : Limit, optional
-        How much it may hold as a whole; by default what the environment says.
+        How large a frame may be, and how much a decoder may hold; by default what the environment says. The
+        number of frames is not limited.
 
     Yields
     ------
@@ -190,7 +191,7 @@ def read_frames(path: Path, limit: Limit | None = None) -> Iterator[Media]:
         As `read_media`; what the headers do not tell is found when it is read.
     """
     try:
-        yield from _frames_of_video(path, Limit.given(limit), threads=1)  # others take memory; encoding, time
+        yield from _frames_of_video(path, Limit.given(limit), whole=False)
     except Exception as error:
         raise _unreadable(path, error) from error
 
@@ -656,17 +657,18 @@ def _wav(media: Media) -> bytes:
 
 def _read_video(path: Path, limit: Limit) -> Media:
     frames = _Growing(limit, path, VIDEO_GROWTH)
-    for frame in _frames_of_video(path, limit, thread_count()):
+    for frame in _frames_of_video(path, limit, whole=True):
         frames.append(frame.x[None])
     return replace(frame, x=frames.array())
 
 
-def _frames_of_video(path: Path, limit: Limit, threads: int) -> Iterator[Media]:
+def _frames_of_video(path: Path, limit: Limit, *, whole: bool) -> Iterator[Media]:
+    """Frames, one by one; `whole` if all of them will be kept."""
     from av.stream import Disposition
     from av.video.reformatter import VideoReformatter
 
     demuxer, next_part = DEMUXERS[path.suffix.lower()]
-    reformatter, file_size = VideoReformatter(), path.stat().st_size
+    reformatter = VideoReformatter()
     with _opened(path, demuxer, next_part, limit) as file:
         picture = Disposition.attached_pic  # the cover of a recording
         streams = [stream for stream in file.streams.video if not stream.disposition & picture]
@@ -676,11 +678,13 @@ def _frames_of_video(path: Path, limit: Limit, threads: int) -> Iterator[Media]:
         limit.check_pixels(stream.width, stream.height)
         pixels = stream.width * stream.height
         bits = stream.format.padded_bits_per_pixel if stream.format else 24
-        announced = max(3 * pixels * stream.frames, HELD_FRAMES * pixels * bits // 8)
-        limit.check_bytes(announced, file_size, VIDEO_GROWTH)
+        kept = 3 * pixels * stream.frames if whole else 0
+        limit.check_bytes(max(kept, HELD_FRAMES * pixels * bits // 8), path.stat().st_size, VIDEO_GROWTH)
         stream.codec_context.options = _strict(stream) | {"max_pixels": str(limit.pixels)}
         stream.thread_type = "AUTO"
-        stream.thread_count = max(1, min(threads, PIXELS_IN_THREADS // max(1, pixels)))
+        # Threads take memory. What is not kept is encoded again, which takes far longer than decoding.
+        threads = min(thread_count(), PIXELS_IN_THREADS // max(1, pixels)) if whole else 1
+        stream.thread_count = max(1, threads)
         rate = stream.average_rate or stream.guessed_rate
         seconds = Fraction(file.duration, 10**6) if file.duration else None
         shape, number = None, 0
@@ -690,7 +694,6 @@ def _frames_of_video(path: Path, limit: Limit, threads: int) -> Iterator[Media]:
             turns = frame.rotation // 90  # as a player shows it
             frame = reformatter.reformat(frame, format="rgb24", interpolation=h264.INTERPOLATION)
             pixels = np.rot90(frame.to_ndarray(), turns)
-            limit.check_bytes(number * pixels.nbytes, file_size, VIDEO_GROWTH)
             if shape not in (None, pixels.shape):
                 raise ValueError(f"it goes on with another size: {pixels.shape} after {shape}")
             shape = pixels.shape

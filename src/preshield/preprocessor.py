@@ -112,6 +112,10 @@ class Preprocessor:
         transformed functions; None where there is none. It may check parameters against the shape. That
         function gets the draw, too, if the defence is stochastic, and the labels last, if it changes them,
         and then returns both.
+    ``_transform_frames(frames)``
+        An iterator of the frames of one video after the defence, `(H, W, C)`, from one of those before; None
+        if the video must be whole. Written by defences that draw nothing and do not treat each frame alone,
+        or are for videos only.
 
     Examples
     --------
