@@ -1323,6 +1323,8 @@ def test_deviation_video_results_repeat(monkeypatch):
 class Given:
     """A generator whose draws were worked out beforehand."""
 
+    xp = np
+
     def __init__(self, **draws):
         self.draws = {name: list(values) for name, values in draws.items()}
 
@@ -1386,7 +1388,7 @@ def test_mixup(num_mix, indices, monkeypatch):
     given = y.argmax(axis=1) if indices else y
     give(monkeypatch, dirichlet=[shares], permutation=orders)
     expected, labels = theirs(x, given)
-    draw = ours._draw(x, Given(dirichlet=[shares], permutation=orders))
+    draw = ours._draw(x, Given(shares=[shares], order=orders))
     assert_allclose(ours._transform(x, draw), expected, rtol=1e-12)
     assert_allclose(ours._transform_labels(given, draw), labels, rtol=1e-6, atol=1e-7)
 
@@ -1409,9 +1411,10 @@ def test_cut_mix(frames, channels_first, monkeypatch):
     middles = np.stack([columns, rows], axis=1)[chosen < 0.5].ravel()
     give(monkeypatch, beta=[stays], permutation=[partners], rand=chosen, randint=middles)
     expected, labels = theirs(x, y)
-    draw = ours._draw(
-        x, Given(beta=[stays], permutation=[partners], integers=[rows, columns], random=[chosen])
+    given = Given(
+        shares=[np.array([1 - stays, stays])], order=[partners], integers=[rows, columns], random=[chosen]
     )
+    draw = ours._draw(x, given)
     assert_array_equal(ours._transform(x, draw), expected)
     assert_allclose(ours._transform_labels(y, draw), labels, rtol=1e-12)
 
@@ -1445,7 +1448,8 @@ def test_deviation_cut_mix_of_odd_size(monkeypatch):
     swap, middle = np.array([1, 0]), np.array([5, 5])
     give(monkeypatch, beta=[0.75], permutation=[swap], rand=[0, 0], randint=[5] * 4)  # 5 x 5 pixels
     assert theirs(x, y)[0][0].sum() == 16
-    draw = ours._draw(x, Given(beta=[0.75], permutation=[swap], integers=[middle] * 2, random=[np.zeros(2)]))
+    shares = np.array([0.25, 0.75])
+    draw = ours._draw(x, Given(shares=[shares], order=[swap], integers=[middle] * 2, random=[np.zeros(2)]))
     assert ours._transform(x, draw)[0].sum() == 25
 
 

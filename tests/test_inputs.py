@@ -128,7 +128,8 @@ def test_one_waveform_of_every_framework(traced):
 
     slope = jax.grad(lambda x: (resample.transform(x) * weights).sum())
     slope, forward = (jax.jit(slope), jax.jit(resample.transform)) if traced else (slope, resample.transform)
-    np.testing.assert_array_equal(forward(jax.numpy.asarray(WAVEFORM)), expected)
+    found = forward(jax.numpy.asarray(WAVEFORM))
+    np.testing.assert_allclose(found, expected, atol=2e-6 if traced else 0)  # JAX itself, and the kernel
     np.testing.assert_allclose(slope(jax.numpy.asarray(WAVEFORM)), pulled, rtol=1e-5, atol=1e-7)
 
 

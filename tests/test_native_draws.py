@@ -325,6 +325,7 @@ def test_the_backward_pass_of_a_program_has_the_draw_of_its_forward_pass():
 
 def test_programs_for_any_number_of_samples():
     torch = pytest.importorskip("torch")
+    torch.compiler.reset()  # which else gives up on what many tests have compiled
     noise = GaussianAugmentation(0.1, augmentation=False)
     step = torch.compile(noise.transform, fullgraph=True, backend="eager")
     for count in (6, 4):
