@@ -24,6 +24,7 @@ from preshield.files import (
     encoder_for,
     kind_of,
     range_of,
+    read_frames,
     read_media,
     read_samples,
 )
@@ -556,6 +557,15 @@ def test_written_video_looks_the_same_and_keeps_its_size(tmp_path, size):
     assert np.sqrt(np.mean((written.astype(float) - clip) ** 2)) < 2.5
     scaled = Media(clip / np.float32(127.5) - 1, "video", (-1, 1), rate=25)
     np.testing.assert_array_equal(read_media(stored(tmp_path / "scaled.mp4", scaled)).x, written)
+
+
+def test_frames_of_a_video(tmp_path):
+    path = video_file(tmp_path / "x.mp4", rate=8)
+    frames = list(read_frames(path))
+    assert {(frame.kind, frame.rate, frame.clip_values, frame.seconds) for frame in frames} == {
+        ("video", 8, (0, 255), Fraction(3, 2))
+    }
+    np.testing.assert_array_equal(np.stack([frame.x for frame in frames]), read_media(path).x)
 
 
 def test_video_without_a_known_rate(tmp_path):

@@ -4,6 +4,7 @@ import argparse
 import ast
 import inspect
 import io
+import math
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,10 +23,12 @@ import numpy as np
 
 import preshield
 
+from ._core.errors import ArgumentError
 from ._core.limits import Limit
 from ._core.optional import require
+from ._core.progress import progress_bar
 from ._core.text import printable
-from ._core.writing import write_atomically
+from ._core.writing import write_atomically, written
 from .files import (
     FORMATS,
     Media,
@@ -32,8 +36,10 @@ from .files import (
     encoder_for,
     kind_of,
     range_of,
+    read_frames,
     read_media,
     read_samples,
+    write_frames,
 )
 from .neural.model_files import load_model, model_format
 
@@ -146,7 +152,8 @@ files:
                 the bits of IN. Also read: .flac
   .mp4 .mkv     read as uint8 (F, H, W, 3) in [0, 255], turned upright, written
   .mov .avi     as H.264 at crf 10. Sound, subtitles and the shape of pixels
-                are lost; a variable frame rate becomes its average
+                are lost; a variable frame rate becomes its average. One may
+                be longer than memory, unless the defence draws
   .npy          any array; a single sample if it has the axes of one: 3, or 4
                 for a defence of video alone, or 1 for one of audio alone, else
                 a batch. As OUT for any IN, it holds the exact values
@@ -184,7 +191,11 @@ examples:
     apply.add_argument("--seed", type=_whole_number(0), metavar="N", help="draw of a stochastic defence")
     apply.add_argument("--force", action="store_true", help="replace OUT if it exists")
     _add_limit(apply, "pixels", "of an image or a frame")
-    _add_limit(apply, "bytes", "of all that IN holds once it is decoded")
+    _add_limit(
+        apply,
+        "bytes",
+        "of what IN holds once it is decoded; a video may hold any number of frames if it need not be whole",
+    )
     apply.set_defaults(run=_apply)
 
     evaluate = commands.add_parser(
@@ -447,7 +458,10 @@ def _apply(arguments: argparse.Namespace) -> None:
             raise ValueError(
                 f"{key}={given[key]!r} is for arrays; all other files are read with the channels last"
             )
-    media = read_media(source, _limit(arguments))
+    limit = _limit(arguments)
+    # A video may be longer than memory; an array has its length in front.
+    frames = read_frames(source, limit) if kind == "video" == kind_of(target) else None
+    media = read_media(source, limit) if frames is None else next(frames)
     known = _known_of(media, source, target)
     # Nobody wants audio compressed as if it were slower, or a picture as if it were darker. The range of
     # audio may be chosen: a WAV of floats goes beyond [-1, 1], and holds whatever comes out.
@@ -457,6 +471,16 @@ def _apply(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{key}={value!r} is not that of {str(source)!r}, {known[key]}; leave it out")
     usual = {"verbose": sys.stderr.isatty()} | known
     defence = _build(name, given, usual, media.clip_values, "--param 'clip_values=(low, high)'")
+    if frames is not None:
+        if _apply_to_frames(defence, media, frames, arguments):
+            return
+        del frames  # and close the file
+        try:
+            media = read_media(source, limit)
+        except ValueError as error:
+            if isinstance(error.__cause__, ArgumentError):  # of the limit
+                error.add_note(f"({name} needs all frames in memory)")
+            raise
 
     axes = next((SAMPLE_AXES[domain] for domain in domains if domain in SAMPLE_AXES), None)
     single = kind != "array" or media.x.ndim == axes
@@ -472,6 +496,49 @@ def _apply(arguments: argparse.Namespace) -> None:
     )
     _check_target(target, force=arguments.force)  # again: the work may have taken a while
     write_atomically(target, content)
+
+
+def _apply_to_frames(
+    defence: Any, first: Media, rest: Iterator[Media], arguments: argparse.Namespace
+) -> bool:
+    """Defend a video frame by frame; False if the defence needs it whole."""
+
+    def read() -> Iterator[Any]:
+        for frame in chain([first], rest):
+            yield frame.x
+            count()
+
+    results = defence._transform_frames(read())
+    if results is None:
+        return False
+    if hasattr(defence, "verbose"):
+        defence.verbose = False  # for one bar is enough
+
+    def made() -> Iterator[Media]:
+        clip_values = _range_of(defence) or first.clip_values
+        for x in results:
+            yield replace(first, x=x, clip_values=clip_values)
+            count()
+
+    with _seconds_done(arguments.defence, first) as count, written(arguments.target) as file:
+        write_frames(file, arguments.target, made())
+        _check_target(arguments.target, force=arguments.force)  # again: the work may have taken a while
+    return True
+
+
+@contextmanager
+def _seconds_done(caption: str, video: Media) -> Iterator[Callable[[], None]]:
+    """A bar of the seconds of a video; what it yields is called for each frame that was read or written."""
+    rate, calls = 2 * (video.rate or 25), 0
+    total = None if video.seconds is None else math.ceil(video.seconds)
+    with progress_bar(total=total, desc=caption, unit="s", disable=not sys.stderr.isatty()) as bar:
+
+        def count() -> None:
+            nonlocal calls
+            calls += 1
+            bar.update(int(calls / rate) - bar.n)
+
+        yield count
 
 
 def _known_of(media: Media, source: Path, target: Path) -> dict[str, Any]:

@@ -3,16 +3,19 @@
 import io
 import math
 import re
+import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from tempfile import TemporaryFile
+from typing import IO, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -31,8 +34,10 @@ __all__ = [
     "encoder_for",
     "kind_of",
     "range_of",
+    "read_frames",
     "read_media",
     "read_samples",
+    "write_frames",
 ]
 
 Kind: TypeAlias = Literal["array", "audio", "image", "video"]
@@ -83,6 +88,8 @@ class Media:
         How a WAV file holds audio, one of `PCM`.
     alpha : ndarray of uint8, shape (H, W), optional
         Transparency of an image.
+    seconds : Fraction, optional
+        How long a video is as a whole, if its headers say so.
     """
 
     x: Array
@@ -91,6 +98,7 @@ class Media:
     rate: int | Fraction | None = None
     encoding: str = "pcm_s16le"
     alpha: Array | None = None
+    seconds: Fraction | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +167,60 @@ def read_media(path: Path, limit: Limit | None = None) -> Media:
     except Exception as error:
         raise _unreadable(path, error) from error
     return media
+
+
+def read_frames(path: Path, limit: Limit | None = None) -> Iterator[Media]:
+    """Read a video frame by frame, so that it need not fit in memory.
+
+    Parameters
+    ----------
+    path : Path
+        Its suffix tells the format; see `FORMATS`.
+    limit : Limit, optional
+        How large a frame may be, and how much a decoder may hold; by default what the environment says. The
+        number of frames is not limited.
+
+    Yields
+    ------
+    Media
+        One frame each, `x` of shape `(H, W, 3)`.
+
+    Raises
+    ------
+    ValueError
+        As `read_media`; what the headers do not tell is found when it is read.
+    """
+    try:
+        yield from _frames_of_video(path, Limit.given(limit), whole=False)
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def write_frames(file: IO[bytes], path: Path, frames: Iterable[Media]) -> None:
+    """Write a video as its frames come: the bytes that `encoder_for` gives for the whole.
+
+    Parameters
+    ----------
+    file : file object
+        Where it goes.
+    path : Path
+        Its suffix tells the format.
+    frames : iterable of Media
+        One or more, all of one size.
+
+    Raises
+    ------
+    ValueError
+        If they have not three channels.
+    """
+    container = path.suffix.lower()[1:]
+    if file.seekable():
+        _write_video(container, file, frames)
+        return
+    with TemporaryFile(prefix="preshield-") as whole:  # an encoder goes back to write the header
+        _write_video(container, whole, frames)
+        whole.seek(0)
+        shutil.copyfileobj(whole, file)
 
 
 def read_samples(path: Path, limit: Limit | None = None) -> tuple[Array, Array]:
@@ -593,50 +655,86 @@ def _wav(media: Media) -> bytes:
 # Video
 
 
-def _read_video(demuxer: str, next_part: NextPart, path: Path, limit: Limit) -> Media:
+def _read_video(path: Path, limit: Limit) -> Media:
+    frames = _Growing(limit, path, VIDEO_GROWTH)
+    for frame in _frames_of_video(path, limit, whole=True):
+        frames.append(frame.x[None])
+    return replace(frame, x=frames.array())
+
+
+def _frames_of_video(path: Path, limit: Limit, *, whole: bool) -> Iterator[Media]:
+    """Frames, one by one; `whole` if all of them will be kept."""
     from av.stream import Disposition
     from av.video.reformatter import VideoReformatter
 
+    demuxer, next_part = DEMUXERS[path.suffix.lower()]
     reformatter = VideoReformatter()
-    frames = _Growing(limit, path, VIDEO_GROWTH)
     with _opened(path, demuxer, next_part, limit) as file:
         picture = Disposition.attached_pic  # the cover of a recording
         streams = [stream for stream in file.streams.video if not stream.disposition & picture]
         if not streams:
             raise ValueError("it holds no video")
-        stream, number = streams[0], 0
+        stream = streams[0]
         limit.check_pixels(stream.width, stream.height)
         pixels = stream.width * stream.height
         bits = stream.format.padded_bits_per_pixel if stream.format else 24
-        frames.announce(max(3 * pixels * stream.frames, HELD_FRAMES * pixels * bits // 8))
+        kept = 3 * pixels * stream.frames if whole else 0
+        limit.check_bytes(max(kept, HELD_FRAMES * pixels * bits // 8), path.stat().st_size, VIDEO_GROWTH)
         stream.codec_context.options = _strict(stream) | {"max_pixels": str(limit.pixels)}
         stream.thread_type = "AUTO"
-        stream.thread_count = max(1, min(thread_count(), PIXELS_IN_THREADS // max(1, pixels)))
+        # Threads take memory. What is not kept is encoded again, which takes far longer than decoding.
+        threads = min(thread_count(), PIXELS_IN_THREADS // max(1, pixels)) if whole else 1
+        stream.thread_count = max(1, threads)
+        rate = stream.average_rate or stream.guessed_rate
+        seconds = Fraction(file.duration, 10**6) if file.duration else None
+        shape, number = None, 0
         for number, frame in enumerate(file.decode(stream), 1):
             if frame.is_corrupt:
                 raise ValueError(f"its frame {number - 1} is damaged")
             turns = frame.rotation // 90  # as a player shows it
             frame = reformatter.reformat(frame, format="rgb24", interpolation=h264.INTERPOLATION)
-            frames.append(np.rot90(frame.to_ndarray(), turns)[None])
-        rate = stream.average_rate or stream.guessed_rate
+            pixels = np.rot90(frame.to_ndarray(), turns)
+            if shape not in (None, pixels.shape):
+                raise ValueError(f"it goes on with another size: {pixels.shape} after {shape}")
+            shape = pixels.shape
+            yield Media(pixels, "video", (0.0, 255.0), rate=rate, seconds=seconds)
     if not number:
         raise ValueError("it holds no frames")
-    return Media(frames.array(), "video", (0.0, 255.0), rate=rate)
 
 
 def _video(container: str, media: Media) -> bytes:
-    x = media.x
-    if x.ndim != 4 or x.shape[-1] != 3:
-        raise ValueError(
-            "a video file holds one video, (F, H, W, 3), and the result has "
-            f"shape {x.shape}; write a .npy file"
-        )
-    return h264.encode(
-        x if x.dtype == np.uint8 else _to_bytes(x, media.clip_values),
+    if media.x.ndim != 4:
+        raise _no_video(media.x.shape)
+    file = io.BytesIO()
+    _write_video(container, file, (replace(media, x=frame) for frame in media.x))
+    return file.getvalue()
+
+
+def _write_video(container: str, file: IO[bytes], frames: Iterable[Media]) -> None:
+    frames = iter(frames)
+    first = next(frames)
+    height, width, channels = first.x.shape
+    if channels != 3:
+        raise _no_video(("F", height, width, channels))
+    h264.encode_into(
+        file,
+        (_pixels(frame) for frame in chain([first], frames)),
         container,
         OUTPUT_CRF,
-        frame_rate=media.rate or h264.FRAME_RATE,
-        pixel_format="yuv444p" if x.shape[1] % 2 or x.shape[2] % 2 else "yuv420p",
+        frame_rate=first.rate or h264.FRAME_RATE,
+        pixel_format="yuv444p" if height % 2 or width % 2 else "yuv420p",
+    )
+
+
+def _pixels(frame: Media) -> Array:
+    """Values of 8 bits; frame by frame, for the conversion takes several times the memory of its result."""
+    return frame.x if frame.x.dtype == np.uint8 else _to_bytes(frame.x, frame.clip_values)
+
+
+def _no_video(shape: tuple[Any, ...]) -> ValueError:
+    return ValueError(
+        "a video file holds one video, (F, H, W, 3), and the result has "
+        f"shape ({', '.join(map(str, shape))}); write a .npy file"
     )
 
 
@@ -747,16 +845,22 @@ def _sums_are_right(path: Path) -> bool:
     return True
 
 
-# Table
+# Tables
 
+DEMUXERS: dict[str, tuple[str, NextPart]] = {  # of video: FFmpeg's name, and how to find the parts of a file
+    ".avi": ("avi", _next_chunk),
+    ".mkv": ("matroska", _next_element),
+    ".mov": ("mov", _next_box),
+    ".mp4": ("mov", _next_box),
+}
 FORMATS: dict[str, Format] = {
-    ".avi": Format("video", partial(_read_video, "avi", _next_chunk), partial(_video, "avi")),
+    ".avi": Format("video", _read_video, partial(_video, "avi")),
     ".flac": Format("audio", partial(_read_audio, "flac", _no_parts)),
     ".jpeg": Format("image", _read_jpeg, _jpeg),
     ".jpg": Format("image", _read_jpeg, _jpeg),
-    ".mkv": Format("video", partial(_read_video, "matroska", _next_element), partial(_video, "mkv")),
-    ".mov": Format("video", partial(_read_video, "mov", _next_box), partial(_video, "mov")),
-    ".mp4": Format("video", partial(_read_video, "mov", _next_box), partial(_video, "mp4")),
+    ".mkv": Format("video", _read_video, partial(_video, "mkv")),
+    ".mov": Format("video", _read_video, partial(_video, "mov")),
+    ".mp4": Format("video", _read_video, partial(_video, "mp4")),
     ".npy": Format("array", _read_npy, _npy),
     ".png": Format("image", _read_png, _png),
     ".wav": Format("audio", partial(_read_audio, "wav", _next_chunk), _wav),

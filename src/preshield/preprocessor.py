@@ -22,7 +22,7 @@ from ._core.ranges import fits, misfit, most_of, warn_caller
 from ._core.remedies import Taken
 from ._core.tensors import to_numpy
 from ._core.typing import Arithmetic, Array, Dtype, Seed, Shape
-from .frameworks.blocks import transform_into
+from .frameworks.blocks import transform_into, windows
 from .frameworks.dispatch import accelerated, call, pull_back
 from .frameworks.native import natively
 
@@ -112,6 +112,10 @@ class Preprocessor:
         transformed functions; None where there is none. It may check parameters against the shape. That
         function gets the draw, too, if the defence is stochastic, and the labels last, if it changes them,
         and then returns both.
+    ``_transform_frames(frames)``
+        An iterator of the frames of one video after the defence, `(H, W, C)`, from one of those before; None
+        if the video must be whole. Written by defences that draw nothing and do not treat each frame alone,
+        or are for videos only.
 
     Examples
     --------
@@ -577,6 +581,16 @@ class Preprocessor:
 
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
         return None
+
+    def _transform_frames(self, frames: Iterator[Array]) -> Iterator[Array] | None:
+        """The frames of one video, `(H, W, C)`, as they come and go; None if it must be whole.
+
+        A defence of images treats each frame of a video alone. A draw is one for the whole video.
+        """
+        if self.stochastic or "image" not in self.domains:
+            return None
+        self._range_doubted = True  # a dark scene says nothing of the range of the whole
+        return (frame for window in windows(frames) for frame in self.transform(window[None])[0])
 
     # Seeds and draws; a Chain has those of its stages
 

@@ -27,3 +27,10 @@ def test_whatever_a_library_raises_is_a_codec_error(cause):
 def test_what_is_no_fault_of_the_data_passes(kind):
     with pytest.raises(kind, match=r"^itself$"), coding("another message"):
         raise kind("itself")
+
+
+def test_a_disk_that_fails_is_no_fault_of_the_data():
+    with pytest.raises(OSError, match="full"), coding("another message"):
+        raise OSError(28, "full")
+    with pytest.raises(CodecError, match="another message"), coding("another message"):
+        raise OSError("encoder error -2 when writing image file")  # as Pillow's, of an image

@@ -1,5 +1,6 @@
 """The H.264 codec: both engines beside each other and beside the ffmpeg program, losses, damaged files."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -319,5 +320,36 @@ def test_a_text_makes_nobody_read_other_files(codec, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("frames", [np.zeros((1, 4, 20000, 3), np.uint8), np.zeros((1, 4, 4, 4), np.uint8)])
 def test_what_x264_refuses(frames):
-    with pytest.raises(CodecError, match=r"`frames` must be a video that x264 can encode as mp4, got shape"):
+    with pytest.raises(CodecError, match=r"`frames` must be a video that x264 can encode as mp4, got frames"):
         h264.encode(frames, "mp4", 28)
+
+
+def test_no_frames():
+    with pytest.raises(CodecError, match=r"`frames` must hold one frame or more"):
+        h264.encode(np.zeros((0, 4, 4, 3), np.uint8), "mp4", 28)
+
+
+@pytest.mark.parametrize("container", ["mp4", "avi"])
+def test_errors_of_others_pass(container):
+    def frames():
+        yield from clip()
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        h264.encode_into(BytesIO(), frames(), container, 28)
+
+
+class FullDisk(BytesIO):
+    """Has room for a few bytes."""
+
+    def write(self, data):
+        if self.tell() + len(data) > 100:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(data)
+
+
+@pytest.mark.parametrize("container", ["mp4", "avi"])
+def test_a_full_disk_is_no_fault_of_the_frames(container):
+    with pytest.raises(OSError, match="No space left") as caught:
+        h264.encode_into(FullDisk(), clip(), container, 0)
+    assert caught.value.errno == errno.ENOSPC

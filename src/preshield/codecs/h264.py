@@ -1,8 +1,13 @@
-"""H.264, in memory: x264 encodes and FFmpeg decodes, through PyAV, without the global interpreter lock."""
+"""H.264, in memory or in files: x264 encodes and FFmpeg decodes, through PyAV, without the global lock."""
 
+import os
 import platform
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from io import BytesIO
+from itertools import chain
+from typing import IO
 
 import numpy as np
 
@@ -17,7 +22,9 @@ __all__ = [
     "MUXER_OPTIONS",
     "PRESETS",
     "decode",
+    "decode_from",
     "encode",
+    "encode_into",
     "encoder_options",
     "to_even_sides",
 ]
@@ -79,28 +86,83 @@ def encode(
     CodecError
         A ValueError: if x264 or FFmpeg refuses them.
     """
+    file = BytesIO()
+    encode_into(
+        file,
+        frames,
+        container,
+        constant_rate_factor,
+        preset,
+        frame_rate=frame_rate,
+        pixel_format=pixel_format,
+    )
+    return file.getvalue()
+
+
+def encode_into(
+    file: IO[bytes],
+    frames: Iterable[Array],
+    container: str,
+    constant_rate_factor: int,
+    preset: str = "medium",
+    *,
+    frame_rate: Fraction | int = FRAME_RATE,
+    pixel_format: str = "yuv420p",
+) -> None:
+    """Compress frames as they come; what is written is what `encode` returns.
+
+    Parameters
+    ----------
+    file : file object
+        Can be written and sought.
+    frames : iterable of ndarray of uint8, shape (H, W, 3)
+        RGB, one frame or more, all of one size. What it raises passes as it is.
+    container, constant_rate_factor, preset, frame_rate, pixel_format
+        Those of `encode`.
+
+    Raises
+    ------
+    CodecError
+        A ValueError: if x264 or FFmpeg refuses them.
+    OSError
+        If the file cannot be written.
+    """
     import av
     from av.video.reformatter import VideoReformatter
 
-    if pixel_format == "yuv420p":
-        frames = to_even_sides(frames)
-    file, reformatter = BytesIO(), VideoReformatter()
-    refused = f"`frames` must be a video that x264 can encode as {container}, got shape {frames.shape}."
-    with (
-        coding(refused),
-        av.open(file, "w", format=CONTAINERS[container], options=MUXER_OPTIONS) as output,
-    ):
-        stream = output.add_stream("libx264", rate=frame_rate)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = pixel_format
-        stream.options = encoder_options(constant_rate_factor, preset)
-        for number, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame = reformatter.reformat(frame, format=pixel_format, interpolation=INTERPOLATION, threads=1)
-            frame.pts = number
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode(None))
-    return file.getvalue()
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise CodecError("`frames` must hold one frame or more.")
+    height, width, _ = first.shape
+    halved = pixel_format == "yuv420p"
+    reformatter = VideoReformatter()
+    got = f"got frames of shape {first.shape}"
+    refused = f"`frames` must be a video that x264 can encode as {container}, {got}."
+    with coding(refused):
+        output = av.open(file, "w", format=CONTAINERS[container], options=MUXER_OPTIONS)
+    try:
+        with coding(refused):
+            stream = output.add_stream("libx264", rate=frame_rate)
+            stream.height, stream.width = height + halved * (height % 2), width + halved * (width % 2)
+            stream.pix_fmt = pixel_format
+            stream.options = encoder_options(constant_rate_factor, preset)
+        for number, pixels in enumerate(chain([first], frames)):
+            with coding(refused):
+                pixels = to_even_sides(pixels[None])[0] if halved else pixels
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame = reformatter.reformat(
+                    frame, format=pixel_format, interpolation=INTERPOLATION, threads=1
+                )
+                frame.pts = number
+                output.mux(stream.encode(frame))
+        with coding(refused):
+            output.mux(stream.encode(None))
+            output.close()
+    except BaseException:
+        with suppress(Exception):  # the end of a file that nobody will read
+            output.close()
+        raise
 
 
 def decode(data: bytes) -> Array:
@@ -121,21 +183,49 @@ def decode(data: bytes) -> Array:
     CodecError
         A ValueError: if FFmpeg finds no video in it, or a damaged frame.
     """
+    frames = list(decode_from(BytesIO(data)))
+    if not frames:
+        raise CodecError(_unreadable(len(data)))
+    with coding(_unreadable(len(data))):  # frames of several sizes
+        return np.stack(frames)
+
+
+def decode_from(file: IO[bytes]) -> Iterator[Array]:
+    """Decompress one clip frame by frame.
+
+    Parameters
+    ----------
+    file : file object
+        A video file, from its beginning.
+
+    Yields
+    ------
+    ndarray of uint8, shape (H, W, 3)
+        What `decode` returns, one frame after the other.
+
+    Raises
+    ------
+    CodecError
+        A ValueError: if FFmpeg finds no video in it, or a damaged frame.
+    """
     import av
     from av.video.reformatter import VideoReformatter
 
+    refused = _unreadable(file.seek(0, os.SEEK_END))
+    file.seek(0)
     reformatter = VideoReformatter()
-    refused = f"`data` must be a video file that FFmpeg can read, got {len(data)} bytes that are none."
-    with coding(refused), av.open(BytesIO(data), options=DEMUXERS, metadata_errors="ignore") as file:
-        stream = file.streams.video[0]
+    with coding(refused), av.open(file, options=DEMUXERS, metadata_errors="ignore") as video:
+        stream = video.streams.video[0]
         stream.codec_context.thread_count = 1
-        frames = []
-        for frame in file.decode(stream):
+        for frame in video.decode(stream):
             if frame.is_corrupt:
                 raise CodecError(refused)
             rgb = reformatter.reformat(frame, format="rgb24", interpolation=INTERPOLATION, threads=1)
-            frames.append(rgb.to_ndarray())
-        return np.stack(frames)
+            yield rgb.to_ndarray()
+
+
+def _unreadable(size: int) -> str:
+    return f"`data` must be a video file that FFmpeg can read, got {size} bytes that are none."
 
 
 def encoder_options(constant_rate_factor: int, preset: str) -> dict[str, str]:

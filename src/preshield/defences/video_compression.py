@@ -1,5 +1,9 @@
 """Video compression."""
 
+from collections.abc import Iterator
+from itertools import chain
+from tempfile import TemporaryFile
+
 import numpy as np
 
 from .._core.checks import (
@@ -198,6 +202,33 @@ class VideoCompression(Preprocessor):
             raise CodecError(f"{self.engine} made {len(decoded)} frames of {frames}.")
         values = _levels(video.dtype, scale)[decoded[:, :height, :width]]
         return np.moveaxis(values, -1, axis)
+
+    def _transform_frames(self, frames: Iterator[Array]) -> Iterator[Array] | None:
+        if self.engine != "pyav" or self.clip_values is None:  # the range is guessed from the whole
+            return None
+        return self._compress_frames(frames)
+
+    def _compress_frames(self, frames: Iterator[Array]) -> Iterator[Array]:
+        """One video there and back, through a compressed file on the disk."""
+        first = next(frames)
+        scale, count, made = self._scale(first), 0, 0
+        height, width, _ = first.shape
+        levels, crf = _levels(first.dtype, scale), int(self.constant_rate_factor)
+
+        def pixels() -> Iterator[Array]:
+            nonlocal count
+            for frame in chain([first], frames):
+                count += 1
+                self._check_videos("x", frame[None])
+                yield _to_pixels(frame, scale)
+
+        with TemporaryFile(prefix="preshield-") as file:
+            h264.encode_into(file, pixels(), self.video_format, crf, self.preset)
+            for decoded in h264.decode_from(file):
+                made += 1
+                yield levels[decoded[:height, :width]]
+        if made != count:
+            raise CodecError(f"{self.engine} made {made} frames of {count}.")
 
     def _scale(self, video: Array) -> int:
         """Levels of 8 bits in a unit, alike whatever else is in the batch."""
