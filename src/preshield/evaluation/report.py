@@ -693,10 +693,9 @@ class RobustnessReport:
                 + (": what the defence costs an attacker who knows it." if self.adaptive else ".")
             )
         lines.append("Cost: time of a prediction over that of the undefended model.")
-        if self.spent:
-            lines.append(
-                f"Passes of the adaptive attack for each sample, forward and backward: {self.spent}."
-            )
+        spent = self.spent
+        if spent:
+            lines.append(f"Passes of the adaptive attack for each sample, forward and backward: {spent}.")
         return lines
 
     @property

@@ -269,8 +269,8 @@ def _call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
 
 
 def _call_eager(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
-    recorder, transformed, is_far = _recorder(x), _transformed(), on_device(x)
-    if (is_far or recorder or transformed) and recorder != TRACE:  # to which shapes are tensors
+    recorder, followed, is_far = _recorder(x), transformed(), on_device(x)
+    if (is_far or recorder or followed) and recorder != TRACE:  # to which shapes are tensors
         if (function := _natively(defence, tuple(x.shape), str(x.dtype))) is not None:
             if _draws_anew(defence, numbered=index is not None) and (wrong := _one_draw(defence, recorder)):
                 raise ArgumentError(wrong)
@@ -279,7 +279,7 @@ def _call_eager(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]
             warn_of_copies(defence, x.device)
     if recorder:
         raise RuntimeError(RECORDED.format(defence, recorder))
-    if transformed:
+    if followed:
         raise RuntimeError(TRANSFORMED.format(defence))
     begun = Pass.begin(defence, to_numpy(x), y=y, index=index, runs=True)
     return x if defence.domains == ("labels",) else _Defend.apply(x, begun), begun.labels(y)
@@ -287,7 +287,7 @@ def _call_eager(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]
 
 def _call_natively(defence: Defence, function: Arithmetic, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     addressed, numbers = index is not None, index
-    if isinstance(index, torch.Tensor) and (_transformed() or _recorder(x) or index.device.type != "cpu"):
+    if isinstance(index, torch.Tensor) and (transformed() or _recorder(x) or index.device.type != "cpu"):
         kind = np.dtype(str(index.dtype).removeprefix("torch."))  # values are not looked at
         numbers_of(defence, tuple(x.shape), np.zeros(tuple(index.shape), kind))
     elif addressed:
@@ -305,7 +305,7 @@ def pull_back(defence: Defence, x: Any, grad: Any, index: Any) -> Any:
     if not isinstance(x, torch.Tensor):
         return None
     compiled = torch.compiler.is_compiling()
-    if not compiled and not (on_device(x) or _transformed() or _recorder(x)):
+    if not compiled and not (on_device(x) or transformed() or _recorder(x)):
         return None
     x = floating(x.detach().float() if x.dtype == torch.bfloat16 else x.detach(), xp)
     if not _is_native(defence, (1, *map(whole, x.shape[1:])), str(x.dtype), *_parameters(defence)):
@@ -323,9 +323,7 @@ def pull_back(defence: Defence, x: Any, grad: Any, index: Any) -> Any:
 
 
 def begin(defence: Defence, x: Any, seeds: Seed) -> tuple[Any, Callable[[Any], Any]] | None:
-    """Passes of a batch, end to end, and the way back through them, by torch; None if NumPy computes them."""
-    if not on_device(x):
-        return None
+    """Passes of a batch on an accelerator, end to end, and the way back; None if NumPy computes them."""
     if (function := _natively(defence, tuple(x.shape), str(x.dtype))) is None:
         warn_of_copies(defence, x.device)
         return None
@@ -334,11 +332,6 @@ def begin(defence: Defence, x: Any, seeds: Seed) -> tuple[Any, Callable[[Any], A
         source = source_of(defence._seed_words, seeds, None, entry, xp, partial(_table, x.device))
         out, _ = function(entry, xp, None, source)
     return out.detach(), lambda grad: torch.autograd.grad(out, entry, grad)[0]
-
-
-def _transformed() -> bool:
-    """Whether `torch.func` follows what is computed."""
-    return torch._C._are_functorch_transforms_active()  # type: ignore[no-any-return]
 
 
 def _recorder(x: Any) -> str:
