@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ["padded", "repeated", "shifted"]
+__all__ = ["extended", "interleaved", "padded", "shifted"]
 
 
 def shifted(x: Any, start: int, length: int, axis: int) -> Any:
@@ -39,7 +39,7 @@ def padded(x: Any, before: int, after: int, axis: int, xp: Any, *, repeat_edge: 
     return x
 
 
-def repeated(x: Any, after: int, axis: int, xp: Any) -> Any:
+def extended(x: Any, after: int, axis: int, xp: Any) -> Any:
     """Continue an array along an axis with its last entry."""
     if not after:
         return x
@@ -47,3 +47,10 @@ def repeated(x: Any, after: int, axis: int, xp: Any) -> Any:
     last = shifted(x, x.shape[axis] - 1, 1, axis)
     more = xp.broadcast_to(last, (*x.shape[:axis], after, *x.shape[axis + 1 :]))
     return xp.concat([x, more], axis=axis)
+
+
+def interleaved(even: Any, odd: Any, axis: int, length: int, xp: Any) -> Any:
+    """The entries of two arrays in turn along an axis, so many of them."""
+    both = xp.stack([even, odd], axis=axis + 1)
+    lines = xp.reshape(both, (*even.shape[:axis], 2 * even.shape[axis], *even.shape[axis + 1 :]))
+    return shifted(lines, 0, length, axis)

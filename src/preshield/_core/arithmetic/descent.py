@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from .namespace import repeated
 
-__all__ = ["EVALUATIONS", "minimise"]
+__all__ = ["EVALUATIONS", "HISTORY", "STRONG_TRIALS", "TRIALS", "minimise"]
 
 EVALUATIONS = {"L-BFGS-B": 3, "CG": 4}  # for each iteration at most; real pictures need 2.4 and 4
 HISTORY = 5  # pairs of steps and changes that L-BFGS remembers
 TRIALS = 20  # evaluations in one line search
-STRONG_TRIALS = 4  # how many of them ask CG for a slope near 0
+STRONG_TRIALS = 4  # how many of them ask CG for a slope near 0: conjugacy needs a step near the minimum
 
 # Fractions stand in the functions that use them: torch takes those of a module for variables, with which it
 # does not compile a loop for any number of samples.

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from math import cos, pi, sqrt
 from typing import Any
 
-from .borders import padded, repeated, shifted
+from .borders import extended, interleaved, padded, shifted
 from .namespace import clipped, constant, product, stop_gradient, straight_through
 
-__all__ = ["jpeg"]
+__all__ = ["CONSTANTS", "jpeg"]
 
 RGB = 3  # channels; any other number is so many pictures in grey
 BLOCK = 8  # pixels a side
 LEVELS = 255
 MIDDLE, LOWEST, HIGHEST = 128, -128, 127
-BITS = 13  # of libjpeg's constants, below
-C0_298, C0_390, C0_541, C0_765, C0_899, C1_175 = 2446, 3196, 4433, 6270, 7373, 9633
-C1_501, C1_847, C1_961, C2_053, C2_562, C3_072 = 12299, 15137, 16069, 16819, 20995, 25172
+BITS = 13  # of libjpeg's constants
+CONSTANTS = 2446, 3196, 4433, 6270, 7373, 9633, 12299, 15137, 16069, 16819, 20995, 25172
+C0_298, C0_390, C0_541, C0_765, C0_899, C1_175, C1_501, C1_847, C1_961, C2_053, C2_562, C3_072 = CONSTANTS
 
 
 def jpeg(
@@ -121,7 +121,7 @@ def _halved(x: Any, xp: Any, factors: tuple[int, int]) -> Any:
     tall, wide = factors
     if factors == (1, 1):
         return x
-    x = repeated(repeated(x, -x.shape[-2] % tall, -2, xp), -x.shape[-1] % (wide * BLOCK), -1, xp)
+    x = extended(extended(x, -x.shape[-2] % tall, -2, xp), -x.shape[-1] % (wide * BLOCK), -1, xp)
     *lead, height, width = x.shape
     x = xp.reshape(x, (*lead, height // tall, tall, width // 2, 2))
     sums = x[..., 0, :, 0] + x[..., 0, :, 1]
@@ -136,30 +136,23 @@ def _doubled(x: Any, xp: Any, factors: tuple[int, int], size: Sequence[int]) -> 
     """A value for each pixel, by triangles along both axes, or along rows only; both are rounded as one."""
     (tall, wide), rows, columns = factors, x.ndim - 2, x.ndim - 1
     if x.shape[columns] <= 2:  # narrow pictures are enlarged by repetition
-        x = _interleaved(x, x, rows, size[0], xp) if tall == 2 else x
-        return _interleaved(x, x, columns, size[1], xp) if wide == 2 else x
+        x = interleaved(x, x, rows, size[0], xp) if tall == 2 else x
+        return interleaved(x, x, columns, size[1], xp) if wide == 2 else x
     if wide == 1:
         return x
     if tall == 2:
         before, after = _neighbours(x, rows, xp)
-        x = _interleaved(3 * x + before, 3 * x + after, rows, size[0], xp)
+        x = interleaved(3 * x + before, 3 * x + after, rows, size[0], xp)
     before, after = _neighbours(x, columns, xp)
     left, right = (8, 7) if tall == 2 else (1, 2)
     even, odd = _cut(3 * x + before, 2 * tall, xp, left), _cut(3 * x + after, 2 * tall, xp, right)
-    return _interleaved(even, odd, columns, size[1], xp)
+    return interleaved(even, odd, columns, size[1], xp)
 
 
 def _neighbours(x: Any, axis: int, xp: Any) -> tuple[Any, Any]:
     """The value before each and the one after it; at the ends, the value itself."""
     line = padded(x, 1, 1, axis, xp, repeat_edge=True)
     return shifted(line, 0, x.shape[axis], axis), shifted(line, 2, x.shape[axis], axis)
-
-
-def _interleaved(even: Any, odd: Any, axis: int, length: int, xp: Any) -> Any:
-    """Values in turn along an axis, so many of them."""
-    both = xp.stack([even, odd], axis=axis + 1)
-    lines = xp.reshape(both, (*even.shape[:axis], 2 * even.shape[axis], *even.shape[axis + 1 :]))
-    return shifted(lines, 0, length, axis)
 
 
 # Blocks
@@ -169,8 +162,8 @@ def _coded(x: Any, xp: Any, table: Any, size: Sequence[int]) -> Any:
     """Samples less 128 through the transform, the quantiser and the inverse; `size` of them are kept."""
     rows, columns = x.ndim - 2, x.ndim - 1
     if table is not None:
-        x = repeated(x, -x.shape[rows] % BLOCK, rows, xp)
-        x = repeated(x, -x.shape[columns] % BLOCK, columns, xp)
+        x = extended(x, -x.shape[rows] % BLOCK, rows, xp)
+        x = extended(x, -x.shape[columns] % BLOCK, columns, xp)
         *lead, height, width = x.shape
         n = len(lead)
         blocks = xp.reshape(x, (*lead, height // BLOCK, BLOCK, width // BLOCK, BLOCK))

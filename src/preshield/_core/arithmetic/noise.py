@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .namespace import constant, stop_gradient, straight_through, taken
+from .namespace import clipped, stop_gradient, straight_through, taken
 
 __all__ = ["augmented", "noisy"]
 
@@ -40,5 +40,4 @@ def augmented(x: Any, xp: Any, draw: Any, y: Any, sigma: float, limits: Sequence
 def _clipped(x: Any, xp: Any, limits: Sequence[Any]) -> Any:
     if not limits:
         return x
-    low, high = (constant(limit, x, xp) for limit in limits)
-    return straight_through(xp.minimum(xp.maximum(stop_gradient(x), low), high), x)
+    return straight_through(clipped(stop_gradient(x), limits[0], limits[1], xp), x)

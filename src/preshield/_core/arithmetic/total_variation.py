@@ -9,7 +9,7 @@ from ..layout import spatial_axes
 from .borders import shifted
 from .descent import minimise
 from .draws import NativeDraws, below
-from .namespace import constant, counted, stop_gradient, straight_through
+from .namespace import clipped, constant, counted, stop_gradient, straight_through
 from .planes import from_planes, to_planes
 from .separable import filter_planes
 
@@ -61,8 +61,7 @@ def smooth(
     evaluate = partial(objective, x=planes, chosen=chosen, xp=xp, norm=norm, scale=weight)
     out = from_planes(minimise(evaluate, planes, xp, method, max_iter), x, xp, axis)
     if limits:
-        low, high = (constant(limit, x, xp) for limit in limits)
-        out = xp.minimum(xp.maximum(out, low), high)
+        out = clipped(out, limits[0], limits[1], xp)
     return straight_through(out, _nearest(x, out, xp, blurs, axis) if blurs else x)
 
 

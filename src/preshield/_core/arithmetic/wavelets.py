@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .borders import padded
+from .borders import interleaved, padded, shifted
 from .namespace import constant, gathered, straight_through
 
 __all__ = ["COLOURS", "GAINS", "RGB", "YCBCR", "shrink"]
@@ -71,7 +71,7 @@ def shrink(
 
 def _mixed(x: Any, xp: Any, matrix: list[list[float]], axis: int) -> Any:
     """Colours mixed by a matrix; sums, as products of matrices may be computed in half precision."""
-    parts = [_part(x, slice(c, c + 1), axis) for c in range(COLOURS)]
+    parts = [shifted(x, c, 1, axis) for c in range(COLOURS)]
     mixed = [sum(factor * part for factor, part in zip(row, parts, strict=True)) for row in matrix]
     return xp.concat(mixed, axis=axis)
 
@@ -124,16 +124,10 @@ def _shrunk(details: Any, xp: Any, noise: Any, least: Any, axes: tuple[int, int]
 def _split(x: Any, xp: Any, axis: int) -> tuple[Any, Any]:
     """Sums and differences of pairs along an axis; what an odd side lacks is the last entry."""
     x = padded(x, 0, x.shape[axis] % 2, axis, xp, repeat_edge=True)
-    first, second = (_part(x, slice(start, None, 2), axis) for start in (0, 1))
+    first, second = (x[(slice(None),) * axis + (slice(start, None, 2), ...)] for start in (0, 1))
     return first + second, first - second
 
 
 def _joined(means: Any, details: Any, xp: Any, axis: int, length: int) -> Any:
     """Pairs along an axis, up to this length, of their means and of half their differences."""
-    pairs = xp.stack([means + details, means - details], axis=axis + 1)
-    x = xp.reshape(pairs, (*means.shape[:axis], 2 * means.shape[axis], *means.shape[axis + 1 :]))
-    return _part(x, slice(length), axis)
-
-
-def _part(x: Any, part: slice, axis: int) -> Any:
-    return x[(slice(None),) * axis + (part, ...)]
+    return interleaved(means + details, means - details, axis, length, xp)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arithmetic.descent import HISTORY, STRONG_TRIALS, TRIALS
 from ..typing import Array
 from . import kernel, reduction
 
@@ -16,9 +17,6 @@ __all__ = ["STATE", "X", "advance", "vectors_needed"]
 
 LBFGS, CG, NEWTON = range(3)  # places in `preshield._core.optimise.METHODS`
 
-HISTORY = 5  # pairs of steps and changes that L-BFGS remembers
-TRIALS = 20  # evaluations in one line search
-STRONG_TRIALS = 4  # how many of them ask CG for a slope near 0: conjugacy needs a step near the minimum
 DECREASE = 1e-4  # Armijo: the fraction of the predicted decrease that a step must reach
 CURVATURE = (0.3, 0.1, 0.9)  # the fraction of the slope that a step may leave, for each method
 MARGIN = 0.1  # the next trial stays this fraction of the bracket away from its ends

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arithmetic.jpeg import CONSTANTS
 from ..typing import Array
 from . import fused, kernel
 
@@ -28,16 +29,14 @@ BLOCK = 8  # pixels a side
 LANES = 64  # blocks that are transformed side by side
 ROW = BLOCK * LANES  # a constant distance in memory lets the compiler see that rows do not overlap
 
-# libjpeg's constants, at 13 bits
-C0_298, C0_390, C0_541, C0_765, C0_899, C1_175 = 2446, 3196, 4433, 6270, 7373, 9633
-C1_501, C1_847, C1_961, C2_053, C2_562, C3_072 = 12299, 15137, 16069, 16819, 20995, 25172
+C0_298, C0_390, C0_541, C0_765, C0_899, C1_175, C1_501, C1_847, C1_961, C2_053, C2_562, C3_072 = CONSTANTS
 
 f32: Any = np.float32
 i32: Any = np.int32  # for every sum and product: Numba would widen them, and vectors hold half as many
 index: Any = np.uintp  # an unsigned index need not be compared with 0
 
-F0_298, F0_390, F0_541, F0_765, F0_899, F1_175 = (f32(c) for c in (2446, 3196, 4433, 6270, 7373, 9633))
-F1_501, F1_847, F1_961, F2_053, F2_562, F3_072 = (f32(c) for c in (12299, 15137, 16069, 16819, 20995, 25172))
+F0_298, F0_390, F0_541, F0_765, F0_899, F1_175 = map(f32, CONSTANTS[:6])
+F1_501, F1_847, F1_961, F2_053, F2_562, F3_072 = map(f32, CONSTANTS[6:])
 HALF, FOUR, LOWEST, HIGHEST, MIDDLE = f32(0.5), f32(4), f32(-128), f32(127), f32(128)
 PASS_1, R_11, R_15, R_18 = f32(2.0**-11), 1 << 10, 1 << 14, 1 << 17
 # The luminance less 128. Chrominance is rounded from a hair below one half, so that 255 is not exceeded.
