@@ -5,8 +5,10 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,6 +110,19 @@ def test_blocks_run_at_the_same_time(monkeypatch):
     monkeypatch.setenv("PRESHIELD_NUM_THREADS", "3")
     barrier = threading.Barrier(3, timeout=30)  # breaks unless three blocks are worked on at once
     map_blocks(lambda rows: barrier.wait() and None, 3, 1)
+
+
+def test_a_helper_that_never_ran_keeps_nothing(monkeypatch):
+    """A cancelled task stands in the queue of a busy pool until a thread comes to it."""
+    queue = []
+    monkeypatch.setattr("preshield._core.threads._pool", lambda: SimpleNamespace(submit=queue.append))
+    visited = set()
+    kept = weakref.ref(visited)
+    map_blocks(lambda rows, visited=visited: visited.add(rows.start), 8, 1, threads=2)
+    assert queue
+    assert visited == set(range(8))
+    del visited
+    assert kept() is None
 
 
 @threads

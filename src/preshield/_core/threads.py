@@ -85,7 +85,7 @@ def map_blocks(
                 return
             try:
                 for rows in blocks:
-                    function(rows)
+                    function(rows)  # noqa: F821 - until all have returned
                     if bar is not None:
                         with lock:
                             bar.update(rows.stop - rows.start)
@@ -102,6 +102,8 @@ def map_blocks(
         raise
     finally:
         errors = [helper.exception() for helper in helpers if not helper.cancel()]
+        # With the caller's arrays: a helper that has yet to end, or waits cancelled, still has `drain`.
+        del function
         if bar is not None:
             bar.close()
     for error in errors:
