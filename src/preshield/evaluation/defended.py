@@ -21,7 +21,7 @@ from .classifiers import defences_in
 from .losses import Loss, best_other
 from .metrics import REJECTED
 from .oracle import Look, key
-from .perturbations import host, scaled, take
+from .perturbations import host, places, scaled, take
 
 __all__ = ["DefendedModel", "drawing", "held", "logits_of", "pulled", "through", "usable"]
 
@@ -161,7 +161,7 @@ class DefendedModel:
             (margin,) = self._margins(take(x, undecided), y[undecided], numbers[undecided], seed, one)
             passes[undecided] += 1
             largest[undecided] = np.maximum(largest[undecided], margin)
-            undecided = undecided[margin < 0]
+            undecided = undecided[places(margin < 0, x, undecided)]
             if not len(undecided):
                 break
         return largest, passes
@@ -255,7 +255,7 @@ class DefendedModel:
             try:
                 run(draws[:size])
             except Exception as error:
-                if size == 1 or not on_device(x) or "out of memory" not in str(error):
+                if size == 1 or not on_device(x) or "out of memory" not in str(error).lower():
                     raise
                 self._rows = samples * (size // 2)
             else:

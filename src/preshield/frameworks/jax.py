@@ -1,6 +1,7 @@
 """Arrays of JAX, eager, and traced by `jit` and `grad`."""
 
 import pickle
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -11,12 +12,12 @@ from jax.experimental import io_callback
 from .._core.checks import check_array_labels, check_gradient_shape
 from .._core.errors import ArgumentError
 from .._core.passes import Pass, numbers_of
-from .._core.tensors import cast, framework, is_bfloat16, like, on_device, to_numpy, traced
-from .._core.typing import Arithmetic, Defence, Shape
+from .._core.tensors import cast, filled, framework, is_bfloat16, like, on_device, to_numpy, traced
+from .._core.typing import Arithmetic, Defence, Seed, Shape
 from .callback import TWICE, Callback, warn_of_copies
 from .native import Source, checked_index, floating, relabelled, seed_of, source_of
 
-__all__ = ["call", "pull_back"]
+__all__ = ["begin", "call", "pull_back"]
 
 
 def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
@@ -47,6 +48,25 @@ def pull_back(defence: Defence, x: Any, grad: Any, index: Any) -> Any:
     check_gradient_shape(grad.shape, out.shape)
     pulled = jax.vmap(pull, 1, 1) if grad.ndim > out.ndim else pull
     return pulled(grad.astype(out.dtype))[0].astype(grad.dtype)
+
+
+def begin(defence: Defence, x: Any, seeds: Seed) -> tuple[Any, Callable[[Any], Any]] | None:
+    """Passes of a batch on an accelerator, end to end, and the way back; None if NumPy computes them."""
+    if (function := defence._natively(_shape(x), np.dtype(x.dtype))) is None:
+        return warn_of_copies(defence, x.sharding)
+    count, words, rows = len(x), defence._seed_words, filled(len(seeds) * len(x))
+    entry = jax.numpy.take(x, rows % count, axis=0)
+    if words:  # a seed for each sample, and its number
+        numbers = seeds[:, words:].reshape(-1, 1)
+        seeds = np.concatenate([np.repeat(seeds[:, :words], count, axis=0), numbers], axis=1)[rows]
+    source = source_of(words, seeds, None, entry, jax.numpy, _table)
+    out, pull = jax.vjp(lambda x: _whole(function)(x, None, source)[0], entry)
+    asked = int(rows[-1]) + 1
+
+    def back(grad: Any) -> Any:
+        return pull(jax.numpy.zeros_like(out).at[:asked].set(grad))[0][:asked]
+
+    return out[:asked], back
 
 
 def _whole(function: Arithmetic) -> Any:
@@ -117,7 +137,8 @@ def _call_natively(
     if y is not None and defence._changes_labels and framework(y) != "jax":
         if not is_traced:
             source = source_of(words, seed, numbers, x, jax.numpy, _table)
-            return _whole(function)(x, None, source)[0], relabelled(defence, x, np.dtype(x.dtype), seed, index, y)
+            labels = relabelled(defence, x, np.dtype(x.dtype), seed, index, y)
+            return _whole(function)(x, None, source)[0], labels
         check_array_labels(y, "jax.jit")
         y = jax.numpy.asarray(y)
     x = x if defence.domains == ("labels",) else jax.numpy.asarray(x)
