@@ -294,7 +294,9 @@ def _from_keras(model: Any, x: Array, name: str) -> Any:
         from . import jax_classifier
 
         function = jax_classifier.keras_function(model)
-        if (found := jax_classifier.from_function(model, function, x, name, **_facts(outputs, x))) is not None:
+        if (
+            found := jax_classifier.from_function(model, function, x, name, **_facts(outputs, x))
+        ) is not None:
             return found
     return PredictOnly(predictor(model, name), x.shape[1:], name=name, model=model)
 
@@ -312,7 +314,9 @@ def _from_function(model: Any, x: Array, name: str) -> Any:
     if outputs.ndim == 2 and framework(scores_of(returned[0], name)) == "jax":
         from . import jax_classifier
 
-        if (found := jax_classifier.from_function(model, function, x, name, **_facts(outputs, x))) is not None:
+        if (
+            found := jax_classifier.from_function(model, function, x, name, **_facts(outputs, x))
+        ) is not None:
             return found
     return PredictOnly(predictor(model, name), x.shape[1:], name=name, model=model)
 
