@@ -53,7 +53,8 @@ def pull_back(defence: Defence, x: Any, grad: Any, index: Any) -> Any:
 def begin(defence: Defence, x: Any, seeds: Seed) -> tuple[Any, Callable[[Any], Any]] | None:
     """Passes of a batch on an accelerator, end to end, and the way back; None if NumPy computes them."""
     if (function := defence._natively(_shape(x), np.dtype(x.dtype))) is None:
-        return warn_of_copies(defence, x.sharding)
+        warn_of_copies(defence, x.sharding)
+        return None
     count, words, rows = len(x), defence._seed_words, filled(len(seeds) * len(x))
     entry = jax.numpy.take(x, rows % count, axis=0)
     if words:  # a seed for each sample, and its number
