@@ -150,6 +150,14 @@ def test_lock_step_in_single_precision(method):
     assert (value <= expected.value * (1 + 1e-6)).all()
 
 
+def test_kinks_of_single_precision():
+    """Rounding would choose a side of them, and the ends be 1e-3 apart."""
+    x = np.stack([data.chelsea()[80:96, 120:170], data.astronaut()[100:116, 200:250]])
+    x, defence = (x / 255).astype(np.float32), TotalVarMin(norm=1, solver="CG", max_iter=25, rng=3)
+    with defence.frozen(1):
+        np.testing.assert_allclose(natively(defence, x), defence.transform(x), atol=2e-7)
+
+
 @pytest.mark.parametrize("prob", [0, 1, 0.7])
 def test_the_same_pixels_are_chosen(prob):
     defence = TotalVarMin(prob, max_iter=3, clip_values=(0.2, 0.7))
