@@ -85,8 +85,8 @@ class TotalVarMin(Preprocessor):
     for each pixel of the channels that a thread works on: one channel, or up to 32768 pixels of small ones.
 
     On an accelerator, and in compiled programs of torch and JAX, all channels are minimised at once, in the
-    precision of the batch (with `norm=1` in double precision, if there is any), with at most 3 evaluations for each iteration (4 with "CG"); "Newton-CG" goes
-    through NumPy.
+    precision of the batch (with `norm=1` in double precision, if there is any), with at most 3 evaluations
+    for each iteration (4 with "CG"); "Newton-CG" goes through NumPy.
 
     References
     ----------
