@@ -197,6 +197,23 @@ def test_wavelets_of_several_levels(channels, dtype):
     assert_close(tensor.grad, defence.estimate_gradient(x, grad))
 
 
+def test_wavelets_of_faint_details():
+    """As small as what rounding leaves of the variance beside an edge, and at the ends of the range."""
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    rng = np.random.default_rng(0)
+    x = np.zeros((1, 32, 32, 3), np.float32)
+    x[:, :, 16:] = 1
+    x += (1 - 2 * x) * 3e-4 * np.abs(rng.normal(size=x.shape)).astype(np.float32)
+    defence, grad = WaveletDenoising((0, 1), 1e-4), rng.normal(size=x.shape).astype(np.float32)
+    tensor = torch.tensor(x, requires_grad=True)
+    out = natively(defence, x)(tensor, xp)
+    np.testing.assert_allclose(out.detach(), defence.transform(x), atol=2e-7)
+    out.backward(torch.tensor(grad))
+    np.testing.assert_allclose(tensor.grad, defence.estimate_gradient(x, grad), atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int64])
 def test_medians_of_integers(kind):
     x = np.random.default_rng(0).integers(0, 120, (1, 4, 3, 2)).astype(kind)

@@ -17,7 +17,8 @@ from preshield import (
     MajorityVote,
     Mixup,
 )
-from preshield._core.arithmetic.draws import NativeDraws, signed
+from preshield._core.arithmetic import descent
+from preshield._core.arithmetic.draws import NativeDraws, below, bounds, signed
 from preshield._core.draws import Draws
 from preshield._core.kernels.threefry import quantiles
 from preshield._core.labels import class_rows, class_rows_anywhere
@@ -126,6 +127,13 @@ def test_values_are_those_of_numpy():
         np.testing.assert_allclose(np.stack([np.asarray(p) for p in parts]), shares, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("limit", [0, 1, 2**31 - 1, 2**31, 2**32])
+def test_words_below_a_limit(limit):
+    """As numbers without a sign; of a certainty, all of them."""
+    words = np.array([0, 1, 2**31 - 1, 2**31, 2**32 - 1], np.uint32)
+    np.testing.assert_array_equal(below(words.view(np.int32), bounds(limit)), words < np.uint64(limit))
+
+
 def test_what_numpy_alone_draws_is_refused():
     draws = NativeDraws([0, 0], np.zeros(1, np.int32), np, None)
     with pytest.raises(ValueError, match=r"`rng\.dirichlet` exists in NumPy alone"):
@@ -220,8 +228,9 @@ def test_labels_that_are_no_classes():
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_torch_stays_on_the_device(case):
+def test_torch_stays_on_the_device(case, monkeypatch):
     torch = pytest.importorskip("torch")
+    monkeypatch.setattr(descent, "repeated", lambda step, state, times: step(state))  # all are alike
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
