@@ -1,6 +1,7 @@
 """Evaluations on an accelerator: the host plays one, and kernels, which compute there, must not be called."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -88,21 +89,26 @@ def test_defences_compute_where_the_model_does(kind, names, play, monkeypatch):
 @pytest.mark.parametrize("kind", ["torch", "jax"])
 def test_an_attack_fetches_numbers_alone(kind, play, monkeypatch):
     """No sample goes to the host, of those that stay and of those that leave the attack."""
+
+    def oracle():
+        defended = DefendedModel(as_classifier(model(kind), X[:2]), DEFENCES["noise"], **FACTS, draws=2)
+        return Oracle(defended, defended.array(X), Y, np.arange(6), (0,))
+
+    attack, fetched = partial(bounded_attack, norm="linf", eps=0.01, budget=8), []
+    expected = attack(oracle())
     play(kind)
-    classifier = as_classifier(model(kind), X[:2])
-    defended = DefendedModel(classifier, DEFENCES["noise"], **FACTS, draws=2)
-    oracle = Oracle(defended, defended.array(X), Y, np.arange(6), (0,))
-    fetched = []
 
     def fetch(x):
         fetched.append(math.prod(x.shape[1:]))
         return to_numpy(x)
 
     monkeypatch.setattr("preshield.evaluation.perturbations.to_numpy", fetch)
-    found = bounded_attack(oracle, norm="linf", eps=0.01, budget=8)
+    found = attack(oracle())
     assert 0 < (found.margins < 0).sum() < 6  # at once, or later
     assert framework(found.x) == kind
     assert max(fetched) <= 4  # scores
+    np.testing.assert_allclose(found.margins, expected.margins, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.x, expected.x, atol=1e-6)
 
 
 def test_fewer_draws_at_once_where_memory_ends(play):

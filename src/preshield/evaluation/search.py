@@ -127,7 +127,7 @@ class Search:
         self.lowest[self.rows[better]] = margins[better]
         self.best = put(self.best, self.rows[better], take(points, better))
         stay = places(~broken, points, self.rows)
-        if len(stay) < len(broken):
+        if broken.any():
             self.rows = self.rows[stay]
             self.x, self.low, self.high = (take(part, stay) for part in (self.x, self.low, self.high))
         return stay
