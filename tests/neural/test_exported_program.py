@@ -21,7 +21,7 @@ WEIGHTS = "data/weights/model_weights_config.json"
 
 
 class Network(torch.nn.Module):
-    """Weights that share memory, arithmetic on sizes, results in a list, a constant, a device, two outputs."""
+    """Shared weights, arithmetic on sizes, results in a list, a constant, a device, two outputs."""
 
     def __init__(self):
         super().__init__()
@@ -187,9 +187,7 @@ def test_operators_that_do_more_than_compute(changed, target):
     def call(program):
         program["graph_module"]["graph"]["nodes"][0]["target"] = target
 
-    refused(
-        changed(PROGRAM, call), "it calls '.*', which (is no operator that only computes|this torch .* lacks)"
-    )
+    refused(changed(PROGRAM, call), "it calls '.*', which (is no operator that only|torch .* lacks)")
 
 
 def test_torch_would_take_any_attribute_of_its_own_for_an_operator():
@@ -268,7 +266,7 @@ def test_other_graphs(changed):
     def old(program):
         program["schema_version"]["major"] = 7
 
-    refused(changed(PROGRAM, nested), "an argument of the kind 'as_graph', such as a graph within")
+    refused(changed(PROGRAM, nested), "an argument of the kind 'as_graph', which is not")
     refused(changed(PROGRAM, two), "it takes 2 tensors; export a module of one batch of samples")
     refused(changed(PROGRAM, old), "in the format of another torch; export it again")
 
@@ -278,7 +276,7 @@ def test_other_files(changed, tmp_path, path):
     refused(tmp_path / "cut.pt2", "it is truncated, or not in the format of torch.export.save")
     with zipfile.ZipFile(tmp_path / "old.pt2", "w") as archive:
         archive.writestr("serialized_exported_program.json", "{}")
-    refused(tmp_path / "old.pt2", "its weights are a pickle, as torch before 2.9 wrote them; save it again")
+    refused(tmp_path / "old.pt2", "its weights are a pickle, as torch before 2.9 wrote them; save it with")
     refused(changed("data/aotinductor/model/x.so", b""), "it holds compiled code; save the program itself")
     refused(changed(WEIGHTS, None), "it lacks 'data/weights/model_weights_config.json'; save it again")
     refused(changed(PROGRAM, None), "it is not in the format of torch.export.save")

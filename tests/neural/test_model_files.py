@@ -69,7 +69,7 @@ def test_other_formats(tmp_path, name):
     [
         ("model.h5", r"save it with `model.save\('model.keras'\)`"),
         ("model.hdf5", r"save it with `model.save\('model.keras'\)`"),
-        ("model.safetensors", "it holds weights alone, so name the network too, as in `timm:resnet50`"),
+        ("model.safetensors", "it holds weights alone; name their network, such as timm:resnet50"),
     ],
 )
 def test_formats_with_a_remedy(tmp_path, name, remedy):

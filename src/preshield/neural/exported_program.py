@@ -1,8 +1,8 @@
 """Files of `torch.export.save` (.pt2), read without torch's loader.
 
-`torch.export.load` unpickles the sample inputs, falls back to an unrestricted unpickler, evaluates symbolic
-expressions as Python and takes any attribute of `torch` for an operator: a file that it loads may run any code.
-What such a file must hold to compute is JSON and raw numbers. Those are read here, and nothing else.
+`torch.export.load` unpickles the sample inputs, by an unrestricted unpickler if need be, evaluates symbolic
+expressions as Python, and takes any attribute of `torch`, such as `torch.serialization.os.system`, for an
+operator: a file may run any code. What it needs to compute is JSON and raw numbers. These alone are read here.
 """
 
 import json
@@ -34,7 +34,7 @@ PYTHON = {
         (
             "_operator",
             operator,
-            "add sub mul floordiv truediv mod neg pow eq ne lt le gt ge and_ or_ getitem",
+            "add sub mul floordiv truediv mod neg eq ne lt le gt ge and_ or_ getitem",
         ),
         ("math", math, "ceil floor trunc"),
         ("torch", torch, "sym_float sym_int sym_ite sym_max sym_min sym_not sym_sqrt"),
@@ -196,8 +196,8 @@ def _tensors(
         meta = payload["tensor_meta"]
         if payload["use_pickle"] or meta is None:
             raise ArgumentError(
-                f"it holds {name!r} as a pickle, and unpickling may run any code; export a module whose weights "
-                "and constants are plain tensors"
+                f"it holds {name!r} as a pickle, and unpickling may run any code; export a module whose "
+                "weights and constants are plain tensors"
             )
         if meta["layout"] != STRIDED:
             raise ArgumentError(f"its tensor {name!r} is sparse; export a module with dense ones")
@@ -269,7 +269,7 @@ def _operator(target: str) -> Callable[..., Any]:
     made: Any = getattr(getattr(getattr(torch.ops, match[1]), match[2], None), match[3], None)
     if not isinstance(made, torch._ops.OpOverload):
         raise ArgumentError(
-            f"it calls {target!r}, which this torch {torch.__version__} lacks; export the module with this torch"
+            f"it calls {target!r}, which torch {torch.__version__} lacks; export the module with this torch"
         )
     return made  # type: ignore[no-any-return]
 

@@ -29,7 +29,7 @@ _ACCEPTED = "a Keras model (.keras), a TorchScript module (.pt, .pth, .ts) or on
 _REMEDIES = {
     ".h5": "load it in Keras yourself and save it with `model.save('model.keras')`",
     ".hdf5": "load it in Keras yourself and save it with `model.save('model.keras')`",
-    ".safetensors": "it holds weights alone, so name the network too, as in `timm:resnet50` with these weights",
+    ".safetensors": "it holds weights alone; name their network, such as timm:resnet50, too",
 }
 _KERAS_TEXTS = {"config.json", "metadata.json"}
 _SAFE_KERAS = (3, 14)  # the safe mode of earlier releases can be escaped: CVE-2025-1550, -8747, CVE-2026-1462
@@ -135,9 +135,10 @@ def load_model(path: str | Path, limit: Limit | None = None) -> Any:
     Keras files are loaded in safe mode, on whichever backend Keras runs. Of the pickles in a TorchScript file
     torch makes nothing but tensors, numbers and instances of the classes that the file itself defines, in its
     own restricted language. Some of that code runs on loading; a file that names an operator which reads or
-    writes files, or one of an extension other than torchvision, is refused. Of a ``.pt2`` file the JSON and the
-    raw numbers are read; its pickle, which holds the sample inputs, is not opened. What remains: a model may
-    ask for any amount of time and memory, and for the classes of an extension that has been imported.
+    writes files, or one of an extension other than torchvision, is refused. Of a ``.pt2`` file the JSON and
+    the raw numbers are read, and operators of `aten` and torchvision are run; its pickle, which holds the
+    sample inputs, is not opened. What remains: a model may ask for any amount of time and memory, and for the
+    classes of an extension that has been imported.
     """
     kind = model_format(path, limit)
     try:
@@ -228,9 +229,7 @@ def _problem_of_exported(path: Path, limit: Limit) -> str:
         if any(name.startswith("data/aotinductor/") for name in names):
             return "it holds compiled code; save the program itself, with `torch.export.save(program, path)`"
         if "serialized_exported_program.json" in archive.namelist():
-            return (
-                "its weights are a pickle, as torch before 2.9 wrote them; save it again with a current torch"
-            )
+            return "its weights are a pickle, as torch before 2.9 wrote them; save it with a current torch"
         if "models/model.json" not in names:
             return "it is not in the format of torch.export.save"
         limit.check_texts(archive, [entry for name, entry in names.items() if name.endswith(".json")])

@@ -122,8 +122,8 @@ class Geometry:
         low, high = float(pixels.min()), float(pixels.max())
         if low < -0.5 or high > 1.5:  # interpolation of floating numbers overshoots by less
             raise ArgumentError(
-                "`preprocess` must turn a picture into pixels in [0, 1] before it normalises, got values from "
-                f"{low:.4g} to {high:.4g}; {REMEDY}."
+                "`preprocess` must turn a picture into pixels in [0, 1] before it normalises, got values "
+                f"from {low:.4g} to {high:.4g}; {REMEDY}."
             )
         return pixels.astype(np.float32).clip(0, 1)
 
@@ -267,8 +267,8 @@ def _of_steps(steps: Sequence[Any]) -> Preprocessing:
     for step in after:
         if not _is_normalize(step):
             raise ArgumentError(
-                f"`preprocess` must end with its normalisation, because the defence comes before that and after "
-                f"the geometry, got {step!r} behind it; put it in front of Normalize, or into the model."
+                "`preprocess` must end with its normalisation, because the defence comes before that and "
+                f"after the geometry, got {step!r} behind it; put it before Normalize, or into the model."
             )
     normalisations = [Normalisation(step.mean, step.std) for step in after]
     normalise = normalisations[0] if len(normalisations) == 1 else None
@@ -347,9 +347,9 @@ def _rgb(picture: Any) -> Any:
             or (levels.ndim == 3 and levels.shape[-1] != 3)
         ):
             raise ArgumentError(
-                "`preprocess` resizes pictures: images of Pillow, or arrays (H, W, 3) of uint8, got one of shape "
-                f"{levels.shape} of {levels.dtype}; pass the pictures, or pixels in the size of the model with "
-                "a function that normalises them as `preprocess`."
+                "`preprocess` resizes pictures: images of Pillow, or arrays (H, W, 3) of uint8, got one of "
+                f"shape {levels.shape} of {levels.dtype}; pass the pictures, or pixels in the size of the model "
+                "with a function that normalises them as `preprocess`."
             )
         picture = Image.fromarray(levels)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
