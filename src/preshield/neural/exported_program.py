@@ -1,8 +1,9 @@
 """Files of `torch.export.save` (.pt2), read without torch's loader.
 
 `torch.export.load` unpickles the sample inputs, by an unrestricted unpickler if need be, evaluates symbolic
-expressions as Python, and takes any attribute of `torch`, such as `torch.serialization.os.system`, for an
-operator: a file may run any code. What it needs to compute is JSON and raw numbers. These alone are read here.
+expressions as Python, and takes any attribute of `torch` for an operator, such as
+`torch.serialization.os.system`: a file may run any code. What it needs to compute is JSON and raw numbers.
+These alone are read here.
 """
 
 import json

@@ -341,15 +341,11 @@ def _rgb(picture: Any) -> Any:
             levels = np.moveaxis(levels, 0, -1)
         if levels.ndim == 3 and levels.shape[-1] == 1:
             levels = levels[..., 0]
-        if (
-            levels.dtype != np.uint8
-            or levels.ndim not in (2, 3)
-            or (levels.ndim == 3 and levels.shape[-1] != 3)
-        ):
+        if levels.dtype != np.uint8 or (levels.ndim != 2 and levels.shape[2:] != (3,)):
             raise ArgumentError(
                 "`preprocess` resizes pictures: images of Pillow, or arrays (H, W, 3) of uint8, got one of "
-                f"shape {levels.shape} of {levels.dtype}; pass the pictures, or pixels in the size of the model "
-                "with a function that normalises them as `preprocess`."
+                f"shape {levels.shape} of {levels.dtype}; pass the pictures, or pixels in the size of the "
+                "model with a function that normalises them as `preprocess`."
             )
         picture = Image.fromarray(levels)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
