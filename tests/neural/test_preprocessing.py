@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preshield.neural.preprocessing import Geometry, Normalisation, joined, split
+from preshield.neural.preprocessing import Geometry, Normalisation, joined, split, stacked
 from tests.vision import vision
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8))
@@ -60,7 +60,7 @@ def test_image_processors_of_transformers():
         result = parts.normalise(torch.from_numpy(parts.geometry(PICTURE))[None])
         torch.testing.assert_close(result, expected, rtol=0, atol=0 if exact else 1e-6)
     # A model that takes other units than [0, 1], and one that normalises nothing.
-    signed = transformers.ViTImageProcessorPil(rescale_factor=1 / 127.5, image_mean=[1.0], image_std=[1.0])
+    signed = transformers.ViTImageProcessorPil(rescale_factor=1 / 127.5, image_mean=MEAN, image_std=STD)
     plain = transformers.ViTImageProcessorPil(do_normalize=False)
     for processor in (signed, plain):
         parts = split(processor)
@@ -114,11 +114,10 @@ def test_pictures_of_all_kinds():
     grey = geometry(levels[..., :1])
     np.testing.assert_array_equal(grey, expected[[0, 0, 0]])
     np.testing.assert_array_equal(geometry(levels[..., 0]), grey)
-    np.testing.assert_array_equal(
-        geometry.all([PICTURE, PICTURE], channels_first=False)[1], levels / np.float32(255)
-    )
+    last = Geometry(geometry, channels_first=False)
+    np.testing.assert_array_equal(stacked(map(last, [PICTURE, PICTURE]))[1], levels / np.float32(255))
     with pytest.raises(ValueError, match=r"all pictures to one size, got \(3, 40, 56\) and \(3, 56, 40\)"):
-        geometry.all([PICTURE, PICTURE.rotate(90, expand=True)])
+        stacked(map(geometry, [PICTURE, PICTURE.rotate(90, expand=True)]))
     with pytest.raises(ValueError, match=r"resizes pictures: .* \(40, 56, 3\) of float64; pass the pictures"):
         geometry(levels / 255)
 

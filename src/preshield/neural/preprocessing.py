@@ -5,7 +5,7 @@ it, and the normalisation after it.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from .._core.layout import FEW_CHANNELS
 from .._core.tensors import framework, to_numpy
 from .._core.typing import Array
 
-__all__ = ["Geometry", "Normalisation", "Preprocessing", "joined", "split"]
+__all__ = ["Geometry", "Normalisation", "Preprocessing", "joined", "split", "stacked"]
 
 # Transforms of torchvision and timm that draw nothing, and make one picture or tensor of one picture
 GEOMETRY = {
@@ -86,11 +86,14 @@ class Geometry:
     Parameters
     ----------
     transform : callable
-        Maps an RGB image of Pillow to what a tensor can be made of: `(C, H, W)` in [0, 1].
+        Maps an RGB image of Pillow to what an array can be made of: `(C, H, W)` in [0, 1].
+    channels_first : bool, default True
+        Whether the result is `(C, H, W)`, or `(H, W, C)`.
     """
 
-    def __init__(self, transform: Callable[[Any], Any]) -> None:
+    def __init__(self, transform: Callable[[Any], Any], *, channels_first: bool = True) -> None:
         self._transform = transform
+        self.channels_first = channels_first
 
     def __call__(self, picture: Any) -> Array:
         """Pixels of a picture.
@@ -102,7 +105,7 @@ class Geometry:
 
         Returns
         -------
-        ndarray of float32, shape (C, H, W)
+        ndarray of float32, shape (C, H, W) or (H, W, C)
             In [0, 1].
 
         Raises
@@ -125,19 +128,8 @@ class Geometry:
                 "`preprocess` must turn a picture into pixels in [0, 1] before it normalises, got values "
                 f"from {low:.4g} to {high:.4g}; {REMEDY}."
             )
-        return pixels.astype(np.float32).clip(0, 1)
-
-    def all(self, pictures: Any, *, channels_first: bool = True) -> Array:
-        """Pixels of several pictures, shape (N, C, H, W), or (N, H, W, C)."""
-        made = [self(picture) for picture in pictures]
-        shapes = sorted({pixels.shape for pixels in made})
-        if len(shapes) > 1:
-            raise ArgumentError(
-                "`preprocess` must bring all pictures to one size, got "
-                f"{' and '.join(map(str, shapes[:2]))}; add a crop to the transform."
-            )
-        batch = np.stack(made)
-        return batch if channels_first else np.moveaxis(batch, 1, -1)
+        pixels = pixels.astype(np.float32).clip(0, 1)
+        return pixels if self.channels_first else np.moveaxis(pixels, 0, -1)
 
 
 @dataclass(frozen=True)
@@ -229,6 +221,18 @@ def joined(model: Any, normalise: Callable[[Any], Any] | None, sample: Sequence[
             f"{type(model).__module__}.{type(model).__name__}; let it preprocess its samples itself."
         )
     return _Composed(model, normalise)
+
+
+def stacked(samples: Iterable[Array]) -> Array:
+    """Pixels of several pictures as one batch."""
+    made = list(samples)
+    shapes = sorted({pixels.shape for pixels in made})
+    if len(shapes) > 1:
+        raise ArgumentError(
+            f"`preprocess` must bring all pictures to one size, got {shapes[0]} and {shapes[1]}; add a crop "
+            "to the transform."
+        )
+    return np.stack(made)
 
 
 class _Composed:
