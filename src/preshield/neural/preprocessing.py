@@ -15,6 +15,7 @@ import numpy as np
 from .._core.checks import check_values
 from .._core.errors import ArgumentError, noted
 from .._core.layout import FEW_CHANNELS
+from .._core.pictures import is_picture, plain
 from .._core.tensors import framework, to_numpy
 from .._core.typing import Array
 
@@ -339,7 +340,7 @@ def _rgb(picture: Any) -> Any:
     """A picture as an RGB image of Pillow."""
     from PIL import Image
 
-    if not isinstance(picture, Image.Image):
+    if not is_picture(picture):
         levels = np.asarray(to_numpy(picture))
         if levels.ndim == 3 and levels.shape[-1] not in FEW_CHANNELS and levels.shape[0] in FEW_CHANNELS:
             levels = np.moveaxis(levels, 0, -1)
@@ -352,7 +353,7 @@ def _rgb(picture: Any) -> Any:
                 "model with a function that normalises them as `preprocess`."
             )
         picture = Image.fromarray(levels)
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+    return plain(picture).convert("RGB")
 
 
 def _like(x: Any, values: Array) -> Any:

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from errno import ENOENT
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +13,7 @@ from .._core.limits import Limit
 from .._core.optional import require
 from .._core.text import MOST, printable
 from .._core.typing import Array
+from .imagenet import SIDE, efficientnet_lite0, imagenet_classes, imagenet_picture
 from .preprocessing import Preprocessing, split
 
 __all__ = ["PretrainedModel", "is_named", "load_pretrained"]
@@ -101,8 +101,8 @@ def load_pretrained(spec: str, weights: str | Path | None = None) -> PretrainedM
             raise ArgumentError(
                 f"`weights` must be left out for {spec!r}, which has its own, got {weights!r}."
             )
-        found: PretrainedModel = import_module(".efficientnet", __package__).efficientnet_lite0()
-        return found
+        names = tuple(name for _, name in imagenet_classes())
+        return PretrainedModel(efficientnet_lite0(), imagenet_picture, names, (3, SIDE, SIDE), spec)
     if source not in _SOURCES or not name:
         raise ArgumentError(f"`spec` must be one of {FORMS}, got {spec!r}.")
     require("torch", extra="torch")
