@@ -3,13 +3,15 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._core.draws import Draws
 from .._core.typing import Array, Shape
-from .attacks import Attacker, Made
+from . import losses
+from .attacks import QUERIES, Attacker, Made
 from .classifiers import has_gradients, unchanged
 from .defended import DefendedModel
 from .diagnostics import examine, window
@@ -26,7 +28,8 @@ SHOWN = ("clean", "oblivious", "adaptive")  # columns whose samples are needed a
 PICTURED_VALUES = 300_000  # of each kind of picture in a report
 PICTURES = 6
 REPEATS = 5  # of a timed prediction
-OF_LABELS, OF_NOISE, OF_SHARED, OF_PICTURES = range(10, 14)  # what random numbers are for
+SHORT = 10.0  # seconds of a call that is worth repeating
+OF_LABELS, OF_NOISE, OF_SHARED, OF_PICTURES, OF_ESTIMATE = range(10, 15)  # what random numbers are for
 
 Progress = Callable[[float], None]
 
@@ -130,6 +133,37 @@ class Batch:
 
                 self._row(subject, self.models[subject.name], part)
             return self.finished()
+
+    def expected_seconds(self) -> tuple[float, float]:
+        """How long attacks and diagnostics take, by the time of a gradient and of a query of each row.
+
+        Within a bound it may be less, because samples that are broken are left. Attacks of others, whose
+        steps are not known here, are not counted.
+        """
+        attacker, rows, total, again = self.attacker, np.arange(len(self.x)), 0.0, 0.0
+        examined = min(window(attacker.threat), len(self.x)) / len(self.x)
+        gradients = 0 if attacker.factories is not None else attacker.budget
+        with unchanged(*(subject.classifier for subject in self.plan.subjects)):
+            for subject in self.plan.subjects:
+                models = self.models[subject.name]
+                oracle = attacker.oracle(models[0], self.x, self.y, self.numbers, OF_ESTIMATE)
+                white = has_gradients(subject.classifier)
+                own = subject is self.plan.subjects[0] and self._needs_oblivious
+                if white and (own or "adaptive" in self.plan.columns):
+                    look = _seconds(partial(oracle.look, oracle.x, rows, losses.cross_entropy))
+                    total += gradients * len(models) * look
+                    again += 2 * gradients * examined * look
+                if "black-box" in self.plan.columns or not white:
+                    few = attacker.oracle(
+                        models[0].with_draws(max(1, models[0].draws // QUERIES)),
+                        self.x,
+                        self.y,
+                        self.numbers,
+                        OF_ESTIMATE,
+                    )
+                    query = partial(few.mean_margin, few.x, rows)
+                    total += QUERIES * attacker.budget * _seconds(query)
+        return total, again if self.plan.diagnosed else 0.0
 
     def finished(self) -> Part:
         """The rows that are done, once each has seen the examples of the others."""
@@ -392,6 +426,18 @@ class Batch:
             nb_classes=getattr(classifier, "nb_classes", None) or self.plan.nb_classes,
             input_shape=self.plan.input_shape,
         )
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    """Time of a call; of a second one, if the first was short: it may have compiled something."""
+    begin = time.perf_counter()
+    call()
+    seconds = time.perf_counter() - begin
+    if seconds > SHORT:
+        return seconds
+    begin = time.perf_counter()
+    call()
+    return min(seconds, time.perf_counter() - begin)
 
 
 def room_for_pictures(shape: Shape) -> int:

@@ -39,6 +39,7 @@ __all__ = [
     "has_gradients",
     "is_a",
     "predictor",
+    "takes_channels_first",
     "unchanged",
 ]
 
@@ -223,6 +224,12 @@ def check_outputs(outputs: Array, count: int, name: str, *, labels: bool = True)
 def has_gradients(classifier: Any) -> bool:
     """Whether something is an adapter whose gradients can be had."""
     return all(hasattr(classifier, name) for name in ADAPTER)
+
+
+def takes_channels_first(model: Any) -> bool:
+    """Whether a model takes images as torch does, (N, C, H, W)."""
+    of_torch = is_a(model, "torch.nn", "Module") and not is_a(model, "keras", "Model")
+    return of_torch or bool(getattr(model, "channels_first", False))
 
 
 def are_probabilities(outputs: Array) -> bool:

@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.checks import check_bool, check_integer, check_number, check_option
 from .._core.errors import ArgumentError
+from .classifiers import takes_channels_first
+from .plausibility import warn_near_chance
 from .report import THREATS, RobustnessReport, Threat
+from .sources import samples_of
 from .subjects import (
     AUTOATTACK,
     as_factories,
@@ -33,8 +36,8 @@ MAX_SEED = 2**32 - 1  # of NumPy's global generator, from which the attacks of A
 def evaluate(
     classifier: Any,
     x: Any,
-    y: Any,
-    defences: Any,
+    y: Any = None,
+    defences: Any = (),
     *,
     threat: str = "l2-minimum",
     eps: float | None = None,
@@ -51,6 +54,7 @@ def evaluate(
     keep_examples: Any = None,
     checkpoint: Any = None,
     client: Any = None,
+    fields: Sequence[str] | None = None,
 ) -> RobustnessReport:
     """Attack a classifier without and through each defence, and report what is left.
 
@@ -63,11 +67,15 @@ def evaluate(
         model is attacked on its own device, in single precision, or in double if it computes in that. Scores
         may be an entry or attribute `logits`, `scores` or `out` of what a model returns, its only entry, or
         the first element of a tuple.
-    x : array_like, shape (N, ...)
-        Samples: images, clips, waveforms or features; a memory-mapped array is read one batch at a time.
-    y : array_like, shape (N,) or (N, K)
-        Labels: indices, one-hot rows, or probabilities with one largest entry in each row.
-    defences : Preprocessor, or list or dict of them
+    x : array_like, shape (N, ...), or iterable of batches
+        Samples: images, clips, waveforms or features; a memory-mapped array is read one batch at a time. Or
+        samples with their labels: a `DataLoader` or `Dataset` of torch, a `tf.data.Dataset`, a data set of
+        Hugging Face, any iterable of batches `(x, y)`. These are read once, in their order, into a temporary
+        file, as are arrays of Dask, zarr and h5py.
+    y : array_like, shape (N,) or (N, K), optional
+        Labels: indices, one-hot rows, or probabilities with one largest entry in each row. To be left out if
+        `x` brings them.
+    defences : Preprocessor, or list or dict of them, optional
         What to evaluate; `Chain` and `MajorityVote` too. In a dict, names of the rows; a value may be
         `(defence, classifier)` where a defence needs a classifier of its own. The undefended classifier is
         always evaluated.
@@ -111,6 +119,9 @@ def evaluate(
         Folder in which each finished batch is kept. The same call goes on from there after a crash.
     client : dask.distributed.Client or concurrent.futures.Executor, optional
         Spreads the batches over its workers. The report is the same.
+    fields : sequence of str, optional
+        Names of the samples and of the labels, where the batches of `x` are mappings. By default "image",
+        "img", "pixel_values" or "x", and "label", "labels" or "y".
 
     Returns
     -------
@@ -126,6 +137,11 @@ def evaluate(
         row is finished, the attribute `report` of the error holds what Ctrl-C would have returned.
     ImportError
         If an ART attack is asked for and ART is missing.
+
+    Warns
+    -----
+    UserWarning
+        If the classifier predicts the labels as badly as chance; before any attack runs.
 
     Notes
     -----
@@ -145,8 +161,13 @@ def evaluate(
     >>> report["FeatureSqueezing"].columns["clean"].accuracy
     1.0
     """
-    run = prepared(**locals())
-    return run.report(defences, type(classifier).__name__, verbose=verbose)
+    given = dict(locals())
+    with samples_of(
+        x, y, fields=given.pop("fields"), channels_first=takes_channels_first(classifier), verbose=verbose
+    ) as (given["x"], given["y"]):
+        run = prepared(**given)
+        warn_near_chance(run.plan.subjects[0].classifier, run.x, run.y, run.batch_size)
+        return run.report(defences, type(classifier).__name__, verbose=verbose)
 
 
 def prepared(

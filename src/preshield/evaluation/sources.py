@@ -143,8 +143,8 @@ class _Spool:
             self._shape, self._dtype = x.shape[1:], x.dtype
         if x.shape[1:] != self._shape:
             raise ArgumentError(
-                f"`x` must hold samples of one shape, got {x.shape[1:]} in batch {place}, counted from 0, and "
-                f"{self._shape} before; resize, crop or pad the samples where they are loaded."
+                f"`x` must hold samples of one shape, got {x.shape[1:]} in batch {place}, counted from 0, "
+                f"and {self._shape} before; resize, crop or pad the samples where they are loaded."
             )
         if x.dtype != self._dtype:
             raise ArgumentError(
@@ -222,10 +222,7 @@ def _spooled(
                 label = as_numbers(to_numpy(label))
                 if of_samples or label.ndim == 0:
                     samples, label = samples[None], label[None]
-                if len(label):
-                    labels.append(as_labels(label))
-                else:
-                    labels.append(np.empty(0, np.int64))
+                labels.append(as_labels(label) if len(label) else np.empty(0, np.int64))
             if samples.shape[:1] != label.shape[:1]:
                 raise ArgumentError(
                     f"`x` must hold one label for each sample, got {len(label)} for samples of shape "
@@ -250,12 +247,15 @@ def _pair(item: Any, fields: Sequence[str] | None, place: int) -> tuple[Any, Any
         return item[known[0]], item[known[1]]
     if isinstance(item, tuple | list) and len(item) == 2:
         return item[0], item[1]
-    parts = f"{len(item)} parts" if isinstance(item, tuple | list) else f"{_type(item)} without labels"
-    few = not isinstance(item, tuple | list) or len(item) < 2
-    remedy = "zip(x, labels) adds them" if few else "((b[0], b[1]) for b in x) leaves the rest out"
+    found = f"{_type(item)} without labels"
+    remedy = "let its data set return pairs, such as torch.utils.data.TensorDataset(x, y)"
+    if isinstance(item, tuple | list):
+        found = f"{type(item).__name__} of {len(item)}"
+        if len(item) > 2:
+            remedy = "pass ((parts[0], parts[1]) for parts in x), or whichever two they are"
     raise ArgumentError(
-        f"`x` must hold pairs (x, y), samples and their labels, got {parts} in batch {place}, counted from "
-        f"0; {remedy}."
+        f"`x` must hold pairs of samples and their labels, got a {found} in batch {place}, counted from 0; "
+        f"{remedy}."
     )
 
 
@@ -270,9 +270,9 @@ def _check_stream(x: Any) -> None:
         )
     if isinstance(x, str | bytes | PurePath) or not _is_iterable(x):
         raise ArgumentError(
-            "`x` must be samples, with their labels as `y`, or a loader, a data set or an iterable of batches "
-            f"(x, y), got {x!r:.200}; for a folder of pictures pass torchvision.datasets.ImageFolder(folder), "
-            "or use `preshield evaluate --data FOLDER`."
+            "`x` must be samples, with their labels as `y`, or a loader, a data set or an iterable of batches"
+            f" (x, y), got {x!r:.200}; of a folder of pictures make torchvision.datasets.ImageFolder(folder),"
+            " or use `preshield evaluate --data FOLDER`."
         )
     cardinality = getattr(x, "cardinality", None)
     if callable(cardinality) and int(cardinality()) == INFINITE:
@@ -305,12 +305,12 @@ def _blocks(x: Any) -> Iterator[Array]:
     """An array in chunks, some of its samples at a time."""
     lengths = (x.chunks or (None,))[0]
     if isinstance(lengths, tuple):  # Dask's, one for each chunk
-        if any(length != length for length in lengths):
+        if np.isnan(lengths).any():
             raise ArgumentError("`x` must have chunks of known lengths; call x.compute_chunk_sizes() before.")
         ends = [0, *accumulate(lengths)]
     else:
         rows = lengths or max(1, BLOCK // max(1, np.dtype(x.dtype).itemsize * prod(x.shape[1:])))
-        ends = [*range(0, len(x), rows), len(x)]
+        ends = [*range(0, x.shape[0], rows), x.shape[0]]
     for start, end in pairwise(ends):
         yield np.asarray(x[start:end])
 
