@@ -275,8 +275,8 @@ def _check_range(defence: Preprocessor, x: Array, name: str) -> None:
     if low == 0 and least < -high / 10:
         raise ArgumentError(
             f"`defences[{name!r}]` has clip_values={stated!r}, and `x` holds images with values from "
-            f"{least:.4g} on, of which it would leave nothing below 0; pass pixels in ({low:g}, {high:g}) and what "
-            "normalises them as `preprocess`, or the defence with the range of `x`."
+            f"{least:.4g} on, of which it would leave nothing below 0; pass pixels in ({low:g}, {high:g}) "
+            "and what normalises them as `preprocess`, or the defence with the range of `x`."
         )
 
 

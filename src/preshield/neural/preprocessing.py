@@ -43,6 +43,7 @@ GEOMETRY = {
 NOTHING = {"Identity", "ToPureTensor"}
 RANDOM = ("random_scale_prob", "random_aspect_prob")  # of `ResizeKeepRatio`, which may draw
 LEVELS = 255
+PROBES = ((64, 48), (48, 64))  # sizes of pictures
 REMEDY = (
     "pass the transform that the model was tested with, such as `weights.transforms()` of torchvision or "
     "`timm.data.create_transform(**timm.data.resolve_model_data_config(model))`"
@@ -95,6 +96,22 @@ class Geometry:
     def __init__(self, transform: Callable[[Any], Any], *, channels_first: bool = True) -> None:
         self._transform = transform
         self.channels_first = channels_first
+
+    @property
+    def sizes(self) -> set[tuple[int, ...]]:
+        """Shapes of what it makes of a wide and of a high picture: one, if it brings all to one size."""
+        from PIL import Image
+
+        return {self(Image.new("RGB", size)).shape for size in PROBES}
+
+    def check_size(self, shape: tuple[int, ...]) -> None:
+        """Refuse samples that are no pictures and have not the size of the model either."""
+        if shape not in (sizes := self.sizes) and len(sizes) == 1:
+            raise ArgumentError(
+                "`x` must hold pictures, of Pillow or of uint8, which are brought to the shape "
+                f"{sizes.pop()}, or pixels of that shape in [0, 1], got samples of shape {shape}; pass the "
+                "pictures."
+            )
 
     def __call__(self, picture: Any) -> Array:
         """Pixels of a picture.

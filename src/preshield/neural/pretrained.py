@@ -19,7 +19,6 @@ from .preprocessing import Preprocessing, split
 __all__ = ["PretrainedModel", "is_named", "load_pretrained"]
 
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth", ".tar")
-PROBES = ((64, 48), (48, 64))  # sizes of pictures, of which the model's own size must come
 CACHE = "a copy of the cache of Hugging Face, with the environment variable HF_HUB_OFFLINE=1"
 PORTED = ("googlenet", "inception_v3")
 FORMS = "timm:NAME, torchvision:NAME, hf:NAME, hf:FOLDER or efficientnet-lite0"
@@ -112,14 +111,12 @@ def load_pretrained(spec: str, weights: str | Path | None = None) -> PretrainedM
 
 def _assembled(model: Any, preprocessing: Preprocessing, names: Any, spec: str) -> PretrainedModel:
     """A model that normalises, in evaluation mode, and the size of its samples."""
-    from PIL import Image
-
     from .normalised_module import NormalisedModule
 
     geometry = preprocessing.geometry
     if geometry is None:
         raise ArgumentError(f"`spec` must name a model that resizes pictures itself, got {spec!r}.")
-    shapes = {geometry(Image.new("RGB", size)).shape for size in PROBES}
+    shapes = geometry.sizes
     if len(shapes) > 1:
         raise ArgumentError(
             f"`spec` must name a model of pictures of one size, and {spec!r} keeps their proportions; "
