@@ -188,7 +188,7 @@ def named_classifier(model: Any, x: Array, y: Array, name: str) -> Any:
     """A classifier for attacks that takes `x` and knows the classes of `y`; messages call it `name`."""
     takes = getattr(model, "sample_shape", x.shape[1:])
     if isinstance(model, PretrainedModel):
-        model, takes = model.model, model.input_shape
+        takes = model.input_shape
     _check_shape(x, takes, name)
     classifier = as_classifier(model, x, name)
     _check_shape(x, _input_shape(classifier, x), name)
