@@ -307,9 +307,7 @@ def _argument(argument: Mapping[str, Any]) -> Any:
             return Here()
         case "as_complex":
             return complex(value["real"], value["imag"])
-    raise ArgumentError(
-        f"its graph has an argument of the kind {kind!r}, such as a graph within; export it flat"
-    )
+    raise ArgumentError(f"its graph has an argument of the kind {kind!r}, which is not supported")
 
 
 def _result(output: Mapping[str, Any]) -> Any:
