@@ -42,6 +42,7 @@ from .files import (
     write_frames,
 )
 from .neural.model_files import load_model, model_format
+from .neural.pretrained import is_named, load_pretrained
 
 if TYPE_CHECKING:
     from .evaluation.report import RobustnessReport
@@ -208,6 +209,12 @@ of it and who do not. Print a table, and what makes its figures doubtful; write
 a report (HTML, Markdown, JSON). Files of an earlier run are replaced. Ctrl-C
 reports what is finished.""",
         epilog="""\
+pretrained models:
+  timm:NAME, torchvision:NAME and hf:NAME, such as timm:resnet50, with weights
+  from the cache or the hub of that library; hf:FOLDER; efficientnet-lite0.
+  Pictures go through the model's own resize and crop, then the defence, then
+  the model's own normalisation.
+
 defences:
   SPEC is NAME or NAME:PARAM=VALUE,PARAM=VALUE, or several of these joined by +,
   applied in that order. NAME is the class name or the start of it, in any
@@ -222,10 +229,15 @@ example:
     files = evaluate.add_argument_group("model and data")
     files.add_argument(
         "--model",
-        type=Path,
         required=True,
+        metavar="MODEL",
+        help="classifier: a Keras model (.keras), a TorchScript module (.pt, .pth, .ts) or one of torch.export "
+        "(.pt2); or a pretrained model by its name",
+    )
+    files.add_argument(
+        "--weights",
         metavar="FILE",
-        help="classifier: a Keras model (.keras) or a TorchScript module (.pt, .pth, .ts)",
+        help="state of the pretrained model (.safetensors), in place of the one that is downloaded",
     )
     files.add_argument(
         "--data",
@@ -258,12 +270,11 @@ example:
         "--channels-first",
         action=argparse.BooleanOptionalAction,
         help="whether images are (N, C, H, W) to the defences (default: yes if x is (N, 1, H, W) or "
-        "(N, 3, H, W) and the model is a TorchScript module)",
+        "(N, 3, H, W) and the model is one of torch)",
     )
     files.add_argument(
         "--surrogate",
-        type=Path,
-        metavar="FILE",
+        metavar="MODEL",
         help="another model of the same task, to make the examples of the transfer attack",
     )
     _add_limit(files, "bytes", "of all that a file holds once it is decoded")
@@ -580,8 +591,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--clip-values must be LOW HIGH with LOW < HIGH, got {arguments.clip_values}")
     _check_folder(arguments.out)
     limit = _limit(arguments)
-    files = [arguments.model] + [arguments.surrogate] * (arguments.surrogate is not None)
-    kinds = [model_format(path, limit) for path in files]
+    models = [arguments.model] + [arguments.surrogate] * (arguments.surrogate is not None)
+    kinds = ["named" if is_named(model) else model_format(model, limit) for model in models]
+    named = kinds[0] == "named"
+    if arguments.weights is not None and not named:
+        raise ValueError(f"--weights is for a pretrained model, such as timm:resnet50, not {models[0]!r}")
+    if named and arguments.clip_values not in (None, [0, 1]):
+        raise ValueError(f"--clip-values must be 0 1 for {models[0]}, which takes pixels in [0, 1]")
     end = None if arguments.samples is None else arguments.first + arguments.samples
     x, y = (array[arguments.first : end] for array in read_samples(arguments.data, limit))
     if not len(x):
@@ -589,15 +605,20 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             f"--first must be below the number of samples in {arguments.data}, got {arguments.first}"
         )
     clip_values = tuple(arguments.clip_values) if arguments.clip_values else range_of(x)
+    if named:  # to which it brings pictures of any range
+        clip_values = 0.0, 1.0
     channels_first = arguments.channels_first
     if channels_first is None:
-        channels_first = kinds[0] == "torchscript" and x.ndim == 4 and x.shape[1] in (1, 3)
+        channels_first = named or (kinds[0] != "keras" and x.ndim == 4 and x.shape[1] in (1, 3))
     defences = _defences(arguments.defence, channels_first, clip_values)
 
     require("matplotlib", extra="plots")  # for the pictures of the page: now, rather than after the attacks
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _silent_stderr():  # frameworks tell about the devices that they do not find
-        model, *surrogate = (load_model(path, limit) for path in files)
+        model, *surrogate = (
+            load_pretrained(name, weights) if kind == "named" else load_model(name, limit)
+            for name, kind, weights in zip(models, kinds, (arguments.weights, None), strict=False)
+        )
     arguments.out.mkdir(parents=True, exist_ok=True)  # now, rather than after the attacks
     evaluated = partial(
         preshield.evaluate,

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .._core.errors import ArgumentError, noted
+from .._core.remedies import how_to_resize
 from .._core.tensors import framework
 from .._core.typing import Array, Shape
 from ..neural.outputs import numbers_of, scores_of
@@ -383,7 +384,8 @@ def _tried(
         if takes is None or fits(x.shape[1:], takes[1:]):
             raise
         raise ArgumentError(
-            f"`{name}` takes samples of shape {takes[1:]}, got {x.shape[1:]}: {error}"
+            f"`{name}` takes samples of shape {takes[1:]}, got {x.shape[1:]}"
+            f"{how_to_resize(x.shape[1:], takes[1:])}: {error}"
         ) from error
     return check_outputs(outputs, len(x), name, labels=labels)
 

@@ -8,6 +8,7 @@ from .._core.checks import check_number, check_option
 from .._core.errors import ArgumentError
 from .classifiers import takes_channels_first
 from .evaluate import evaluate, prepared
+from .preprocessed import preprocessing_of
 from .report import Curve, RobustnessRow
 from .sources import samples_of
 
@@ -73,7 +74,11 @@ def curve(
     if parameter == "eps":
         options.setdefault("threat", "linf")
     reading = {"channels_first": takes_channels_first(classifier), "verbose": options.get("verbose", True)}
-    with samples_of(x, y, fields=options.pop("fields", None), **reading) as (samples, labels):
+    parts = preprocessing_of(classifier, options.get("preprocess"), x)
+    with samples_of(x, y, fields=options.pop("fields", None), geometry=parts.geometry, **reading) as (
+        samples,
+        labels,
+    ):
         if parameter == "eps" and str(options["threat"]).endswith("-minimum"):
             for value in values:
                 check_number("eps", value, 0)
@@ -87,6 +92,7 @@ def curve(
             given = signature.bind(classifier, samples, labels, defences, **{**options, parameter: value})
             given.apply_defaults()
             del given.arguments["fields"]
+            given.arguments["preprocess"] = parts.normalise
             run = prepared(**given.arguments)
             run.plan.diagnosed, run.plan.made = False, made  # nobody would see the diagnostics
             try:

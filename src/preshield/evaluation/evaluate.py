@@ -1,12 +1,13 @@
 """One call that attacks a model through its defences and reports what is left."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._core.checks import check_bool, check_integer, check_number, check_option
 from .._core.errors import ArgumentError
 from .classifiers import takes_channels_first
 from .plausibility import warn_near_chance
+from .preprocessed import check_pixels, name_of, preprocessing_of, with_normalisation
 from .report import THREATS, RobustnessReport, Threat
 from .sources import samples_of
 from .subjects import (
@@ -55,18 +56,19 @@ def evaluate(
     checkpoint: Any = None,
     client: Any = None,
     fields: Sequence[str] | None = None,
+    preprocess: Any = None,
 ) -> RobustnessReport:
     """Attack a classifier without and through each defence, and report what is left.
 
     Parameters
     ----------
     classifier : object
-        A torch module, a Keras model, a JAX function, an ART classifier; or anything with `predict_proba` or
-        `predict`, or a callable, which gives scores `(N, K)` or labels `(N,)`, -1 for a rejected sample.
-        Without gradients the black-box attack stands in for the adaptive one, and the report says so. A
-        model is attacked on its own device, in single precision, or in double if it computes in that. Scores
-        may be an entry or attribute `logits`, `scores` or `out` of what a model returns, its only entry, or
-        the first element of a tuple.
+        A torch module, a Keras model, a JAX function, an ART classifier, what `load_pretrained` returns; or
+        anything with `predict_proba` or `predict`, or a callable, which gives scores `(N, K)` or labels
+        `(N,)`, -1 for a rejected sample. Without gradients the black-box attack stands in for the adaptive
+        one, and the report says so. A model is attacked on its own device, in single precision, or in double
+        if it computes in that. Scores may be an entry or attribute `logits`, `scores` or `out` of what a
+        model returns, its only entry, or the first element of a tuple.
     x : array_like, shape (N, ...), or iterable of batches
         Samples: images, clips, waveforms or features; a memory-mapped array is read one batch at a time. Or
         samples with their labels: a `DataLoader` or `Dataset` of torch, a `tf.data.Dataset`, a data set of
@@ -122,6 +124,12 @@ def evaluate(
     fields : sequence of str, optional
         Names of the samples and of the labels, where the batches of `x` are mappings. By default "image",
         "img", "pixel_values" or "x", and "label", "labels" or "y".
+    preprocess : callable or transform, optional
+        What `classifier` and `surrogate`, a torch module, a Keras model or a function, need between a
+        defence and themselves: a differentiable function of batches, such as a normalisation. From
+        `weights.transforms()` or a `Compose` of torchvision, a transform of timm or an image processor of
+        transformers, the resize and the crop are taken: they are applied to `x`, pictures of Pillow or of
+        `uint8`, before the defences. Classifiers that are paired with a defence, and votes, do without.
 
     Returns
     -------
@@ -162,12 +170,19 @@ def evaluate(
     1.0
     """
     given = dict(locals())
+    parts = preprocessing_of(classifier, preprocess, x)
+    given["preprocess"] = parts.normalise
     with samples_of(
-        x, y, fields=given.pop("fields"), channels_first=takes_channels_first(classifier), verbose=verbose
+        x,
+        y,
+        fields=given.pop("fields"),
+        geometry=parts.geometry,
+        channels_first=takes_channels_first(classifier),
+        verbose=verbose,
     ) as (given["x"], given["y"]):
         run = prepared(**given)
         warn_near_chance(run.plan.subjects[0].classifier, run.x, run.y, run.batch_size)
-        return run.report(defences, type(classifier).__name__, verbose=verbose)
+        return run.report(defences, name_of(classifier), verbose=verbose)
 
 
 def prepared(
@@ -191,6 +206,7 @@ def prepared(
     keep_examples: Any,
     checkpoint: Any,
     client: Any,
+    preprocess: Callable[[Any], Any] | None,
 ) -> "Run":
     """Check the arguments of `evaluate`, and return the work that they ask for."""
     from .attacks import Attacker
@@ -224,6 +240,10 @@ def prepared(
     if first + len(x) > MOST_SAMPLES:
         raise ArgumentError(f"`first` must be at most 2**32 minus the {len(x)} samples of `x`, got {first}.")
     low, high = range_of(clip_values, classifier, x)
+    check_pixels(classifier, preprocess, low, high)
+    shape = x.shape[1:]
+    classifier = with_normalisation(classifier, preprocess, shape)
+    surrogate = None if surrogate is None else with_normalisation(surrogate, preprocess, shape)
     subjects = as_subjects(classifier, defences, x, y)
     if factories is not None and AUTOATTACK in factories.values():
         check_classes(subjects)

@@ -6,7 +6,7 @@ may be used up, and memory holds one batch.
 """
 
 import errno
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from math import prod
@@ -17,23 +17,22 @@ from typing import Any
 import numpy as np
 
 from .._core.errors import ArgumentError, noted
-from .._core.layout import as_numbers
+from .._core.layout import FEW_CHANNELS, as_numbers
 from .._core.pictures import is_picture, plain, values_of
 from .._core.progress import progress_bar
 from .._core.tensors import framework, to_numpy
 from .._core.typing import Array, Dtype, Shape
+from ..neural.preprocessing import Geometry, stacked
 from .classifiers import is_a
 from .subjects import as_labels
 
-__all__ = ["Geometry", "check_fields", "samples_of"]
+__all__ = ["check_fields", "samples_of"]
 
 # Names that data sets give to samples and labels, and by which these are found unless others are said.
 SAMPLES = ("image", "img", "pixel_values", "x")
 LABELS = ("label", "labels", "y")
 BLOCK = 1 << 24  # bytes of an array in chunks that are read at once, if the chunks do not say how many
 INFINITE = -1  # cardinality of a tf.data.Dataset
-
-Geometry = Callable[[Any], Any]
 
 
 @contextmanager
@@ -60,7 +59,7 @@ def samples_of(
         Names of the samples and of the labels in a mapping; by default the one of `SAMPLES` and the one of
         `LABELS` that it has.
     geometry : callable, optional
-        Makes of a picture of Pillow, in RGB, the array that the model takes. Without it pictures keep their
+        A `Geometry`, which makes of a picture the array that the model takes. Without it pictures keep their
         size and their channels, in [0, 1].
     channels_first : bool, default False
         Where the channels of pictures go if there is no geometry.
@@ -79,6 +78,7 @@ def samples_of(
         it. What a stream raises itself passes, with a note.
     """
     check_fields(fields)
+    pictures = _Pictures(geometry, channels_first)
     chunked = framework(x) == "dask" or (hasattr(type(x), "chunks") and hasattr(x, "dtype"))
     if y is None:
         _check_stream(x)
@@ -88,15 +88,19 @@ def samples_of(
                 f"`y` must be left out where `x`, here of type {_type(x)}, brings the labels, got "
                 f"{type(y).__name__}; pass defences by name: evaluate(classifier, x, defences=[...])."
             )
-        yield x, y
-        return
+        if not pictures.among(x):
+            yield pictures.array(x), y
+            return
     with TemporaryFile(prefix="preshield-") as file:  # which has no name, and so never outlives the process
         spool = _Spool(file)
         if chunked:
             for place, block in enumerate(_blocks(x)):
-                spool.append(block, place)
+                spool.append(pictures.array(block), place)
+        elif y is None:
+            y = _spooled(spool, x, fields, pictures, verbose)
         else:
-            y = _spooled(spool, x, fields, _Pictures(geometry, channels_first), verbose)
+            for place, picture in enumerate(x):
+                spool.append(pictures.array(picture)[None], place)
         yield spool.array(), y
 
 
@@ -176,11 +180,16 @@ class _Spool:
 
 
 class _Pictures:
-    """Makes arrays of pictures of Pillow."""
+    """Makes arrays of pictures: of Pillow, and of `uint8` if there is a geometry to bring them into."""
 
     def __init__(self, geometry: Geometry | None, channels_first: bool) -> None:
         self._geometry = geometry
         self._channels_first = channels_first
+
+    def among(self, x: Any) -> bool:
+        """Whether what has one sample after the other has pictures."""
+        first = next(iter(x), None) if isinstance(x, list | tuple) else x
+        return is_picture(first) or (self._geometry is not None and _dtype(first) in (object, np.uint8))
 
     def array(self, values: Any) -> Any:
         """A picture as a sample, several as a batch, anything else as it is."""
@@ -189,12 +198,21 @@ class _Pictures:
         if isinstance(values, list | tuple) and values and all(map(is_picture, values)):
             samples = [self._sample(value) for value in values]
             return np.stack(samples) if len({sample.shape for sample in samples}) == 1 else samples
+        if self._geometry is None:
+            return values
+        levels = as_numbers(to_numpy(values))
+        if levels.dtype == np.uint8:
+            one = levels.ndim < 3 or (
+                levels.ndim == 3 and {levels.shape[0], levels.shape[2]} & {*FEW_CHANNELS}
+            )
+            return self._geometry(levels) if one else stacked(map(self._geometry, levels))
+        self._geometry.check_size(levels.shape[-3:])
         return values
 
     def _sample(self, picture: Any) -> Array:
-        picture = plain(picture)
         if self._geometry is not None:
-            return np.asarray(to_numpy(self._geometry(picture.convert("RGB"))))
+            return self._geometry(picture)
+        picture = plain(picture)
         return values_of(picture, len(picture.getbands()), channels_first=self._channels_first)
 
 
@@ -285,6 +303,13 @@ def _is_array(x: Any) -> bool:
     """Whether something is read as an array: all at once, and not item by item."""
     known = isinstance(x, list | tuple) or framework(x) != "numpy"
     return known or any(hasattr(x, name) for name in ("__array__", "__array_interface__", "shape"))
+
+
+def _dtype(x: Any) -> Any:
+    """The type of the values of an array of any framework; None if it is none."""
+    if framework(x) == "torch" or framework(x) == "tensorflow":
+        return np.uint8 if "uint8" in str(x.dtype) else None
+    return getattr(x, "dtype", None)
 
 
 def _is_iterable(x: Any) -> bool:

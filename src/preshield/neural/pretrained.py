@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from errno import ENOENT
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,12 +13,12 @@ from .._core.limits import Limit
 from .._core.optional import require
 from .._core.text import MOST, printable
 from .._core.typing import Array
+from .imagenet import SIDE, efficientnet_lite0, imagenet_classes, imagenet_picture
 from .preprocessing import Preprocessing, split
 
 __all__ = ["PretrainedModel", "is_named", "load_pretrained"]
 
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth", ".tar")
-PROBES = ((64, 48), (48, 64))  # sizes of pictures, of which the model's own size must come
 CACHE = "a copy of the cache of Hugging Face, with the environment variable HF_HUB_OFFLINE=1"
 PORTED = ("googlenet", "inception_v3")
 FORMS = "timm:NAME, torchvision:NAME, hf:NAME, hf:FOLDER or efficientnet-lite0"
@@ -101,8 +100,8 @@ def load_pretrained(spec: str, weights: str | Path | None = None) -> PretrainedM
             raise ArgumentError(
                 f"`weights` must be left out for {spec!r}, which has its own, got {weights!r}."
             )
-        found: PretrainedModel = import_module(".efficientnet", __package__).efficientnet_lite0()
-        return found
+        names = tuple(name for _, name in imagenet_classes())
+        return PretrainedModel(efficientnet_lite0(), imagenet_picture, names, (3, SIDE, SIDE), spec)
     if source not in _SOURCES or not name:
         raise ArgumentError(f"`spec` must be one of {FORMS}, got {spec!r}.")
     require("torch", extra="torch")
@@ -112,14 +111,12 @@ def load_pretrained(spec: str, weights: str | Path | None = None) -> PretrainedM
 
 def _assembled(model: Any, preprocessing: Preprocessing, names: Any, spec: str) -> PretrainedModel:
     """A model that normalises, in evaluation mode, and the size of its samples."""
-    from PIL import Image
-
     from .normalised_module import NormalisedModule
 
     geometry = preprocessing.geometry
     if geometry is None:
         raise ArgumentError(f"`spec` must name a model that resizes pictures itself, got {spec!r}.")
-    shapes = {geometry(Image.new("RGB", size)).shape for size in PROBES}
+    shapes = geometry.sizes
     if len(shapes) > 1:
         raise ArgumentError(
             f"`spec` must name a model of pictures of one size, and {spec!r} keeps their proportions; "
