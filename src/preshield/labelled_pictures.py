@@ -1,15 +1,14 @@
 """Pictures and their labels from where people keep them: folders of classes, tables, data sets on disk.
 
-What is where is found without reading a picture. Then the classes take turns in an order that a seed draws,
-and each picture is read once.
+What is where is found without reading a picture.
 """
 
 import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,12 @@ import numpy as np
 
 from ._core.draws import Draws
 from ._core.errors import ArgumentError
-from ._core.limits import Limit
 from ._core.optional import require
 from ._core.text import printable
 from ._core.typing import Array
-from .files import read_picture
 from .neural.imagenet import imagenet_classes
 
-__all__ = ["LabelledPictures", "PictureStream", "find_pictures", "is_of_pictures", "labels_for", "turns"]
+__all__ = ["LabelledPictures", "find_pictures", "is_of_pictures", "labels_for", "turns"]
 
 TABLES = (".csv", ".tsv")
 # Endings of pictures; those that `read_picture` does not know are named, others are no data.
@@ -66,91 +63,6 @@ class LabelledPictures:
     class_names: tuple[str, ...] | None
     carrier: str
     notes: tuple[str, ...] = ()
-
-
-@dataclass(eq=False)
-class PictureStream:
-    """Samples and labels, picture after picture; what cannot be read is known at the end.
-
-    Parameters
-    ----------
-    pictures : LabelledPictures
-        What to read.
-    labels : ndarray of int, shape (N,)
-        Label of each picture, in the model's order.
-    order : ndarray of int, shape (N,)
-        In which order.
-    sample_of : callable
-        Makes a sample of a picture, an image of Pillow.
-    first, samples : int
-        How many to leave out, and how many to read; None for all.
-    skip : bool
-        Leave out what cannot be read. Then numbers count what can be.
-    limit : Limit
-        How much a file may hold.
-
-    Attributes
-    ----------
-    taken : list of int
-        Places of the pictures that were read.
-    bad : dict of str to str
-        What could not be read, and why.
-    """
-
-    pictures: LabelledPictures
-    labels: Array
-    order: Array
-    sample_of: Callable[[Any], Array]
-    first: int
-    samples: int | None
-    skip: bool
-    limit: Limit
-    taken: list[int] = field(default_factory=list)
-    bad: dict[str, str] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        left = max(0, len(self.order) - self.first)
-        return left if self.samples is None else min(left, self.samples)
-
-    def __iter__(self) -> Iterator[tuple[Array, Any]]:
-        end = None if self.samples is None else self.first + self.samples
-        order, before = self.order[self.first : end], 0
-        if self.skip:  # only reading them tells which picture has which number
-            order, before = self.order, self.first
-        shape: tuple[int, ...] | None = None
-        for place in map(int, order):
-            if self.skip and self.samples == len(self.taken):
-                break
-            name = self.pictures.names[place]
-            try:
-                picture = read_picture(self.pictures.source(place), self.limit)
-            except (OSError, ValueError) as error:
-                self.bad[name] = getattr(error, "strerror", None) or str(error)
-                continue
-            if before:
-                before -= 1
-                continue
-            sample = self.sample_of(picture)
-            shape = shape or sample.shape
-            if sample.shape != shape:
-                raise ArgumentError(
-                    f"pictures have several sizes: {name!r} is one of {picture.width} x {picture.height} "
-                    "pixels, and those before are of another; --size N resizes each to N pixels on its "
-                    "shorter side, and cuts out its centre"
-                )
-            self.taken.append(place)
-            yield sample, int(self.labels[place])
-        if self.bad and (not self.skip or not self.taken):
-            raise ArgumentError(self.refusal())
-
-    def refusal(self) -> str:
-        """Which pictures cannot be read."""
-        some = [f"{printable(name)} ({reason})" for name, reason in list(self.bad.items())[:NAMED]]
-        more = f", and {len(self.bad) - NAMED} more" if len(self.bad) > NAMED else ""
-        return (
-            f"{len(self.bad)} of {len(self.bad) + len(self.taken)} pictures cannot be read: "
-            f"{', '.join(some)}{more}; remove them, or leave them out with --skip-unreadable"
-        )
 
 
 def is_of_pictures(path: Path) -> bool:

@@ -210,9 +210,9 @@ class _Pictures:
         return values
 
     def _sample(self, picture: Any) -> Array:
+        picture = plain(picture)
         if self._geometry is not None:
             return self._geometry(picture)
-        picture = plain(picture)
         return values_of(picture, len(picture.getbands()), channels_first=self._channels_first)
 
 
