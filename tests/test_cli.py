@@ -36,6 +36,7 @@ from preshield.evaluation.evaluate import evaluate as evaluate_itself
 from preshield.evaluation.report import RobustnessReport
 from preshield.files import Media, encoder_for
 from preshield.frameworks import blocks
+from tests.vision import vision
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (12, 10, 3), dtype=np.uint8)
@@ -916,8 +917,14 @@ def test_evaluate_layout(calls, model, data, arguments, expected):
     ("arguments", "message"),
     [
         (["--model", "none.keras"], "none.keras: No such file or directory"),
-        (["--model", "m.onnx"], "cannot load 'm.onnx': give a Keras model (.keras) or a TorchScript module"),
-        (["--surrogate", "in.png"], "cannot load 'in.png': give a Keras model (.keras) or"),
+        (["--model", "m.onnx"], "cannot load 'm.onnx': give a Keras model (.keras), a TorchScript module"),
+        (["--surrogate", "in.png"], "cannot load 'in.png': give a Keras model (.keras), a"),
+        (["--model", "timm:"], "`spec` must be one of timm:NAME, torchvision:NAME, hf:NAME"),
+        (["--model", "timm:r", "--clip-values", "0", "255"], "must be 0 1 for timm:r, which takes pixels in"),
+        (
+            ["--weights", "w.safetensors"],
+            "--weights is for a pretrained model, such as timm:resnet50, not",
+        ),
         (["--data", "none.npz"], "cannot read 'none.npz': No such file or directory"),
         (["--data", "in.png"], "cannot read 'in.png': give a folder with a sub-folder of pictures for each"),
         (["--data", "none"], "none: No such file or directory"),
@@ -1137,6 +1144,29 @@ def test_evaluate_end_to_end(brightness, tmp_path, capfd, model, data, execute):
     assert all(row.columns["clean"].accuracy == 1 for row in report.rows)
     assert "jpeg:quality=50" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
     assert "jpeg:quality=50" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_pretrained_model_end_to_end(tmp_path, capsys):
+    """Pictures of any size, in the size of the model; the attack is made in its pixels."""
+    timm = vision("timm")
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "w.safetensors")
+    x = np.random.default_rng(0).integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", x=x, y=np.arange(2))
+    arguments = [
+        *("evaluate", "--model", "timm:test_resnet", "--weights", tmp_path / "w.safetensors"),
+        *("--data", tmp_path / "data.npz", "--out", tmp_path / "report", "--defence", "feature:bit_depth=4"),
+        *("--eps", "2/255", "--budget", "1", "--keep-examples", tmp_path / "x.npz"),
+    ]
+    assert run(*arguments) == 0
+    report = RobustnessReport.from_json(tmp_path / "report" / "report.json")
+    assert report.settings["classifier"] == "timm:test_resnet"
+    assert report.threat.clip_values == (0, 1)
+    assert report.examples["none"]["adaptive"].shape == (2, 3, 160, 160)
+    assert [row.name for row in report.rows] == ["none", "feature:bit_depth=4"]
 
 
 def test_parts_and_a_checkpoint_end_to_end(brightness, tmp_path, capfd):

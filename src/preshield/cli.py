@@ -253,7 +253,7 @@ examples:
         "--model",
         required=True,
         metavar="MODEL",
-        help="classifier: a Keras model (.keras), a TorchScript module (.pt, .pth, .ts) or one of "
+        help="classifier: a Keras model (.keras), a TorchScript module (.pt, .pth, .ts) or a program of "
         "torch.export (.pt2); or a pretrained model by its name",
     )
     files.add_argument(

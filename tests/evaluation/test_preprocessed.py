@@ -153,8 +153,8 @@ def test_keras_and_jax():
         # The same function, with the normalisation multiplied out.
         (dense(weights, np.zeros(3)), dense(weights / std[:, None], -(mean / std) @ weights)),
         (
-            lambda x: jnp.reshape(x, (len(x), -1)) @ weights,
-            lambda x: ((jnp.reshape(x, (len(x), -1)) - mean) / std) @ weights,
+            lambda x: jnp.asarray(x).reshape(len(x), -1) @ weights,
+            lambda x: ((jnp.asarray(x).reshape(len(x), -1) - mean) / std) @ weights,
         ),
     )
     columns = {"columns": ["oblivious"], **SMALL}
