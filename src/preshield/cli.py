@@ -10,11 +10,11 @@ import re
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,16 +29,15 @@ from ._core.optional import require
 from ._core.progress import progress_bar
 from ._core.text import printable
 from ._core.writing import write_atomically, written
+from .data_files import data_in
 from .files import (
     FORMATS,
     Media,
     check_target,
     encoder_for,
     kind_of,
-    range_of,
     read_frames,
     read_media,
-    read_samples,
     write_frames,
 )
 from .neural.model_files import load_model, model_format
@@ -66,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0, or 2 after an error, which is one line on stderr; 130 after Ctrl-C, whether or not there
         was something to write.
     """
-    with _interrupts() as interrupts:
+    with _interrupts() as interrupts, warnings.catch_warnings():
+        warnings.showwarning = _show_warning
         try:
             if isinstance(sys.stdout, io.TextIOWrapper):
                 sys.stdout.reconfigure(errors="replace")  # not every encoding has the signs of a report
@@ -104,6 +104,11 @@ def _interrupts() -> Iterator[list[int]]:
         yield noticed
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _show_warning(message: Warning | str, *place: Any, **options: Any) -> None:
+    """Say it without its place in the code."""
+    print(f"preshield: warning: {printable(str(message))}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -215,12 +220,29 @@ pretrained models:
   Pictures go through the model's own resize and crop, then the defence, then
   the model's own normalisation.
 
+data:
+  FOLDER    with one sub-folder of pictures for each class: PNG, JPEG, WebP, GIF
+            or BMP, whatever their names end in. Grey, CMYK, palettes, 16 bits
+            and orientations are converted; what is transparent becomes white
+  FILE.csv  a line `file,label` for each picture; files are relative to it
+  FOLDER    of a data set that Hugging Face's datasets has saved to disk
+  FILE.npz  x, samples as the model takes them, and y, labels (or x_test and
+            y_test)
+
+  Classes are known by the model's class names, by ImageNet's WordNet
+  identifiers, or by indices; else as many sub-folders as the model has classes
+  are classes 0, 1, ... by their sorted names. Pictures are taken in an order
+  that --seed draws and in which the classes take turns: --samples N takes as
+  many of each class as it can. samples.csv beside the report names them.
+
 defences:
   SPEC is NAME or NAME:PARAM=VALUE,PARAM=VALUE, or several of these joined by +,
   applied in that order. NAME is the class name or the start of it, in any
   spelling; `preshield list` shows them all.
 
-example:
+examples:
+  preshield evaluate --model timm:resnet50 --data pictures/ --samples 100 \\
+      --defence jpeg:quality=75 --checkpoint half/
   preshield evaluate --model model.keras --data test.npz --eps 8/255 \\
       --defence jpeg:quality=50 \\
       --defence spatial:window_size=3+feature:bit_depth=4 \\
@@ -243,14 +265,38 @@ example:
         "--data",
         type=Path,
         required=True,
+        metavar="PATH",
+        help="folder with a sub-folder of pictures for each class, or other data; see below",
+    )
+    files.add_argument(
+        "--size",
+        type=_whole_number(1),
+        metavar="N",
+        help="resize pictures to N pixels on the shorter side, and cut out the centre of N x N, for a model "
+        "from a file (default: they have one size, which is the model's)",
+    )
+    files.add_argument(
+        "--classes",
         metavar="FILE",
-        help=".npz file with x, samples as the model takes them, and y, labels (or x_test and y_test)",
+        help="text file with a line for each class of the model, in its order; or the word sorted: the names "
+        "in the data, sorted, are its first classes",
+    )
+    files.add_argument(
+        "--fields",
+        nargs=2,
+        metavar=("FILE", "LABEL"),
+        help="columns of a CSV file or of a saved data set (default: by their usual names)",
+    )
+    files.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out pictures that cannot be read, instead of naming them and stopping",
     )
     files.add_argument(
         "--samples",
         type=_whole_number(1),
         metavar="N",
-        help="use N samples (default: all)",
+        help="use N samples; of pictures, as many of each class as possible (default: all)",
     )
     files.add_argument(
         "--first",
@@ -264,7 +310,8 @@ example:
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="range of the samples (default: 0 255 for bytes, 0 1 for floats within it)",
+        help="range of the samples, to which pictures are scaled (default: 0 255 for bytes, 0 1 for floats "
+        "within it and for pictures)",
     )
     files.add_argument(
         "--channels-first",
@@ -598,18 +645,23 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--weights is for a pretrained model, such as timm:resnet50, not {models[0]!r}")
     if named and arguments.clip_values not in (None, [0, 1]):
         raise ValueError(f"--clip-values must be 0 1 for {models[0]}, which takes pixels in [0, 1]")
-    end = None if arguments.samples is None else arguments.first + arguments.samples
-    x, y = (array[arguments.first : end] for array in read_samples(arguments.data, limit))
-    if not len(x):
-        raise ValueError(
-            f"--first must be below the number of samples in {arguments.data}, got {arguments.first}"
-        )
-    clip_values = tuple(arguments.clip_values) if arguments.clip_values else range_of(x)
+    data = data_in(
+        arguments.data,
+        limit,
+        first=arguments.first,
+        samples=arguments.samples,
+        seed=arguments.seed,
+        fields=arguments.fields,
+        size=arguments.size,
+        classes=arguments.classes,
+        skip_unreadable=arguments.skip_unreadable,
+    )
+    clip_values = tuple(arguments.clip_values) if arguments.clip_values else data.clip_values
     if named:  # to which it brings pictures of any range
         clip_values = 0.0, 1.0
     channels_first = arguments.channels_first
     if channels_first is None:
-        channels_first = named or (kinds[0] != "keras" and x.ndim == 4 and x.shape[1] in (1, 3))
+        channels_first = named or (kinds[0] != "keras" and data.channels_first)
     defences = _defences(arguments.defence, channels_first, clip_values)
 
     require("matplotlib", extra="plots")  # for the pictures of the page: now, rather than after the attacks
@@ -620,33 +672,37 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             for name, kind, weights in zip(models, kinds, (arguments.weights, None), strict=False)
         )
     arguments.out.mkdir(parents=True, exist_ok=True)  # now, rather than after the attacks
-    evaluated = partial(
-        preshield.evaluate,
-        model,
-        x,
-        y,
-        defences,
-        threat=threat,
-        eps=arguments.eps,
-        eot=arguments.eot,
-        seed=arguments.seed,
-        batch_size=arguments.batch_size,
-        budget=arguments.budget,
-        verbose=sys.stderr.isatty(),
-        surrogate=surrogate[0] if surrogate else None,
-        clip_values=clip_values,
-        attacks=arguments.attacks,
-        first=arguments.first,
-        checkpoint=arguments.checkpoint,
-        keep_examples=arguments.keep_examples,
-    )
-    try:
-        report = evaluated()
-    except Exception as error:
-        if hasattr(error, "report"):  # of what was finished
-            _write_report(error.report, arguments.out)
-        raise
-    return _write_report(report, arguments.out)
+    verbose = sys.stderr.isatty()
+    with data.samples(model, channels_first, clip_values, verbose=verbose) as (x, y):
+        for line in data.told:
+            print(f"preshield: {line}", file=sys.stderr)
+        if (table := data.table(arguments.first)) is not None:
+            write_atomically(arguments.out / "samples.csv", table)
+        try:
+            report = preshield.evaluate(
+                model,
+                x,
+                y,
+                defences,
+                threat=threat,
+                eps=arguments.eps,
+                eot=arguments.eot,
+                seed=arguments.seed,
+                batch_size=arguments.batch_size,
+                budget=arguments.budget,
+                verbose=verbose,
+                surrogate=surrogate[0] if surrogate else None,
+                clip_values=clip_values,
+                attacks=arguments.attacks,
+                first=arguments.first,
+                checkpoint=arguments.checkpoint,
+                keep_examples=arguments.keep_examples,
+            )
+        except Exception as error:
+            if hasattr(error, "report"):  # of what was finished
+                _write_report(data.stated_in(error.report), arguments.out)
+            raise
+        return _write_report(data.stated_in(report), arguments.out)
 
 
 def _merge(arguments: argparse.Namespace) -> int:

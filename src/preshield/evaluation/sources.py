@@ -210,9 +210,9 @@ class _Pictures:
         return values
 
     def _sample(self, picture: Any) -> Array:
+        picture = plain(picture)
         if self._geometry is not None:
             return self._geometry(picture)
-        picture = plain(picture)
         return values_of(picture, len(picture.getbands()), channels_first=self._channels_first)
 
 
@@ -224,16 +224,18 @@ def _spooled(
     # A data set of torch without an order of its own has samples, also where their labels are rows.
     of_samples = is_a(x, "torch.utils.data", "Dataset") and not hasattr(x, "__iter__")
     items = _items(x)
-    with progress_bar(
-        total=_length(x), desc="Reading", leave=False, disable=not verbose, unit=" batches"
-    ) as bar:
+    with progress_bar(total=_length(x), desc="Reading", leave=False, disable=not verbose) as bar:
         while True:
             place = len(labels)
-            with noted(f"Raised by `x` when it was asked for batch {place}, counted from 0."):
-                try:
-                    item = next(items)
-                except StopIteration:
-                    break
+            try:
+                item = next(items)
+            except StopIteration:
+                break
+            except ArgumentError:  # which says what to do
+                raise
+            except Exception as error:
+                error.add_note(f"Raised by `x` when it was asked for batch {place}, counted from 0.")
+                raise
             found, label = _pair(item, fields, place)
             with noted(f"It is in batch {place} of `x`, counted from 0."):
                 samples = as_numbers(to_numpy(pictures.array(found)))
