@@ -216,20 +216,6 @@ def test_samples_of_another_size(model, labels):
         evaluate(model, CUT[:, :, :5], labels, preprocess=crop(), **SMALL)
 
 
-def test_a_model_that_knows_its_size(model, labels):
-    """As programs of torch.export do, which would compute something of another size, too."""
-
-    class Sized(torch.nn.Module):
-        sample_shape = (3, 6, 6)
-
-        def forward(self, x):
-            return x.mean(dim=(2, 3))
-
-    for preprocess in (None, Normalisation(MEAN, STD)):
-        with pytest.raises(ValueError, match=r"takes samples of shape \(3, 6, 6\), got \(3, 4, 6\); resize"):
-            evaluate(Sized(), CUT[:, :, :4], labels, preprocess=preprocess, **SMALL)
-
-
 @pytest.mark.parametrize(
     ("shape", "takes", "remedy"),
     [

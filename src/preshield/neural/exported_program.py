@@ -22,6 +22,7 @@ import torch
 
 from .._core.errors import ArgumentError
 from .._core.limits import opened_archive
+from .._core.remedies import how_to_resize
 
 __all__ = ["ExportedModule", "load_exported"]
 
@@ -136,7 +137,15 @@ class ExportedModule(torch.nn.Module):  # type: ignore[misc]
         self.sample_shape = shape[1:]
 
     def forward(self, x: Any) -> Any:
-        """Run the graph."""
+        """Run the graph; its operators alone would compute something for other shapes, too."""
+        shape = tuple(x.shape[1:])
+        if len(shape) != len(self.sample_shape) or any(
+            wanted not in (None, got) for wanted, got in zip(self.sample_shape, shape, strict=True)
+        ):
+            raise ArgumentError(
+                f"The program takes samples of shape {self.sample_shape}, got {shape}"
+                f"{how_to_resize(shape, self.sample_shape)}."
+            )
         values: dict[str, Any] = {**dict(self._held.named_buffers()), self._entry: x}
         for step in self._steps:
             args, kwargs = _filled(step.args, values, x.device), _filled(step.kwargs, values, x.device)

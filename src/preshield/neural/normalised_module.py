@@ -23,8 +23,6 @@ class NormalisedModule(torch.nn.Module):  # type: ignore[misc]
         super().__init__()
         self.model = model
         self.normalise = normalise
-        if hasattr(model, "sample_shape"):
-            self.sample_shape = model.sample_shape
 
     def forward(self, x: Any) -> Any:
         """What the module returns for normalised samples."""
