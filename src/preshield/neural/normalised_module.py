@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from .outputs import scores_of
+
 __all__ = ["NormalisedModule"]
 
 
@@ -25,5 +27,5 @@ class NormalisedModule(torch.nn.Module):  # type: ignore[misc]
         self.normalise = normalise
 
     def forward(self, x: Any) -> Any:
-        """What the module returns for normalised samples."""
-        return self.model(self.normalise(x))
+        """The scores of normalised samples."""
+        return scores_of(self.model(self.normalise(x)))
