@@ -261,10 +261,31 @@ def test_training_mode(changed):
         spec = {"buffer_mutation": {"arg": {"name": "x"}, "buffer_name": "normalisation.running_mean"}}
         program["graph_module"]["signature"]["output_specs"].insert(0, spec)
 
+    def batch_statistics(program):
+        (node,) = (n for n in program["graph_module"]["graph"]["nodes"] if "batch_norm" in n["target"])
+        (given,) = (given for given in node["inputs"] if given["name"] == "training")
+        given["arg"]["as_bool"] = True
+
+    def counting(name):
+        def add(program):
+            argument = {"name": "self", "arg": {"as_tensor": {"name": name}}, "kind": 1}
+            one = {"name": "other", "arg": {"as_int": 1}, "kind": 1}
+            node = {"target": "torch.ops.aten.add_.Scalar", "inputs": [argument, one], "outputs": []}
+            program["graph_module"]["graph"]["nodes"].insert(0, node)
+
+        return add
+
     refused(changed(PROGRAM, active), r"its dropout is active; call `module.eval\(\)` and export it again")
-    refused(
-        changed(PROGRAM, updating), r"changes its own buffers, as in training mode; call `module.eval\(\)`"
-    )
+    for way in (
+        updating,
+        batch_statistics,
+        counting("b_normalisation_num_batches_tracked"),
+        counting("p_scores_bias"),
+        counting("x"),
+    ):
+        refused(
+            changed(PROGRAM, way), r"changes its own weights or its input, .*; call `module.eval\(\)` and"
+        )
 
 
 def test_other_graphs(changed):
