@@ -192,8 +192,7 @@ def labels_for(
         indices = {name: int(name) for name in used}
         return _mapped(pictures, indices, used), f"{carrier} are indices of the model's classes"
     if len(names) == classes:
-        how = f"{carrier} in sorted order are the model's classes 0 to {classes - 1}"
-        return pictures.labels, how
+        return pictures.labels, f"{carrier} in their order are the model's classes 0 to {classes - 1}"
     raise ArgumentError(
         f"{carrier} name {len(names)} classes, such as {printable(used[0])!r}, the model has {classes}, and "
         "nothing says which of them they are; name them by the model's class names, by WordNet identifiers "
@@ -259,7 +258,7 @@ def _of_folder(path: Path) -> LabelledPictures:
     if PARTS.issuperset(name.lower() for name in folders):
         raise ArgumentError(
             f"its sub-folders {', '.join(folders)} are parts of a data set, not classes; give one of them: "
-            f"--data {path / folders[0]}"
+            f"--data {path / _part(folders)}"
         )
     files: list[Path] = []
     labels: list[int] = []
@@ -286,11 +285,18 @@ def _of_folder(path: Path) -> LabelledPictures:
             "out about these classes"
         )
     if others:
-        notes.append(f"{others} files in the sub-folders have no ending of a picture and are left out")
+        notes.append(
+            f"left out, for lack of the ending of a picture: {others} of the files in the sub-folders"
+        )
     names = [str(file.relative_to(path)) for file in files]
     return LabelledPictures(
         files.__getitem__, names, np.asarray(labels), tuple(folders), "sub-folders", tuple(notes)
     )
+
+
+def _part(names: Sequence[str]) -> str:
+    """Which of the parts of a data set somebody may want: not the one that a model was trained on."""
+    return min(names, key=lambda name: (name.lower().startswith("train"), name))
 
 
 def _some(names: Sequence[str]) -> str:
@@ -371,7 +377,7 @@ def _of_data_set(path: Path, fields: Sequence[str] | None) -> LabelledPictures:
     data = datasets.load_from_disk(str(path))
     if isinstance(data, datasets.DatasetDict):
         raise ArgumentError(
-            f"it has the parts {', '.join(data)}; give one of them: --data {path / next(iter(data))}"
+            f"it has the parts {', '.join(data)}; give one of them: --data {path / _part(list(data))}"
         )
     data = data.with_format(None)
     image, label = fields or (
