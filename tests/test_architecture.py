@@ -28,6 +28,8 @@ MAY_IMPORT = {
     "defences": {"preprocessor", "codecs", "neural"},
     "evaluation": {"preprocessor", "chain", "interop", "neural", "plots"},
     "files": {"codecs"},
+    "labelled_pictures": {"neural"},
+    "data_files": {"labelled_pictures", "files", "evaluation", "neural"},
     "majority_vote": {"preprocessor", "chain", "interop", "defences", "evaluation"},
     "plots": set(),
     "variants": {"defences"},
@@ -35,7 +37,7 @@ MAY_IMPORT = {
     "testing": {"preprocessor", "chain"},
     "catalogue": {"preprocessor", NAMESPACE},
     "demo": {"preprocessor", "chain", "defences", "neural", "evaluation", "plots", NAMESPACE},
-    "cli": {"preprocessor", "chain", "defences", "neural", "evaluation", "plots", "files", "demo", NAMESPACE},
+    "cli": {"preprocessor", "chain", "defences", "neural", "evaluation", "plots", "files", "data_files", "demo", NAMESPACE},
     "__main__": {"cli"},
     "__init__": {"interop"},
 }
