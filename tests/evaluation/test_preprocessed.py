@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preshield import Chain, FeatureSqueezing, GaussianAugmentation, curve, evaluate
+import preshield
+from preshield import Chain, FeatureSqueezing, GaussianAugmentation, MajorityVote, curve, evaluate
+from preshield._core.remedies import how_to_resize
 from preshield.neural.preprocessing import Normalisation
 from preshield.neural.pretrained import PretrainedModel
 from tests.vision import vision
@@ -212,3 +214,36 @@ def test_samples_of_another_size(model, labels):
         match=r"brought to the shape \(3, 6, 6\), or pixels of that .* got samples of shape \(3, 5",
     ):
         evaluate(model, CUT[:, :, :5], labels, preprocess=crop(), **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("shape", "takes", "remedy"),
+    [
+        ((3, 32, 32), (3, 224, 192), "ImageResize(224, 192, channels_first=True)"),
+        ((32, 32, 1), (28, 28, 1), "ImageResize(28, 28)"),
+        ((32, 32, 3), (3, 32, 32), "pass np.moveaxis(x, -1, 1)"),
+        ((3, 32, 32), (32, 32, 3), "pass np.moveaxis(x, 1, -1)"),
+        ((1, 28, 28), (3, 28, 28), ""),
+        ((3, 32, 32), (3, None, 32), ""),
+        ((32, 32, 12), (28, 28, 12), ""),
+        ((5,), (4,), ""),
+    ],
+)
+def test_how_to_resize(shape, takes, remedy):
+    found = how_to_resize(shape, takes)
+    assert remedy in found
+    assert bool(found) == bool(remedy)
+    if "ImageResize" in remedy:
+        made = eval(
+            found.split("such as by ")[1].replace("(x)", "(x)[0].shape"),
+            {"preshield": preshield, "x": np.ones((1, *shape))},
+        )
+        assert made == takes
+    elif remedy:
+        assert eval(found.split("pass ")[1], {"np": np, "x": np.ones((1, *shape))})[0].shape == takes
+
+
+def test_a_vote_takes_a_pretrained_model(model, labels):
+    pretrained = PretrainedModel(ByHand(model), crop().transforms[1], None, (3, 6, 6), "timm:tiny")
+    vote = MajorityVote(pretrained, [None, FeatureSqueezing((0, 1), 7)])
+    np.testing.assert_array_equal(vote.predict(CUT), labels)

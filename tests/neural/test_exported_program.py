@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from preshield import evaluate
 from preshield.neural.model_files import load_model, model_format
 
 torch = pytest.importorskip("torch", minversion="2.9")
@@ -127,6 +128,17 @@ def test_it_moves_and_is_sent_to_workers_as_a_module_is(path):
     torch.testing.assert_close(again(x)["logits"], loaded(x)["logits"], rtol=0, atol=0)
     double = again.double()(x.double())["logits"]
     torch.testing.assert_close(double.float(), loaded(x)["logits"], rtol=1e-4, atol=1e-4)
+
+
+def test_samples_of_another_size(path):
+    """Its convolution would take them, and its reshape some."""
+    program = load_model(path)
+    for shape in ((1, 2, 6, 12), (2, 2, 3, 6), (1, 2, 6)):
+        with pytest.raises(ValueError, match=r"takes samples of shape \(2, 6, 6\), got \(2, [36]") as caught:
+            program(torch.zeros(shape))
+    with pytest.raises(ValueError, match="takes samples of shape") as caught:
+        evaluate(program, np.moveaxis(X, 1, -1), [0, 0, 0], threat="linf", eps=0.1, verbose=False)
+    assert "pass np.moveaxis(x, -1, 1)" in str(caught.value)
 
 
 def test_values_are_let_go_once_no_step_needs_them(path):
@@ -249,10 +261,31 @@ def test_training_mode(changed):
         spec = {"buffer_mutation": {"arg": {"name": "x"}, "buffer_name": "normalisation.running_mean"}}
         program["graph_module"]["signature"]["output_specs"].insert(0, spec)
 
+    def batch_statistics(program):
+        (node,) = (n for n in program["graph_module"]["graph"]["nodes"] if "batch_norm" in n["target"])
+        (given,) = (given for given in node["inputs"] if given["name"] == "training")
+        given["arg"]["as_bool"] = True
+
+    def counting(name):
+        def add(program):
+            argument = {"name": "self", "arg": {"as_tensor": {"name": name}}, "kind": 1}
+            one = {"name": "other", "arg": {"as_int": 1}, "kind": 1}
+            node = {"target": "torch.ops.aten.add_.Scalar", "inputs": [argument, one], "outputs": []}
+            program["graph_module"]["graph"]["nodes"].insert(0, node)
+
+        return add
+
     refused(changed(PROGRAM, active), r"its dropout is active; call `module.eval\(\)` and export it again")
-    refused(
-        changed(PROGRAM, updating), r"changes its own buffers, as in training mode; call `module.eval\(\)`"
-    )
+    for way in (
+        updating,
+        batch_statistics,
+        counting("b_normalisation_num_batches_tracked"),
+        counting("p_scores_bias"),
+        counting("x"),
+    ):
+        refused(
+            changed(PROGRAM, way), r"changes its own weights or its input, .*; call `module.eval\(\)` and"
+        )
 
 
 def test_other_graphs(changed):

@@ -131,8 +131,10 @@ def how_to_resize(shape: Shape, takes: Sequence[int | None]) -> str:
     """The end of a message about samples of `shape` for a model that takes another, if they can be images."""
     if len(shape) != 3 or len(takes) != 3:
         return ""
-    if tuple(takes) in ((shape[2], *shape[:2]), (*shape[1:], shape[0])):
-        return "; pass " + ("np.moveaxis(x, -1, 1)" if takes[0] == shape[2] else "np.moveaxis(x, 1, -1)")
+    if tuple(takes) == (*shape[1:], shape[0]):
+        return "; pass np.moveaxis(x, 1, -1)"
+    if tuple(takes) == (shape[2], *shape[:2]):
+        return "; pass np.moveaxis(x, -1, 1)"
     first = takes[0] == shape[0] and takes[0] in FEW_CHANNELS
     sides = takes[1:] if first else takes[:2]
     if None in sides or not (first or (takes[2] == shape[2] and takes[2] in FEW_CHANNELS)):

@@ -186,10 +186,8 @@ def head_of(x: Array) -> Array:
 
 def named_classifier(model: Any, x: Array, y: Array, name: str) -> Any:
     """A classifier for attacks that takes `x` and knows the classes of `y`; messages call it `name`."""
-    takes = getattr(model, "sample_shape", x.shape[1:])
     if isinstance(model, PretrainedModel):
-        model, takes = model.model, model.input_shape
-    _check_shape(x, takes, name)
+        _check_shape(x, model.input_shape, name)
     classifier = as_classifier(model, x, name)
     _check_shape(x, _input_shape(classifier, x), name)
     with held(drawing(classifier), np.arange(len(x)), (0,)):  # whose own streams stay where they are

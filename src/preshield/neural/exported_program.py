@@ -22,6 +22,7 @@ import torch
 
 from .._core.errors import ArgumentError
 from .._core.limits import opened_archive
+from .._core.remedies import how_to_resize
 
 __all__ = ["ExportedModule", "load_exported"]
 
@@ -63,6 +64,9 @@ MEMORY_FORMATS = {
     4: torch.preserve_format,
 }
 STRIDED = 7
+WRITES = (
+    "it changes its own weights or its input, as in training mode; call `module.eval()` and export it again"
+)
 DYNAMIC = "dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
 
 
@@ -136,7 +140,15 @@ class ExportedModule(torch.nn.Module):  # type: ignore[misc]
         self.sample_shape = shape[1:]
 
     def forward(self, x: Any) -> Any:
-        """Run the graph."""
+        """Run the graph; its operators alone would compute something for other shapes, too."""
+        shape = tuple(x.shape[1:])
+        if len(shape) != len(self.sample_shape) or any(
+            wanted not in (None, got) for wanted, got in zip(self.sample_shape, shape, strict=True)
+        ):
+            raise ArgumentError(
+                f"The program takes samples of shape {self.sample_shape}, got {shape}"
+                f"{how_to_resize(shape, self.sample_shape)}."
+            )
         values: dict[str, Any] = {**dict(self._held.named_buffers()), self._entry: x}
         for step in self._steps:
             args, kwargs = _filled(step.args, values, x.device), _filled(step.kwargs, values, x.device)
@@ -220,16 +232,14 @@ def _module(found: Mapping[str, Any], stored: Mapping[str, Any]) -> ExportedModu
             tensors[of["arg"]["name"]] = stored[of[f"{kind}_name"]]
         elif kind == "user_input" and "as_tensor" in of["arg"]:
             entries.append(of["arg"]["as_tensor"]["name"])
-        elif kind == "user_input" or kind != "constant_input":
+        elif kind != "constant_input":
             raise ArgumentError(
                 f"it takes a {kind} that is no tensor; export a module of one batch of samples"
             )
     if len(entries) != 1:
         raise ArgumentError(f"it takes {len(entries)} tensors; export a module of one batch of samples")
     if any("user_output" not in spec for spec in signature["output_specs"]):
-        raise ArgumentError(
-            "it changes its own buffers, as in training mode; call `module.eval()` and export it again"
-        )
+        raise ArgumentError(WRITES)
     sizes = graph["tensor_values"][entries[0]]["sizes"]
     shape = tuple(size.get("as_int") for size in sizes)
     if not shape:
@@ -240,18 +250,25 @@ def _module(found: Mapping[str, Any], stored: Mapping[str, Any]) -> ExportedModu
             f"with `torch.export.export(module, (example,), {DYNAMIC})` and two samples or more in `example`"
         )
     outputs = [_argument(spec["user_output"]["arg"]) for spec in signature["output_specs"]]
-    steps = tuple(map(_step, graph["nodes"]))
+    steps = tuple(_step(node, {*tensors, entries[0]}) for node in graph["nodes"])
     return ExportedModule(tensors, steps, entries[0], shape, _structured(outputs, found["module_call_graph"]))
 
 
-def _step(node: Mapping[str, Any]) -> Step:
-    """One node; operators are looked up now, so that a file that names others is refused."""
+def _step(node: Mapping[str, Any], constant: set[str]) -> Step:
+    """One node; its operator is looked up now, so that a file that names another is refused."""
     args, kwargs = [], {}
-    _operator(node["target"])
+    schema = getattr(_operator(node["target"]), "_schema", None)
+    written = {argument.name for argument in schema.arguments if argument.is_write} if schema else set()
+    values = {given["name"]: _argument(given["arg"]) for given in node["inputs"]}
+    if values.get("train") is True:
+        raise ArgumentError("its dropout is active; call `module.eval()` and export it again")
+    # A normalisation without running statistics is the same in training mode.
+    if values.get("training") is True and values.get("running_mean") is not None:
+        raise ArgumentError(WRITES)
+    if constant & _names([values[name] for name in written if name in values]):
+        raise ArgumentError(WRITES)
     for given in node["inputs"]:
-        value = _argument(given["arg"])
-        if given["name"] == "train" and value is True:
-            raise ArgumentError("its dropout is active; call `module.eval()` and export it again")
+        value = values[given["name"]]
         if given["kind"] == 2:
             kwargs[given["name"]] = value
         else:
@@ -307,9 +324,7 @@ def _argument(argument: Mapping[str, Any]) -> Any:
             return Here()
         case "as_complex":
             return complex(value["real"], value["imag"])
-    raise ArgumentError(
-        f"its graph has an argument of the kind {kind!r}, such as a graph within; export it flat"
-    )
+    raise ArgumentError(f"its graph has an argument of the kind {kind!r}, which is not supported")
 
 
 def _result(output: Mapping[str, Any]) -> Any:

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from .outputs import scores_of
+
 __all__ = ["NormalisedModule"]
 
 
@@ -23,9 +25,7 @@ class NormalisedModule(torch.nn.Module):  # type: ignore[misc]
         super().__init__()
         self.model = model
         self.normalise = normalise
-        if hasattr(model, "sample_shape"):
-            self.sample_shape = model.sample_shape
 
     def forward(self, x: Any) -> Any:
-        """What the module returns for normalised samples."""
-        return self.model(self.normalise(x))
+        """The scores of normalised samples."""
+        return scores_of(self.model(self.normalise(x)))

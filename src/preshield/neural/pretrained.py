@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from errno import ENOENT
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ __all__ = ["PretrainedModel", "is_named", "load_pretrained"]
 
 PICKLES = (".bin", ".ckpt", ".pkl", ".pt", ".pth", ".tar")
 CACHE = "a copy of the cache of Hugging Face, with the environment variable HF_HUB_OFFLINE=1"
+TORCH_CACHE = "a copy of torch's cache, with the environment variable TORCH_HOME"
 PORTED = ("googlenet", "inception_v3")
 FORMS = "timm:NAME, torchvision:NAME, hf:NAME, hf:FOLDER or efficientnet-lite0"
 
@@ -200,6 +202,8 @@ def _from_torchvision(name: str, weights: Any) -> tuple[Any, Preprocessing, Any]
 
 
 def _from_hub(name: str, weights: Path | None) -> tuple[Any, Preprocessing, Any]:
+    if find_spec("torchvision") is not None:  # which transformers then needs
+        _library("torchvision")
     transformers = _library("transformers")
     network = transformers.AutoModelForImageClassification
     with _offline_way("hf", name):
@@ -270,12 +274,14 @@ def _offline_way(source: str, name: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = printable(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}", MOST)
-        cache = f"hf:FOLDER of a model that `save_pretrained` wrote, {CACHE}" if source == "hf" else CACHE
-        if source == "torchvision":
-            cache = "a copy of torch's cache, whose folder the environment variable TORCH_HOME names"
+        ways = {
+            "hf": f"hf:FOLDER of a model that `save_pretrained` wrote, or {CACHE}",
+            "timm": f'weights="FILE.safetensors" (--weights FILE.safetensors), or {CACHE}',
+            "torchvision": f'weights="FILE.safetensors" (--weights FILE.safetensors), or {TORCH_CACHE}',
+        }
         raise ArgumentError(
             f"`spec` {f'{source}:{name}'!r} is neither in the cache nor could be downloaded ({reason}). "
-            f'Offline, pass weights="FILE.safetensors" (--weights FILE.safetensors), or use {cache}.'
+            f"Without a network use {ways[source]}."
         ) from error
 
 
