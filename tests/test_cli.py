@@ -1169,6 +1169,76 @@ def test_a_pretrained_model_end_to_end(tmp_path, capsys):
     assert [row.name for row in report.rows] == ["none", "feature:bit_depth=4"]
 
 
+@pytest.fixture(scope="module")
+def pictures(brightness):
+    """The bright and dark images as files, a folder for each class."""
+    arrays = np.load(brightness / "last.npz")
+    for number, (x, y) in enumerate(zip(arrays["x"], arrays["y"], strict=True)):
+        place = brightness / "pictures" / ("bright" if y else "a dark one")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.rint(x * 255).astype(np.uint8)).save(place / f"{number:02}.png")
+    return brightness / "pictures"
+
+
+@pytest.mark.parametrize("model", ["model.pt", "model.keras"])
+def test_a_folder_of_pictures_end_to_end(brightness, pictures, tmp_path, capsys, model):
+    """Parts merged are one run, which goes on from its checkpoint; bad files stop it before any attack."""
+    common = ["--model", brightness / model, "--data", pictures, "--eps", "8/255", "--budget", "2"]
+
+    def report(name, *arguments):
+        assert run("evaluate", *common, "--out", tmp_path / name, *arguments) == 0
+        return RobustnessReport.from_json(tmp_path / name / "report.json")
+
+    whole = report("whole", "--checkpoint", tmp_path / "half")
+    assert capsys.readouterr().err.splitlines() == [
+        "preshield: 12 pictures of 2 classes, classes in turn, in an order drawn by the seed",
+        "preshield: sub-folders in their order are the model's classes 0 to 1",
+        "preshield: pictures: of one size, colour",
+        f"preshield: which is which: {tmp_path / 'whole' / 'samples.csv'}",
+    ]
+    assert whole.settings["samples drawn"] == "classes in turn, in an order drawn by the seed"
+    assert whole["none"].columns["clean"].accuracy == 1
+    rows = [line.split(",") for line in (tmp_path / "whole" / "samples.csv").read_text().splitlines()[1:]]
+    assert [int(label) for _, _, label in rows] == whole.labels.tolist()
+    assert all(
+        (pictures / name).is_file() and ("bright" in name) == (label == "1") for _, name, label in rows
+    )
+    if model == "model.keras":
+        return
+    assert report("again", "--checkpoint", tmp_path / "half") == whole
+    parts = [tmp_path / name / "report.json" for name in ("first", "last")]
+    report("first", "--samples", "5")
+    report("last", "--first", "5")
+    assert run("merge", *parts, "--out", tmp_path / "merged") == 0
+    assert RobustnessReport.from_json(tmp_path / "merged" / "report.json") == whole
+    with Image.open(pictures / "bright" / "01.png") as picture:
+        picture.save(tmp_path / "small.png")
+    (tmp_path / "t.csv").write_text(
+        f"file,label\nsmall.png,1\n{pictures / 'bright' / '03.png'},0\nnone.png,1\n"
+    )
+    common[3] = tmp_path / "t.csv"
+    capsys.readouterr()
+    message = fails(capsys, "evaluate", *common, "--out", tmp_path / "table")
+    assert "1 picture cannot be read: " in message
+    assert not (tmp_path / "table" / "report.json").exists()
+    assert report("table", "--skip-unreadable")["none"].columns["clean"].accuracy == 0.5
+
+
+def test_labels_beside_the_order_of_the_model(brightness, pictures, tmp_path, capsys):
+    """Told in a line, before the attack."""
+    (tmp_path / "names.txt").write_text("bright\na dark one\n")
+    arguments = ["--model", brightness / "model.pt", "--data", pictures, "--out", tmp_path / "report"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert (
+            run("evaluate", *arguments, "--eps", "0", "--budget", 1, "--classes", tmp_path / "names.txt") == 0
+        )
+    warning = capsys.readouterr().err.splitlines()[-1]
+    assert warning.startswith(
+        "preshield: warning: The classifier is right on 0 of 12 samples without any att"
+    )
+
+
 def test_parts_and_a_checkpoint_end_to_end(brightness, tmp_path, capfd):
     """Two parts merged are one run; a second run reads what is finished, and the examples are kept."""
     common = ["--model", brightness / "model.pt", "--data", brightness / "first.npz"]

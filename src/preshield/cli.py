@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+SAMPLES = "samples.csv"  # which sample is which file
 SAMPLE_AXES = {"image": 3, "video": 4, "audio": 1}
 
 
@@ -676,8 +677,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     with data.samples(model, channels_first, clip_values, verbose=verbose) as (x, y):
         for line in data.told:
             print(f"preshield: {line}", file=sys.stderr)
-        if (table := data.table(arguments.first)) is not None:
-            write_atomically(arguments.out / "samples.csv", table)
+        table = data.table(arguments.first)
+        if table is not None:
+            write_atomically(arguments.out / SAMPLES, table)
+            print(f"preshield: which is which: {arguments.out / SAMPLES}", file=sys.stderr)
         try:
             report = preshield.evaluate(
                 model,

@@ -217,7 +217,7 @@ class PictureData:
             count = len(np.unique(y))
             self.told = [
                 f"{len(y)} pictures of {count} {'classes' if count > 1 else 'class'}, {drawn}",
-                f"labels: {which}",
+                which,
                 f"pictures: {how}",
             ]
             if stream.bad:
@@ -309,7 +309,8 @@ class _Stream:
         """How many pictures cannot be read, and some of them with the reason."""
         some = [f"{printable(name)} ({reason})" for name, reason in list(self.bad.items())[:NAMED]]
         more = f" and {len(self.bad) - NAMED} more" if len(self.bad) > NAMED else ""
-        return f"{len(self.bad)} pictures cannot be read: {', '.join(some)}{more}"
+        count = "1 picture" if len(self.bad) == 1 else f"{len(self.bad)} pictures"
+        return f"{count} cannot be read: {', '.join(some)}{more}"
 
 
 def _sample_maker(
@@ -339,17 +340,19 @@ def _sample_maker(
         try:
             scores = predictor(model)(sample[None])
         except Exception as error:  # noqa: BLE001 - whatever a model has to say about a shape
-            failures.append(f"of shape {sample.shape} ({_first_line(error)})")
+            failures.append(f"{sample.shape} ({_first_line(error)})")
             continue
         if scores.ndim != 2:
             raise ArgumentError(f"the model must give one score for each class, got shape {scores.shape}")
         words = "of one size" if size is None else f"{size} x {size} pixels, resized and cut from the centre"
         return sample_of, f"{words}, {'grey' if channels == 1 else 'colour'}", scores.shape[1]
     takes = getattr(model, "input_shape", None)
-    wanted = f"it takes {takes[1:]}; " if isinstance(takes, tuple) else ""
-    remedy = "--size N cuts squares of N x N pixels" if size is None else "another --size may fit"
+    wanted, side = "", "N"
+    if isinstance(takes, tuple):
+        wanted, side = f"it takes {takes[1:]}; ", str(max((n for n in takes[1:] if n), default="N"))
+    remedy = f"--size {side} cuts squares out of them" if size is None else "another --size may fit"
     raise ArgumentError(
-        f"the model does not take the pictures, neither {' nor '.join(failures)}; {wanted}{remedy}"
+        f"the model does not take pictures of shape {failures[head.mode == 'L']}; {wanted}{remedy}"
     )
 
 

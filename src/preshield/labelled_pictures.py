@@ -7,7 +7,7 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,23 +177,22 @@ def labels_for(
             raise ArgumentError(f"the data have {len(names)} classes, and the model {classes}")
         return pictures.labels, f"{carrier} in their order are the model's classes 0 to {len(names) - 1}"
     if all(WORDNET.fullmatch(name) for name in used) and classes == IMAGENET:
-        identifiers = {identifier: place for place, (identifier, _) in enumerate(imagenet_classes())}
-        how = f"{carrier} are WordNet identifiers of ImageNet's classes"
-        return _mapped(pictures, identifiers, used), how
+        find = _finder([identifier for identifier, _ in imagenet_classes()])
+        return _mapped(pictures, find, used), f"{carrier} are WordNet identifiers of ImageNet's classes"
     called = "the model's class names"
     if known is None and classes == IMAGENET:
         known, called = [name for _, name in imagenet_classes()], "names of ImageNet's classes"
-    table = _table(known or ())
-    found = [name for name in used if _plain(name) in table]
+    find = _finder(known or ())
+    found = [name for name in used if find(name)]
     if found and (len(found) == len(used) or called.startswith("the model")):
-        return _mapped(pictures, table, used), f"{carrier} are {called}"
+        return _mapped(pictures, find, used), f"{carrier} are {called}"
     if all(name.isdecimal() for name in used):
         _check_indices([int(name) for name in used], classes, carrier)
-        indices = {name: int(name) for name in used}
-        return _mapped(pictures, indices, used), f"{carrier} are indices of the model's classes"
+        indices = {name: {int(name)} for name in used}
+        how = f"{carrier} are indices of the model's classes"
+        return _mapped(pictures, lambda name: indices.get(name, set()), used), how
     if len(names) == classes:
-        how = f"{carrier} in sorted order are the model's classes 0 to {classes - 1}"
-        return pictures.labels, how
+        return pictures.labels, f"{carrier} in their order are the model's classes 0 to {classes - 1}"
     raise ArgumentError(
         f"{carrier} name {len(names)} classes, such as {printable(used[0])!r}, the model has {classes}, and "
         "nothing says which of them they are; name them by the model's class names, by WordNet identifiers "
@@ -202,32 +201,34 @@ def labels_for(
     )
 
 
-def _mapped(pictures: LabelledPictures, table: Mapping[str, int | None], used: Sequence[str]) -> Array:
-    """Labels by a table of names, in which all that are used must stand, each for one class."""
-    missing = [name for name in used if table.get(name, table.get(_plain(name))) is None]
-    if missing:
-        several = _plain(missing[0]) in table
-        what = "several classes of the model have the name" if several else "the model has no class"
-        raise ArgumentError(
-            f"{what} {', '.join(repr(printable(name)) for name in missing[:NAMED])}"
-            f"{' and others' if len(missing) > NAMED else ''}; "
-            + ("name such classes by index" if several else "remove what is of that class, or rename it")
-        )
-    names = pictures.class_names or ()
-    numbers = [table.get(name, table.get(_plain(name), -1)) for name in names]
+def _mapped(pictures: LabelledPictures, find: Callable[[str], set[int]], used: Sequence[str]) -> Array:
+    """Labels by the classes of a name, of which each name that is used must have one."""
+    for count, what, remedy in (
+        (0, "the model has no class", "remove what is of that class, or rename it"),
+        (2, "several classes of the model have the name", "name such classes by index"),
+    ):
+        bad = [name for name in used if min(len(find(name)), 2) == count]
+        if bad:
+            some = ", ".join(repr(printable(name)) for name in bad[:NAMED])
+            raise ArgumentError(f"{what} {some}{' and others' if len(bad) > NAMED else ''}; {remedy}")
+    numbers = [min(find(name), default=-1) for name in pictures.class_names or ()]
     return np.asarray(numbers, np.int64)[pictures.labels]
 
 
-def _table(known: Sequence[str]) -> dict[str, int | None]:
-    """Classes by name, and by each of several names with commas between; None if two classes share one."""
-    table: dict[str, int | None] = {}
-    for whole in (False, True):  # a name as a whole counts for more than a part of another
-        of_names: dict[str, set[int]] = {}
-        for place, name in enumerate(known):
-            for part in [name] if whole else name.split(","):
-                of_names.setdefault(_plain(part), set()).add(place)
-        table |= {name: min(places) if len(places) == 1 else None for name, places in of_names.items()}
-    return table
+def _finder(known: Sequence[str]) -> Callable[[str], set[int]]:
+    """What finds the classes of a name: as it is written, in another spelling, or as one of several names."""
+    tables: list[dict[str, set[int]]] = [{}, {}, {}]
+    for place, name in enumerate(known):
+        tables[0].setdefault(name, set()).add(place)
+        tables[1].setdefault(_plain(name), set()).add(place)
+        for part in name.split(","):
+            tables[2].setdefault(_plain(part), set()).add(place)
+
+    def find(name: str) -> set[int]:
+        spellings = (name, _plain(name), _plain(name))
+        return next((table[s] for table, s in zip(tables, spellings, strict=True) if s in table), set())
+
+    return find
 
 
 def _plain(name: str) -> str:
@@ -259,7 +260,7 @@ def _of_folder(path: Path) -> LabelledPictures:
     if PARTS.issuperset(name.lower() for name in folders):
         raise ArgumentError(
             f"its sub-folders {', '.join(folders)} are parts of a data set, not classes; give one of them: "
-            f"--data {path / folders[0]}"
+            f"--data {path / _part(folders)}"
         )
     files: list[Path] = []
     labels: list[int] = []
@@ -286,11 +287,18 @@ def _of_folder(path: Path) -> LabelledPictures:
             "out about these classes"
         )
     if others:
-        notes.append(f"{others} files in the sub-folders have no ending of a picture and are left out")
+        notes.append(
+            f"left out, for lack of the ending of a picture: {others} of the files in the sub-folders"
+        )
     names = [str(file.relative_to(path)) for file in files]
     return LabelledPictures(
         files.__getitem__, names, np.asarray(labels), tuple(folders), "sub-folders", tuple(notes)
     )
+
+
+def _part(names: Sequence[str]) -> str:
+    """Which of the parts of a data set somebody may want: not the one that a model was trained on."""
+    return min(names, key=lambda name: (name.lower().startswith("train"), name))
 
 
 def _some(names: Sequence[str]) -> str:
@@ -371,7 +379,7 @@ def _of_data_set(path: Path, fields: Sequence[str] | None) -> LabelledPictures:
     data = datasets.load_from_disk(str(path))
     if isinstance(data, datasets.DatasetDict):
         raise ArgumentError(
-            f"it has the parts {', '.join(data)}; give one of them: --data {path / next(iter(data))}"
+            f"it has the parts {', '.join(data)}; give one of them: --data {path / _part(list(data))}"
         )
     data = data.with_format(None)
     image, label = fields or (

@@ -16,6 +16,7 @@ from preshield import (
     evaluate,
     sweep,
 )
+from preshield.evaluation import batch as work_of_batch
 from preshield.evaluation import run as work
 from preshield.evaluation.report import RobustnessReport
 from tests.evaluation.analytic import Gain, Identity, threshold
@@ -304,6 +305,7 @@ def test_progress_rises_to_the_end(capsys, monkeypatch):
     run([Identity(), SpatialSmoothing(3)], verbose=True, batch_size=5, surrogate=classifier())
     shown = capsys.readouterr().err
     assert "100%" in shown
+    assert "\rabout 1 s   0%|" in shown
     percents = [
         int(part.split("%")[0].split()[-1].rsplit("]")[-1]) for part in shown.split("\r") if "%" in part
     ]
@@ -311,6 +313,27 @@ def test_progress_rises_to_the_end(capsys, monkeypatch):
     assert len(set(percents)) > 20  # within batches too
     run([Identity()])
     assert capsys.readouterr().err == ""
+
+
+def test_the_estimate_by_hand(capsys, monkeypatch):
+    """Gradients and queries that the budget allows, each of a second, and what is examined again."""
+    monkeypatch.setattr(work_of_batch, "_seconds", lambda call: 1.0)
+    monkeypatch.setattr(work, "progress_bar", partial(work.progress_bar, mininterval=0))
+    # 12 samples in batches of 4: white-box and black-box attack on both rows, and on the first 4 the
+    # diagnostics, which take twice the gradients
+    run([Identity()], threat="linf", eps=0.1, budget=20, batch_size=4, verbose=True)
+    seconds = 3 * 2 * (20 + 4 * 20) + 2 * 2 * 20
+    assert f"about {seconds / 60:.2g} min" in capsys.readouterr().err
+    run([Identity()], columns=["oblivious"], budget=20, batch_size=4, verbose=True)
+    assert "about 60 s" in capsys.readouterr().err  # gradients of the first row alone
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (80, "80 s"), (100, "1.7 min"), (6000, "1.7 h"), (5e5, "5.8 days"), (5e6, "58 days")],
+)
+def test_times_in_words(seconds, words):
+    assert work._in_words(seconds) == words
 
 
 class Interrupted(Identity):

@@ -163,7 +163,7 @@ class Batch:
                     )
                     query = partial(few.mean_margin, few.x, rows)
                     total += QUERIES * attacker.budget * _seconds(query)
-        return total, again if self.plan.diagnosed else 0.0
+        return total, again if self.plan.diagnosed and "adaptive" in self.plan.columns else 0.0
 
     def finished(self) -> Part:
         """The rows that are done, once each has seen the examples of the others."""

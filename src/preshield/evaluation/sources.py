@@ -302,7 +302,9 @@ def _check_stream(x: Any) -> None:
 def _is_array(x: Any) -> bool:
     """Whether something is read as an array: all at once, and not item by item."""
     known = isinstance(x, list | tuple) or framework(x) != "numpy"
-    return known or any(hasattr(x, name) for name in ("__array__", "__array_interface__", "shape"))
+    if known or hasattr(x, "__array__") or hasattr(x, "__array_interface__"):
+        return True
+    return hasattr(x, "shape") and hasattr(x, "dtype")  # a data set of Hugging Face has a shape, too
 
 
 def _dtype(x: Any) -> Any:
