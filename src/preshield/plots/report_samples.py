@@ -14,8 +14,6 @@ from .signals import waveforms
 from .videos import frame_strip
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from ..evaluation.report import RobustnessReport, RobustnessRow
 
 __all__ = ["FIGURE_WIDTH", "SamplePlan", "plan_samples", "samples"]
@@ -23,6 +21,7 @@ __all__ = ["FIGURE_WIDTH", "SamplePlan", "plan_samples", "samples"]
 FIGURE_WIDTH = 10.0  # in inches
 _IMAGES, _FRAMES, _SIGNALS = 2, 8, 2  # shown at most
 _LONGEST_NAME = 18  # characters of a class under an image
+_ABOVE = ("Original", "Attacked", "Difference")
 _BELOW = ("Attacked, then defended", "Attacked through the defence", "Difference")
 
 
@@ -97,87 +96,94 @@ def _channels_last(x: Array) -> Array:
 def _plan_images(report: "RobustnessReport", clean: Array, attacked: Array) -> SamplePlan:
     """For each image its attack, and below what the model receives through each defence."""
     rows = [row for row in report.rows[1:] if "received" in row.pictures]
-    images = _clearest(rows, report.pictures)[:_IMAGES]
-    name = _Names(report)
-    undefended = report.rows[0].pictures
-    clip_values = report.threat.clip_values
-    shown = [_scaled(x, clean.shape[-1], clip_values) for x in (clean, attacked)]
-
-    def difference(ax: "Axes", x: Array, k: int) -> None:
-        added = difference_column(
-            clean[k : k + 1], x[k : k + 1], norm=report.threat.norm, clip_values=clip_values
-        )
-        show_image(ax, added.images[0])
-        words = f"{added.labels[0]}, {added.subtitle}" if added.labels else ""
-        caption(ax, words if np.any(x[k] != clean[k]) else "wrong as it is")
+    images = _clearest(rows, clean)[:_IMAGES]
+    columns = 3 * len(images)
 
     def draw(grid: Array) -> None:
-        for k, columns in zip(images, grid.T.reshape(len(images), 3, -1), strict=True):
-            for ax, title in zip(columns[:, 0], ("Original", "Attacked", "Difference"), strict=True):
-                heading(ax, title)
-            show_image(columns[0, 0], shown[0][k])
-            caption(columns[0, 0], *name.clean(k))
-            show_image(columns[1, 0], shown[1][k])
-            if "predicted" in undefended:
-                caption(columns[1, 0], *name.of(undefended, k, 0))
-            difference(columns[2, 0], attacked, k)
-            for place, row in enumerate(rows, 1):
-                for part, ax in zip(("defended", "received"), columns[:2, place], strict=True):
-                    seen = _scaled(_channels_last(row.pictures[part]), clean.shape[-1], clip_values)
-                    show_image(ax, seen[k])
-                    caption(ax, *name.of(row.pictures, k, int(part == "received")))
-                difference(columns[2, place], _channels_last(row.pictures["attacked"]), k)
-            for ax, title in zip(columns[:, 1:2].flat, _BELOW, strict=False):
-                heading(ax, title)
-        for words, ax in zip(["no defence", *(row.name for row in rows)], grid[:, 0], strict=True):
+        for k, three in zip(images, np.split(grid, len(images), axis=1), strict=True):
+            for axes, titles in zip(three, (_ABOVE, _BELOW), strict=False):
+                for ax, title in zip(axes, titles, strict=True):
+                    heading(ax, title)
+            _draw_image(three[0], report, clean[k], (clean[k], attacked[k]), k, None)
+            for axes, row in zip(three[1:], rows, strict=True):
+                seen = (_channels_last(row.pictures[name])[k] for name in ("defended", "received"))
+                _draw_image(axes, report, clean[k], tuple(seen), k, row)
+        for name, ax in zip(["no defence", *(row.name for row in rows)], grid[:, 0], strict=True):
             style = {"rotation": 0, "ha": "right", "va": "center", "fontweight": "bold"}
-            ax.set_ylabel(wrapped(words, 16), fontsize=7, **style)
+            ax.set_ylabel(wrapped(name, 16), fontsize=7, **style)
 
-    columns = 3 * len(images)
     height = 0.7 + (1 + len(rows)) * (_image_height(clean, columns + 1) + CAPTION)
     return SamplePlan(1 + len(rows), columns, height, draw)
 
 
-def _clearest(rows: "Sequence[RobustnessRow]", pictures: Mapping[str, Array]) -> list[int]:
-    """Which images to show, those first of which most defences were right before the attack."""
-    clean = pictures["clean"]
-    axes = tuple(range(1, clean.ndim))
-    wrong = np.zeros(len(clean))
+def _draw_image(
+    axes: Array,
+    report: "RobustnessReport",
+    clean: Array,
+    seen: tuple[Array, ...],
+    k: int,
+    row: "RobustnessRow | None",
+) -> None:
+    """Draw what the model receives, with its predictions, and the perturbation that it receives last.
+
+    Without a row, the undefended model, which receives the image as it is and attacked.
+    """
+    undefended = report.rows[0].pictures
+    if row is None:
+        attacked = seen[1]
+        predictions = [_prediction(report, report.pictures, k), _prediction(report, undefended, (k, 0))]
+    else:
+        attacked = _channels_last(row.pictures["attacked"])[k]
+        predictions = [_prediction(report, row.pictures, (k, column)) for column in (0, 1)]
+    clip_values = report.threat.clip_values
+    for ax, x, prediction in zip(axes[:2], seen, predictions, strict=True):
+        x = mean_of_codes(x[None], clean.shape[-1])
+        show_image(ax, scaled_images("pictures", x, clip_values)[0])
+        caption(ax, *prediction)
+    added = difference_column(
+        clean[None],
+        attacked[None],
+        amplify=_visible(clean, attacked, clip_values),
+        norm=report.threat.norm,
+        clip_values=clip_values,
+    )
+    show_image(axes[2], added.images[0])
+    words = f"{added.labels[0]}, {added.subtitle}" if added.labels else ""
+    if np.array_equal(clean, attacked):
+        words = "wrong without an attack" if predictions[1][1] is False else "no attack succeeded"
+    caption(axes[2], words)
+
+
+def _clearest(rows: "Sequence[RobustnessRow]", clean: Array) -> list[int]:
+    """Which images (N, H, W, C) to show, those first that most attacks changed: the others tell nothing."""
+    changed = np.zeros(len(clean))
     for row in rows:
-        wrong += (row.pictures["attacked"] == clean).all(axis=axes)
-    return list(map(int, np.argsort(wrong, kind="stable")))
+        changed += (_channels_last(row.pictures["attacked"]) != clean).any(axis=(1, 2, 3))
+    return list(map(int, np.argsort(-changed, kind="stable")))
 
 
-def _scaled(x: Array, channels: int, clip_values: ClipValues) -> Array:
-    return scaled_images("pictures", mean_of_codes(x.astype(np.float32), channels), clip_values)
+def _visible(before: Array, after: Array, clip_values: ClipValues) -> float:
+    """Factor for which one value in 200 of a difference is black or white; the few largest are beyond."""
+    low, high = (float(np.mean(value)) for value in clip_values)
+    size = float(np.quantile(np.abs(np.subtract(after, before, dtype=float)), 0.995)) / (high - low)
+    return 0.5 / size if size else 1.0
 
 
-class _Names:
-    """Classes that were predicted, as captions."""
-
-    def __init__(self, report: "RobustnessReport") -> None:
-        self.names, self.pictures = report.class_names, report.pictures
-
-    def clean(self, k: int) -> tuple[str, bool | None]:
-        """Of an image as it is."""
-        if "predicted" not in self.pictures:
-            return self._name(self.pictures["labels"][k]), None
-        return self._caption(self.pictures["predicted"][k], self.pictures["confidence"][k], k)
-
-    def of(self, pictures: Mapping[str, Array], k: int, column: int) -> tuple[str, bool | None]:
-        """Of an image in a row."""
-        return self._caption(pictures["predicted"][k, column], pictures["confidence"][k, column], k)
-
-    def _caption(self, label: int, confidence: float, k: int) -> tuple[str, bool | None]:
-        name = self._name(label)
-        sure = "" if np.isnan(confidence) else f", {confidence:.2f}"
-        return name + sure, bool(label == self.pictures["labels"][k])
-
-    def _name(self, label: int) -> str:
-        if label < 0:
-            return "rejected"
-        name = self.names[label] if label < len(self.names) else str(label)
-        return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
+def _prediction(
+    report: "RobustnessReport", pictures: Mapping[str, Array], place: int | tuple[int, int]
+) -> tuple[str, bool | None]:
+    """The class that was predicted, with its probability, and whether it is the true one."""
+    if "predicted" not in pictures or "labels" not in report.pictures:
+        return "", None
+    label, confidence = int(pictures["predicted"][place]), float(pictures["confidence"][place])
+    name = report.class_names[label] if 0 <= label < len(report.class_names) else str(label)
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[: _LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
+    words = "rejected" if label < 0 else name
+    if not np.isnan(confidence):
+        words += f", {confidence:.2f}"
+    true = report.pictures["labels"][place if isinstance(place, int) else place[0]]
+    return words, bool(label == true)
 
 
 def _plan_videos(
