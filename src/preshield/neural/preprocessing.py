@@ -71,13 +71,16 @@ class Normalisation:
     def __call__(self, x: Any) -> Any:
         """Pixels (N, C, H, W) or (N, H, W, C), normalised, as part of the same graph."""
         count = max(len(self.mean), len(self.std))
-        places = [axis for axis in ((-3, -1) if self.channels_first else (-1, -3)) if x.shape[axis] == count]
-        if count > 1 and not places:
-            raise ArgumentError(
-                f"`preprocess` normalises {count} channels, and the model is given samples of shape "
-                f"{tuple(x.shape[1:])}; pass images (N, {count}, H, W) or (N, H, W, {count})."
-            )
-        shape = (-1, 1, 1) if count == 1 or places[0] == -3 else (-1,)
+        shape: tuple[int, ...] = (-1,)
+        if count > 1:
+            axes = (-3, -1) if self.channels_first else (-1, -3)
+            axis = next((axis for axis in axes if len(x.shape) > 2 and x.shape[axis] == count), None)
+            if axis is None:
+                raise ArgumentError(
+                    f"`preprocess` normalises {count} channels, and the model is given samples of shape "
+                    f"{tuple(x.shape[1:])}; pass images (N, {count}, H, W) or (N, H, W, {count})."
+                )
+            shape = (-1, 1, 1) if axis == -3 else shape
         mean, std = (_like(x, values.reshape(shape)) for values in (self.mean, self.std))
         return ((x if self.scale == 1 else x * self.scale) - mean) / std
 
@@ -254,7 +257,7 @@ def stacked(samples: Iterable[Array]) -> Array:
 
 
 class _Composed:
-    """A function after another; both can be sent to a worker if they can."""
+    """A function of what another one returns; a class, so that workers can be sent it."""
 
     def __init__(self, model: Callable[[Any], Any], normalise: Callable[[Any], Any]) -> None:
         self.model, self.normalise = model, normalise
@@ -293,10 +296,11 @@ def _of_steps(steps: Sequence[Any]) -> Preprocessing:
                 f"after the geometry, got {step!r} behind it; put it before Normalize, or into the model."
             )
     normalisations = [Normalisation(step.mean, step.std) for step in after]
-    normalise = normalisations[0] if len(normalisations) == 1 else None
-    if len(normalisations) > 1:
-        normalise = _Several(normalisations)  # type: ignore[assignment]
-    return Preprocessing(Geometry(_Several(before)) if before else None, normalise)
+    several = _Several(normalisations) if after else None
+    return Preprocessing(
+        Geometry(_Several(before)) if before else None,
+        normalisations[0] if len(normalisations) == 1 else several,
+    )
 
 
 class _Several:

@@ -207,11 +207,11 @@ def _from_hub(name: str, weights: Path | None) -> tuple[Any, Preprocessing, Any]
     transformers = _library("transformers")
     network = transformers.AutoModelForImageClassification
     with _offline_way("hf", name):
-        processor = transformers.AutoImageProcessor.from_pretrained(name)
+        processor = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
         if weights is None:
-            model = network.from_pretrained(name, use_safetensors=True)
+            model = network.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
         else:
-            config = transformers.AutoConfig.from_pretrained(name)
+            config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     if weights is not None:
 
         def make(num_classes: int | None = None) -> Any:
@@ -280,8 +280,8 @@ def _offline_way(source: str, name: str) -> Iterator[None]:
             "torchvision": f'weights="FILE.safetensors" (--weights FILE.safetensors), or {TORCH_CACHE}',
         }
         raise ArgumentError(
-            f"`spec` {f'{source}:{name}'!r} is neither in the cache nor could be downloaded ({reason}). "
-            f"Without a network use {ways[source]}."
+            f"`spec` must name a model that is in the cache or can be downloaded, got {f'{source}:{name}'!r} "
+            f"({reason}); without a network use {ways[source]}."
         ) from error
 
 
