@@ -25,7 +25,7 @@ __all__ = ["Batch", "BatchEvaluation", "Part", "pictured", "room_for_pictures"]
 
 ORDER = ("clean", "oblivious", "transfer", "adaptive", "black-box", "noise", "shared")  # of the work
 SHOWN = ("clean", "oblivious", "adaptive")  # columns whose samples are needed again
-PICTURED_VALUES = 300_000  # of each kind of picture in a report
+PICTURED_VALUES = 320_000  # of each kind of picture in a report
 PICTURES = 6
 REPEATS = 5  # of a timed prediction
 SHORT = 10.0  # seconds of a call that is worth repeating
@@ -182,6 +182,8 @@ class Batch:
             "numbers": self.numbers[shown],
             "right": right[shown],
         }
+        _, *decisions = self._seen(models[subjects[0].name][0], self.x[shown], shown)
+        pictures |= zip(("predicted", "confidence"), decisions, strict=True)
         first = self.heads[subjects[0].name]
         if attacked := first.get("oblivious", first.get("adaptive")):
             pictures["attacked"] = attacked.x[shown].astype(np.float32)
@@ -400,12 +402,24 @@ class Batch:
         return tuple(remarks)
 
     def _pictures(self, model: DefendedModel, heads: Mapping[str, Made], shown: Array) -> dict[str, Array]:
-        """Some samples: attacked through the defence, and the oblivious ones as the model sees them."""
+        """Some samples: attacked through the defence; these and the oblivious ones as the model sees them."""
+        oblivious, adaptive = (heads.get(name, heads["clean"]).x[shown] for name in ("oblivious", "adaptive"))
+        defended, *of_oblivious = self._seen(model, oblivious, shown)
+        received, *of_adaptive = self._seen(model, adaptive, shown)
+        predicted, confidence = map(np.stack, zip(of_oblivious, of_adaptive, strict=True))
+        return {
+            "attacked": adaptive.astype(np.float32),
+            "defended": defended.astype(np.float16),
+            "received": received.astype(np.float16),
+            "predicted": predicted.T,
+            "confidence": confidence.T,
+        }
+
+    def _seen(self, model: DefendedModel, x: Array, shown: Array) -> tuple[Array, Array, Array]:
+        """What a model receives of samples under one draw, its labels, and how sure it is of them."""
         seed = (self.attacker.seed, OF_PICTURES, 0)
-        oblivious = heads.get("oblivious", heads["clean"]).x[shown]
-        defended = host(model.defended(model.array(oblivious), self.numbers[shown], seed))
-        attacked = heads.get("adaptive", heads["clean"]).x[shown]
-        return {"attacked": attacked.astype(np.float32), "defended": defended.astype(np.float32)}
+        seen = model.defended(model.array(x), self.numbers[shown], seed)
+        return host(seen), *model.decisions(seen, self.numbers[shown], seed)
 
     def _white(self, classifier: Any) -> bool:
         """Whether there is a white-box attack on a classifier."""

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 from .._core.checks import check_bool, check_integer, check_number, check_option
 from .._core.errors import ArgumentError
 from .classifiers import takes_channels_first
-from .preprocessed import check_pixels, name_of, preprocessing_of, with_normalisation
+from .preprocessed import check_pixels, name_of, names_of, preprocessing_of, with_normalisation
 from .report import THREATS, RobustnessReport, Threat
 from .sources import samples_of
 from .subjects import (
     AUTOATTACK,
+    as_class_names,
     as_factories,
     as_labels,
     as_samples,
@@ -56,6 +57,7 @@ def evaluate(
     client: Any = None,
     fields: Sequence[str] | None = None,
     preprocess: Any = None,
+    class_names: Sequence[str] | None = None,
 ) -> RobustnessReport:
     """Attack a classifier without and through each defence, and report what is left.
 
@@ -129,6 +131,10 @@ def evaluate(
         `weights.transforms()` or a `Compose` of torchvision, a transform of timm or an image processor of
         transformers, the resize and the crop are taken: they are applied to `x`, pictures of Pillow or of
         `uint8`, before the defences. Classifiers that are paired with a defence, and votes, do without.
+
+    class_names : sequence of str, optional
+        Names of the classes, in the order of the scores, for the pictures of the report. By default those
+        that a `PretrainedModel` knows.
 
     Returns
     -------
@@ -208,6 +214,7 @@ def prepared(
     checkpoint: Any,
     client: Any,
     preprocess: Callable[[Any], Any] | None,
+    class_names: Sequence[str] | None,
 ) -> "Run":
     """Check the arguments of `evaluate`, and return the work that they ask for."""
     from .attacks import Attacker
@@ -248,7 +255,7 @@ def prepared(
     subjects = as_subjects(classifier, defences, x, y)
     if factories is not None and AUTOATTACK in factories.values():
         check_classes(subjects)
-    outputs = (nb_classes(subject.classifier) or 0 for subject in subjects)
+    classes = max([int(y.max()) + 1, 2, *(nb_classes(subject.classifier) or 0 for subject in subjects)])
     return Run(
         x,
         y,
@@ -263,7 +270,7 @@ def prepared(
             ),
             eot=int(eot),
             columns=names,
-            nb_classes=max([int(y.max()) + 1, 2, *outputs]),
+            nb_classes=classes,
             input_shape=x.shape[1:],
             first=int(first),
             keeps=place is not None,
@@ -272,4 +279,5 @@ def prepared(
         keep_examples=place,
         checkpoint=folder,
         client=client,
+        class_names=as_class_names(class_names, classes) or names_of(classifier),
     )

@@ -9,7 +9,7 @@ from ..neural.preprocessing import Geometry, Normalisation, Preprocessing, joine
 from ..neural.pretrained import PretrainedModel
 from .classifiers import is_a, takes_channels_first
 
-__all__ = ["check_pixels", "name_of", "preprocessing_of", "with_normalisation"]
+__all__ = ["check_pixels", "name_of", "names_of", "preprocessing_of", "with_normalisation"]
 
 
 def preprocessing_of(classifier: Any, preprocess: Any, x: Any) -> Preprocessing:
@@ -61,6 +61,11 @@ def check_pixels(classifier: Any, normalise: Any, low: float, high: float) -> No
 def name_of(classifier: Any) -> str:
     """What a report calls a classifier."""
     return classifier.name if isinstance(classifier, PretrainedModel) else type(classifier).__name__
+
+
+def names_of(classifier: Any) -> tuple[str, ...]:
+    """Names of the classes that a classifier knows; empty if it knows none."""
+    return (classifier.class_names or ()) if isinstance(classifier, PretrainedModel) else ()
 
 
 def _channels_first(model: Any, x: Any) -> bool:

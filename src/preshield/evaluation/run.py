@@ -41,6 +41,8 @@ class Run:
         Samples at once.
     keep_examples, checkpoint : Path or None
         Where to write examples, and what is finished.
+    class_names : tuple of str
+        Names of the classes; empty if they are not known.
     client : object or None
         A Client of Dask, or an executor, that spreads the batches.
     """
@@ -52,6 +54,7 @@ class Run:
     keep_examples: Path | None = None
     checkpoint: Path | None = None
     client: Any = None
+    class_names: tuple[str, ...] = ()
     complete: bool = False
     error: Exception | None = None
 
@@ -93,6 +96,7 @@ class Run:
             labels=self.y[:done],
             pictures=pictures,
             complete=self.complete,
+            class_names=self.class_names,
             kept=() if self.keep_examples is None else (str(self.keep_examples),),
         )
         if self.error is not None:

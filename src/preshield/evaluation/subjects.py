@@ -27,6 +27,7 @@ AUTOATTACK = "autoattack"
 __all__ = [
     "AUTOATTACK",
     "Subject",
+    "as_class_names",
     "as_factories",
     "as_labels",
     "as_samples",
@@ -69,6 +70,20 @@ def check_columns(columns: Sequence[str] | None, surrogate: Any) -> tuple[str, .
             f"{list(columns)!r}."
         )
     return tuple(name for name in COLUMNS if name == "clean" or name in columns)
+
+
+def as_class_names(names: Sequence[str] | None, classes: int) -> tuple[str, ...]:
+    """Names of so many classes; empty if there are none."""
+    if names is None:
+        return ()
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ArgumentError(f"`class_names` must be a sequence of strings, got {names!r}.")
+    if len(names) < classes:
+        raise ArgumentError(
+            f"`class_names` must hold a name for each of the {classes} classes, in the order of the scores, "
+            f"got {len(names)}."
+        )
+    return tuple(names)
 
 
 def as_samples(samples: Any) -> Array:

@@ -11,7 +11,7 @@ from .._core.tensors import to_numpy
 from .._core.typing import Array, ClipValues
 from .images import SheetColumn, contact_sheet, scaled_images
 
-__all__ = ["amplification", "before_after", "difference_column"]
+__all__ = ["amplification", "before_after", "difference_column", "mean_of_codes"]
 
 
 def difference_column(
@@ -128,7 +128,7 @@ def before_after(
     named = defended if isinstance(defended, Mapping) else {"Defended": defended}
     batches = {"Before": clean, "Attacked": attacked}
     channels = scaled_images("clean", clean, clip_values).shape[-1]
-    batches |= {name: _mean_of_codes(to_numpy(x), channels) for name, x in named.items()}
+    batches |= {name: mean_of_codes(to_numpy(x), channels) for name, x in named.items()}
     predictions = predictions or {}
     if unknown := set(predictions) - set(batches):
         raise ArgumentError(
@@ -146,7 +146,7 @@ def amplification(difference: Array) -> float:
     return 0.5 / largest if largest else 1.0
 
 
-def _mean_of_codes(x: Array, channels: int) -> Array:
+def mean_of_codes(x: Array, channels: int) -> Array:
     """Average the codes of each channel; images as they are."""
     if x.ndim != 4 or x.shape[-1] == channels or x.shape[-1] % channels:
         return x

@@ -1,25 +1,29 @@
 """The samples of a report, shown as what they are: images, videos or signals."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .._core.typing import Array, ClipValues
-from .comparisons import amplification, before_after, difference_column
-from .figures import fitting_axes, new_figure
-from .images import CAPTION, SheetColumn, contact_sheet, scaled_images
+from .comparisons import amplification, difference_column, mean_of_codes
+from .figures import fitting_axes, new_figure, wrapped
+from .images import CAPTION, caption, heading, scaled_images, show_image
 from .signals import waveforms
 from .videos import frame_strip
 
 if TYPE_CHECKING:
-    from ..evaluation.report import RobustnessReport
+    from matplotlib.axes import Axes
+
+    from ..evaluation.report import RobustnessReport, RobustnessRow
 
 __all__ = ["FIGURE_WIDTH", "SamplePlan", "plan_samples", "samples"]
 
 FIGURE_WIDTH = 10.0  # in inches
-_IMAGES, _FRAMES, _SIGNALS = 3, 8, 2  # shown at most
+_IMAGES, _FRAMES, _SIGNALS = 2, 8, 2  # shown at most
+_LONGEST_NAME = 18  # characters of a class under an image
+_BELOW = ("Attacked, then defended", "Attacked through the defence", "Difference")
 
 
 def samples(report: "RobustnessReport", *, axes: Array | None = None) -> Array:
@@ -71,9 +75,8 @@ def plan_samples(report: "RobustnessReport") -> SamplePlan:
         return SamplePlan()
     pictures = {row.name: row.pictures for row in report.rows[1:] if "defended" in row.pictures}
     received = {name: _channels_last(own["defended"]) for name, own in pictures.items()}
-    through = {name: _channels_last(own["attacked"]) for name, own in pictures.items()}
     if clean.ndim == 4 and clean.shape[-1] in (1, 3):
-        return _plan_images(report, clean, attacked, received, through)
+        return _plan_images(report, clean, attacked)
     if clean.ndim == 5 and clean.shape[-1] in (1, 3):
         first = {name: x[0] for name, x in received.items()}
         return _plan_videos(clean[0], attacked[0], first, report.threat.clip_values)
@@ -91,41 +94,90 @@ def _channels_last(x: Array) -> Array:
     return np.moveaxis(x, 1, -1) if first else x
 
 
-def _plan_images(
-    report: "RobustnessReport",
-    clean: Array,
-    attacked: Array,
-    received: Mapping[str, Array],
-    through: Mapping[str, Array],
-) -> SamplePlan:
-    """Above, what the model receives; below, the examples that were made through each defence."""
-    threat, labels = report.threat, report.pictures.get("labels")
-    count = min(_IMAGES, *map(len, (clean, attacked, *received.values(), *through.values())))
-    rows, columns = count * (2 if through else 1), 3 + len(received)
-    clean, attacked = clean[:count], attacked[:count]
+def _plan_images(report: "RobustnessReport", clean: Array, attacked: Array) -> SamplePlan:
+    """For each image its attack, and below what the model receives through each defence."""
+    rows = [row for row in report.rows[1:] if "received" in row.pictures]
+    images = _clearest(rows, report.pictures)[:_IMAGES]
+    name = _Names(report)
+    undefended = report.rows[0].pictures
+    clip_values = report.threat.clip_values
+    shown = [_scaled(x, clean.shape[-1], clip_values) for x in (clean, attacked)]
+
+    def difference(ax: "Axes", x: Array, k: int) -> None:
+        added = difference_column(
+            clean[k : k + 1], x[k : k + 1], norm=report.threat.norm, clip_values=clip_values
+        )
+        show_image(ax, added.images[0])
+        words = f"{added.labels[0]}, {added.subtitle}" if added.labels else ""
+        caption(ax, words if np.any(x[k] != clean[k]) else "wrong as it is")
 
     def draw(grid: Array) -> None:
-        before_after(
-            clean,
-            attacked,
-            {name: x[:count] for name, x in received.items()},
-            labels=None if labels is None else list(labels[:count]),
-            norm=threat.norm,
-            clip_values=threat.clip_values,
-            axes=grid[:count],
-        )
-        for x, column in zip(through.values(), grid[count:, 3:].T, strict=True):
-            x = x[:count]
-            added = difference_column(clean, x, norm=threat.norm, clip_values=threat.clip_values)
-            shown = SheetColumn("", "", x, added.labels, clip_values=threat.clip_values)
-            contact_sheet([shown], axes=column)
-        for ax in grid[count:, :3].flat:
-            ax.set_axis_off()
-        for ax in grid[count : count + 1, 2]:  # none, if there is no defence
-            style = {"fontsize": 7, "fontweight": "bold", "ha": "right", "va": "center"}
-            ax.text(1, 0.5, "Attacked through\nthe defence:", transform=ax.transAxes, **style)
+        for k, columns in zip(images, grid.T.reshape(len(images), 3, -1), strict=True):
+            for ax, title in zip(columns[:, 0], ("Original", "Attacked", "Difference"), strict=True):
+                heading(ax, title)
+            show_image(columns[0, 0], shown[0][k])
+            caption(columns[0, 0], *name.clean(k))
+            show_image(columns[1, 0], shown[1][k])
+            if "predicted" in undefended:
+                caption(columns[1, 0], *name.of(undefended, k, 0))
+            difference(columns[2, 0], attacked, k)
+            for place, row in enumerate(rows, 1):
+                for part, ax in zip(("defended", "received"), columns[:2, place], strict=True):
+                    seen = _scaled(_channels_last(row.pictures[part]), clean.shape[-1], clip_values)
+                    show_image(ax, seen[k])
+                    caption(ax, *name.of(row.pictures, k, int(part == "received")))
+                difference(columns[2, place], _channels_last(row.pictures["attacked"]), k)
+            for ax, title in zip(columns[:, 1:2].flat, _BELOW, strict=False):
+                heading(ax, title)
+        for words, ax in zip(["no defence", *(row.name for row in rows)], grid[:, 0], strict=True):
+            style = {"rotation": 0, "ha": "right", "va": "center", "fontweight": "bold"}
+            ax.set_ylabel(wrapped(words, 16), fontsize=7, **style)
 
-    return SamplePlan(rows, columns, 0.6 + rows * (_image_height(clean, columns) + CAPTION), draw)
+    columns = 3 * len(images)
+    height = 0.7 + (1 + len(rows)) * (_image_height(clean, columns + 1) + CAPTION)
+    return SamplePlan(1 + len(rows), columns, height, draw)
+
+
+def _clearest(rows: "Sequence[RobustnessRow]", pictures: Mapping[str, Array]) -> list[int]:
+    """Which images to show, those first of which most defences were right before the attack."""
+    clean = pictures["clean"]
+    axes = tuple(range(1, clean.ndim))
+    wrong = np.zeros(len(clean))
+    for row in rows:
+        wrong += (row.pictures["attacked"] == clean).all(axis=axes)
+    return list(map(int, np.argsort(wrong, kind="stable")))
+
+
+def _scaled(x: Array, channels: int, clip_values: ClipValues) -> Array:
+    return scaled_images("pictures", mean_of_codes(x.astype(np.float32), channels), clip_values)
+
+
+class _Names:
+    """Classes that were predicted, as captions."""
+
+    def __init__(self, report: "RobustnessReport") -> None:
+        self.names, self.pictures = report.class_names, report.pictures
+
+    def clean(self, k: int) -> tuple[str, bool | None]:
+        """Of an image as it is."""
+        if "predicted" not in self.pictures:
+            return self._name(self.pictures["labels"][k]), None
+        return self._caption(self.pictures["predicted"][k], self.pictures["confidence"][k], k)
+
+    def of(self, pictures: Mapping[str, Array], k: int, column: int) -> tuple[str, bool | None]:
+        """Of an image in a row."""
+        return self._caption(pictures["predicted"][k, column], pictures["confidence"][k, column], k)
+
+    def _caption(self, label: int, confidence: float, k: int) -> tuple[str, bool | None]:
+        name = self._name(label)
+        sure = "" if np.isnan(confidence) else f", {confidence:.2f}"
+        return name + sure, bool(label == self.pictures["labels"][k])
+
+    def _name(self, label: int) -> str:
+        if label < 0:
+            return "rejected"
+        name = self.names[label] if label < len(self.names) else str(label)
+        return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _plan_videos(
