@@ -800,6 +800,7 @@ def test_evaluate_defaults(calls, folder, capsys):
         "first": 0,
         "checkpoint": None,
         "keep_examples": None,
+        "class_names": None,
     }
     defaults = {name: p.default for name, p in inspect.signature(evaluate_itself).parameters.items()}
     for name in {*options} - {"threat", "eps", "verbose", "clip_values"}:
@@ -838,6 +839,7 @@ def test_evaluate_options(calls, folder):
         "first": 1,
         "checkpoint": Path("half"),
         "keep_examples": Path("made.npz"),
+        "class_names": None,
     }
     assert (folder / "deep/er/report.md").read_text(encoding="utf-8") == "| the table ∞ |"
 
@@ -1198,6 +1200,7 @@ def test_a_folder_of_pictures_end_to_end(brightness, pictures, tmp_path, capsys,
     ]
     assert whole.settings["samples drawn"] == "classes in turn, in an order drawn by the seed"
     assert whole["none"].columns["clean"].accuracy == 1
+    assert whole.class_names == ("a dark one", "bright")
     rows = [line.split(",") for line in (tmp_path / "whole" / "samples.csv").read_text().splitlines()[1:]]
     assert [int(label) for _, _, label in rows] == whole.labels.tolist()
     assert all(
