@@ -1184,14 +1184,15 @@ def pictures(brightness):
 
 @pytest.mark.parametrize("model", ["model.pt", "model.keras"])
 def test_a_folder_of_pictures_end_to_end(brightness, pictures, tmp_path, capsys, model):
-    """Parts merged are one run, which goes on from its checkpoint; bad files stop it before any attack."""
+    """Parts merged are one run, which a checkpoint gives back; bad files stop it before any attack."""
     common = ["--model", brightness / model, "--data", pictures, "--eps", "8/255", "--budget", "2"]
 
     def report(name, *arguments):
         assert run("evaluate", *common, "--out", tmp_path / name, *arguments) == 0
         return RobustnessReport.from_json(tmp_path / name / "report.json")
 
-    whole = report("whole", "--checkpoint", tmp_path / "half")
+    kept = ["--checkpoint", tmp_path / "half", "--keep-examples", tmp_path / "x.npz"]
+    whole = report("whole", *kept)
     assert capsys.readouterr().err.splitlines() == [
         "preshield: 12 pictures of 2 classes, classes in turn, in an order drawn by the seed",
         "preshield: sub-folders in their order are the model's classes 0 to 1",
@@ -1208,7 +1209,9 @@ def test_a_folder_of_pictures_end_to_end(brightness, pictures, tmp_path, capsys,
     )
     if model == "model.keras":
         return
-    assert report("again", "--checkpoint", tmp_path / "half") == whole
+    assert whole.examples["none"]["adaptive"].shape == (12, 3, 8, 8)
+    seconds = whole["none"].columns["adaptive"].seconds
+    assert report("again", *kept)["none"].columns["adaptive"].seconds == seconds
     parts = [tmp_path / name / "report.json" for name in ("first", "last")]
     report("first", "--samples", "5")
     report("last", "--first", "5")
@@ -1240,27 +1243,6 @@ def test_labels_beside_the_order_of_the_model(brightness, pictures, tmp_path, ca
     assert warning.startswith(
         "preshield: warning: The classifier is right on 0 of 12 samples without any att"
     )
-
-
-def test_parts_and_a_checkpoint_end_to_end(brightness, tmp_path, capfd):
-    """Two parts merged are one run; a second run reads what is finished, and the examples are kept."""
-    common = ["--model", brightness / "model.pt", "--data", brightness / "first.npz"]
-    common += ["--eps", "8/255", "--budget", "3", "--eot", "2", "--batch-size", "6"]
-
-    def report(name, *arguments):
-        assert run("evaluate", *common, "--out", tmp_path / name, *arguments) == 0
-        return RobustnessReport.from_json(tmp_path / name / "report.json")
-
-    kept = ["--checkpoint", tmp_path / "c", "--keep-examples", tmp_path / "x.npz"]
-    whole = report("whole", *kept)
-    assert whole.examples["none"]["adaptive"].shape == (12, 3, 8, 8)
-    seconds = whole["none"].columns["adaptive"].seconds
-    assert report("again", *kept)["none"].columns["adaptive"].seconds == seconds
-    report("a", "--samples", "6")
-    report("b", "--first", "6")
-    parts = [tmp_path / name / "report.json" for name in ("a", "b")]
-    assert run("merge", *parts, "--out", tmp_path / "merged") == 0
-    assert RobustnessReport.from_json(tmp_path / "merged" / "report.json") == whole
 
 
 # Other errors
