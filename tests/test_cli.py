@@ -800,6 +800,7 @@ def test_evaluate_defaults(calls, folder, capsys):
         "first": 0,
         "checkpoint": None,
         "keep_examples": None,
+        "class_names": None,
     }
     defaults = {name: p.default for name, p in inspect.signature(evaluate_itself).parameters.items()}
     for name in {*options} - {"threat", "eps", "verbose", "clip_values"}:
@@ -838,6 +839,7 @@ def test_evaluate_options(calls, folder):
         "first": 1,
         "checkpoint": Path("half"),
         "keep_examples": Path("made.npz"),
+        "class_names": None,
     }
     assert (folder / "deep/er/report.md").read_text(encoding="utf-8") == "| the table ∞ |"
 
@@ -1182,14 +1184,15 @@ def pictures(brightness):
 
 @pytest.mark.parametrize("model", ["model.pt", "model.keras"])
 def test_a_folder_of_pictures_end_to_end(brightness, pictures, tmp_path, capsys, model):
-    """Parts merged are one run, which goes on from its checkpoint; bad files stop it before any attack."""
+    """Parts merged are one run, which a checkpoint gives back; bad files stop it before any attack."""
     common = ["--model", brightness / model, "--data", pictures, "--eps", "8/255", "--budget", "2"]
 
     def report(name, *arguments):
         assert run("evaluate", *common, "--out", tmp_path / name, *arguments) == 0
         return RobustnessReport.from_json(tmp_path / name / "report.json")
 
-    whole = report("whole", "--checkpoint", tmp_path / "half")
+    kept = ["--checkpoint", tmp_path / "half", "--keep-examples", tmp_path / "x.npz"]
+    whole = report("whole", *kept)
     assert capsys.readouterr().err.splitlines() == [
         "preshield: 12 pictures of 2 classes, classes in turn, in an order drawn by the seed",
         "preshield: sub-folders in their order are the model's classes 0 to 1",
@@ -1198,6 +1201,7 @@ def test_a_folder_of_pictures_end_to_end(brightness, pictures, tmp_path, capsys,
     ]
     assert whole.settings["samples drawn"] == "classes in turn, in an order drawn by the seed"
     assert whole["none"].columns["clean"].accuracy == 1
+    assert whole.class_names == ("a dark one", "bright")
     rows = [line.split(",") for line in (tmp_path / "whole" / "samples.csv").read_text().splitlines()[1:]]
     assert [int(label) for _, _, label in rows] == whole.labels.tolist()
     assert all(
@@ -1205,7 +1209,9 @@ def test_a_folder_of_pictures_end_to_end(brightness, pictures, tmp_path, capsys,
     )
     if model == "model.keras":
         return
-    assert report("again", "--checkpoint", tmp_path / "half") == whole
+    assert whole.examples["none"]["adaptive"].shape == (12, 3, 8, 8)
+    seconds = whole["none"].columns["adaptive"].seconds
+    assert report("again", *kept)["none"].columns["adaptive"].seconds == seconds
     parts = [tmp_path / name / "report.json" for name in ("first", "last")]
     report("first", "--samples", "5")
     report("last", "--first", "5")
@@ -1237,27 +1243,6 @@ def test_labels_beside_the_order_of_the_model(brightness, pictures, tmp_path, ca
     assert warning.startswith(
         "preshield: warning: The classifier is right on 0 of 12 samples without any att"
     )
-
-
-def test_parts_and_a_checkpoint_end_to_end(brightness, tmp_path, capfd):
-    """Two parts merged are one run; a second run reads what is finished, and the examples are kept."""
-    common = ["--model", brightness / "model.pt", "--data", brightness / "first.npz"]
-    common += ["--eps", "8/255", "--budget", "3", "--eot", "2", "--batch-size", "6"]
-
-    def report(name, *arguments):
-        assert run("evaluate", *common, "--out", tmp_path / name, *arguments) == 0
-        return RobustnessReport.from_json(tmp_path / name / "report.json")
-
-    kept = ["--checkpoint", tmp_path / "c", "--keep-examples", tmp_path / "x.npz"]
-    whole = report("whole", *kept)
-    assert whole.examples["none"]["adaptive"].shape == (12, 3, 8, 8)
-    seconds = whole["none"].columns["adaptive"].seconds
-    assert report("again", *kept)["none"].columns["adaptive"].seconds == seconds
-    report("a", "--samples", "6")
-    report("b", "--first", "6")
-    parts = [tmp_path / name / "report.json" for name in ("a", "b")]
-    assert run("merge", *parts, "--out", tmp_path / "merged") == 0
-    assert RobustnessReport.from_json(tmp_path / "merged" / "report.json") == whole
 
 
 # Other errors

@@ -259,13 +259,19 @@ def pictures_of(*names, labels=None):
     ],
 )
 def test_labels_follow_the_order_of_the_model(pictures, classes, known, expected, how):
-    labels, words = labels_for(pictures, classes, known)
+    labels, words, called = labels_for(pictures, classes, known)
     assert labels.tolist() == expected
     assert how in words
+    if known is not None:
+        assert called == tuple(known)
+    elif "ImageNet" in how:
+        assert called[281] == "tabby"
+    else:
+        assert called == (pictures.class_names if "in their order" in how else None)
 
 
 def test_the_order_of_the_data_if_that_is_asked_for():
-    labels, words = labels_for(pictures_of("dog", "2"), 5, ["a", "dog", "c", "d", "e"], in_order=True)
+    labels, words, _ = labels_for(pictures_of("dog", "2"), 5, ["a", "dog", "c", "d", "e"], in_order=True)
     assert labels.tolist() == [0, 1]
     assert words == "sub-folders in their order are the model's classes 0 to 1"
 
@@ -309,7 +315,7 @@ def test_classes_that_a_model_lacks(pictures, classes, known, in_order, message)
 
 def test_all_names_of_imagenet_find_their_class():
     names = [name for _, name in imagenet_classes()]
-    labels, _ = labels_for(pictures_of(*names), 1000, None)
+    labels, _, _ = labels_for(pictures_of(*names), 1000, None)
     assert labels.tolist() == list(range(1000))
     with pytest.raises(ValueError, match="several classes of the model have the name 'CARDIGAN'"):
         labels_for(pictures_of("CARDIGAN"), 1000, names)  # a dog and a jacket

@@ -711,6 +711,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
                 first=arguments.first,
                 checkpoint=arguments.checkpoint,
                 keep_examples=arguments.keep_examples,
+                class_names=data.class_names,
             )
         except Exception as error:
             if hasattr(error, "report"):  # of what was finished

@@ -36,6 +36,7 @@ class Data(Protocol):
 
     clip_values: tuple[float, float] | None
     channels_first: bool
+    class_names: tuple[str, ...] | None
     told: list[str]
 
     def samples(self, model: Any, channels_first: bool, clip_values: Any, *, verbose: bool) -> Any:
@@ -126,6 +127,7 @@ class ArrayData:
         self._x, self._y = x, y
         self.clip_values = range_of(x)
         self.channels_first = x.ndim == 4 and x.shape[1] in (1, 3)
+        self.class_names: tuple[str, ...] | None = None
         self.told: list[str] = []
 
     @contextmanager
@@ -157,6 +159,8 @@ class PictureData:
 
     Attributes
     ----------
+    class_names : tuple of str or None
+        What the model's classes are called, once they were read, if that is known then.
     told : list of str
         What somebody should know, once they were read.
     """
@@ -183,6 +187,7 @@ class PictureData:
         self._settings: dict[str, str] = {}
         self._taken: list[int] = []
         self._labels: Array = pictures.labels
+        self.class_names: tuple[str, ...] | None = None
         self.told: list[str] = []
 
     @contextmanager
@@ -199,7 +204,8 @@ class PictureData:
             raise ArgumentError(
                 f"--classes must have a line for each of the {classes} classes of the model, got {len(known)}"
             )
-        self._labels, which = labels_for(self._pictures, classes, known, in_order=self._in_order)
+        found = labels_for(self._pictures, classes, known, in_order=self._in_order)
+        self._labels, which, self.class_names = found
         stream = _Stream(
             self._pictures,
             self._labels,

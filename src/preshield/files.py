@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -252,9 +253,10 @@ def read_picture(source: Path | bytes, limit: Limit | None = None) -> Any:
         data = source if isinstance(source, bytes) else source.read_bytes()
         for start, (module, decoder, is_whole) in PICTURES.items():
             if data.startswith(start):
-                return _read_picture(
-                    getattr(import_module(module), decoder), is_whole, data, Limit.given(limit)
-                )
+                made_by = getattr(import_module(module), decoder)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # Pillow's, of odd metadata: they name no file
+                    return _read_picture(made_by, is_whole, data, Limit.given(limit))
         formats = "PNG, JPEG, WebP, GIF or BMP"
         raise ValueError(f"it is no picture in the format {formats}" if data else "it is empty")
     except Exception as error:

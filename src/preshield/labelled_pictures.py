@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from ._core.text import printable
 from ._core.typing import Array
 from .neural.imagenet import imagenet_classes
 
-__all__ = ["LabelledPictures", "find_pictures", "is_of_pictures", "labels_for", "turns"]
+__all__ = ["LabelledPictures", "ModelLabels", "find_pictures", "is_of_pictures", "labels_for", "turns"]
 
 TABLES = (".csv", ".tsv")
 # Endings of pictures; those that `read_picture` does not know are named, others are no data.
@@ -140,10 +140,28 @@ def turns(labels: Array, seed: int) -> Array:
     return found
 
 
+class ModelLabels(NamedTuple):
+    """Labels in the order of a model's classes.
+
+    Attributes
+    ----------
+    labels : ndarray of int, shape (N,)
+        Indices of the classes.
+    how : str
+        How they were found: a part of a sentence.
+    class_names : tuple of str or None
+        What the model's classes are called, if that is known.
+    """
+
+    labels: Array
+    how: str
+    class_names: tuple[str, ...] | None
+
+
 def labels_for(
     pictures: LabelledPictures, classes: int, known: Sequence[str] | None, *, in_order: bool = False
-) -> tuple[Array, str]:
-    """Labels in the order of a model's classes, and how they were found.
+) -> ModelLabels:
+    """Labels in the order of a model's classes.
 
     Parameters
     ----------
@@ -158,9 +176,7 @@ def labels_for(
 
     Returns
     -------
-    labels : ndarray of int, shape (N,)
-    how : str
-        A part of a sentence.
+    ModelLabels
 
     Raises
     ------
@@ -168,31 +184,36 @@ def labels_for(
         If the model lacks a class of the data, or nothing says which of its classes they are.
     """
     names, carrier = pictures.class_names, pictures.carrier
+    own = None if known is None else tuple(known)
     if names is None:
         _check_indices(np.unique(pictures.labels).tolist(), classes, carrier)
-        return pictures.labels, f"{carrier} are indices of the model's classes"
+        return ModelLabels(pictures.labels, f"{carrier} are indices of the model's classes", own)
     used = [names[place] for place in np.unique(pictures.labels)]
+    ordered = f"{carrier} in their order are the model's classes 0 to {len(names) - 1}"
     if in_order:
         if len(names) > classes:
             raise ArgumentError(f"the data have {len(names)} classes, and the model {classes}")
-        return pictures.labels, f"{carrier} in their order are the model's classes 0 to {len(names) - 1}"
-    if all(WORDNET.fullmatch(name) for name in used) and classes == IMAGENET:
-        find = _finder([identifier for identifier, _ in imagenet_classes()])
-        return _mapped(pictures, find, used), f"{carrier} are WordNet identifiers of ImageNet's classes"
+        return ModelLabels(pictures.labels, ordered, names if len(names) == classes else None)
+    of_imagenet = imagenet_classes() if classes == IMAGENET else ()
+    if of_imagenet and all(WORDNET.fullmatch(name) for name in used):
+        identifiers, nouns = zip(*of_imagenet, strict=True)
+        how = f"{carrier} are WordNet identifiers of ImageNet's classes"
+        return ModelLabels(_mapped(pictures, _finder(identifiers), used), how, own or nouns)
     called = "the model's class names"
-    if known is None and classes == IMAGENET:
-        known, called = [name for _, name in imagenet_classes()], "names of ImageNet's classes"
-    find = _finder(known or ())
+    if own is None and of_imagenet:
+        own, called = tuple(name for _, name in of_imagenet), "names of ImageNet's classes"
+    find = _finder(own or ())
     found = [name for name in used if find(name)]
-    if found and (len(found) == len(used) or called.startswith("the model")):
-        return _mapped(pictures, find, used), f"{carrier} are {called}"
+    if found and (len(found) == len(used) or known is not None):
+        return ModelLabels(_mapped(pictures, find, used), f"{carrier} are {called}", own)
+    own = None if known is None else own
     if all(name.isdecimal() for name in used):
         _check_indices([int(name) for name in used], classes, carrier)
         indices = {name: {int(name)} for name in used}
-        how = f"{carrier} are indices of the model's classes"
-        return _mapped(pictures, lambda name: indices.get(name, set()), used), how
+        labels = _mapped(pictures, lambda name: indices.get(name, set()), used)
+        return ModelLabels(labels, f"{carrier} are indices of the model's classes", own)
     if len(names) == classes:
-        return pictures.labels, f"{carrier} in their order are the model's classes 0 to {classes - 1}"
+        return ModelLabels(pictures.labels, ordered, own or names)
     raise ArgumentError(
         f"{carrier} name {len(names)} classes, such as {printable(used[0])!r}, the model has {classes}, and "
         "nothing says which of them they are; name them by the model's class names, by WordNet identifiers "

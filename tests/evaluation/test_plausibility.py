@@ -5,7 +5,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from preshield import evaluate
+from preshield import Preprocessor, evaluate
 from preshield.evaluation.plausibility import near_chance
 
 
@@ -47,6 +47,22 @@ def test_labels_beside_the_order_of_the_model_are_told_before_the_attack(shift):
     with pytest.raises(UserWarning, match=r"right on 0 of 40 samples without any attack, .* with 5 classes"):
         evaluate(classifier, x, y, **options)
     assert sum(asked) < 2 * len(x)
+
+
+def test_a_classifier_that_needs_its_defence():
+    """It is as bad as chance without, as one that was trained behind it may be: some row is right."""
+    x = np.random.default_rng(0).random((40, 4), dtype=np.float32)
+
+    class Turned(Preprocessor):
+        domains = ("features",)
+
+        def _transform(self, x, draw):
+            return np.roll(x, 1, axis=1)
+
+    options = {"columns": ["black-box"], "budget": 1, "verbose": False, "clip_values": (0, 1)}
+    evaluate(lambda x: x, x, (x.argmax(axis=1) + 1) % 4, Turned(), **options)
+    with pytest.raises(UserWarning, match=r"right on 0 of 40 .* with 4 classes, and so is each row. Check"):
+        evaluate(lambda x: x, x, (x.argmax(axis=1) + 2) % 4, Turned(), **options)
 
 
 def test_rejected_samples_say_nothing():

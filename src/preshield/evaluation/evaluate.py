@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from .._core.checks import check_bool, check_integer, check_number, check_option
 from .._core.errors import ArgumentError
 from .classifiers import takes_channels_first
-from .plausibility import warn_near_chance
 from .preprocessed import check_pixels, name_of, names_of, preprocessing_of, with_normalisation
 from .report import THREATS, RobustnessReport, Threat
 from .sources import samples_of
@@ -176,6 +175,8 @@ def evaluate(
     1.0
     """
     given = dict(locals())
+    from .plausibility import warn_near_chance
+
     parts = preprocessing_of(classifier, preprocess, x)
     given["preprocess"] = parts.normalise
     with samples_of(
@@ -187,7 +188,7 @@ def evaluate(
         verbose=verbose,
     ) as (given["x"], given["y"]):
         run = prepared(**given)
-        warn_near_chance(run.plan.subjects[0].classifier, run.x, run.y, run.batch_size)
+        warn_near_chance(run.plan, run.x, run.y, run.batch_size)
         return run.report(defences, name_of(classifier), verbose=verbose)
 
 

@@ -1,12 +1,12 @@
 """Labels that do not fit a classifier, noticed before the attacks begin."""
 
 import warnings
-from typing import Any
 
 import numpy as np
 
 from .._core.typing import Array
-from .defended import drawing, held
+from .batch import OF_ESTIMATE, Batch, BatchEvaluation
+from .classifiers import unchanged
 from .metrics import REJECTED
 
 __all__ = ["near_chance", "warn_near_chance"]
@@ -16,43 +16,46 @@ SURE = 0.01  # probability of either error
 FEEBLE = 0.25  # share of the way from chance to 1 that a poor classifier makes
 
 
-def warn_near_chance(classifier: Any, x: Array, y: Array, batch_size: int) -> None:
-    """Warn of a classifier that predicts the labels as badly as chance.
+def warn_near_chance(plan: BatchEvaluation, x: Array, y: Array, batch_size: int) -> None:
+    """Warn of labels that are predicted as badly as by chance, in each row.
+
+    A classifier that was trained behind its defence may be as bad without it, so all rows count.
 
     Parameters
     ----------
-    classifier : object
-        What `as_classifier` returns.
+    plan : BatchEvaluation
+        What will be done.
     x, y : ndarray, shapes (N, ...) and (N,)
         Samples and labels.
     batch_size : int
         Samples at once.
     """
     places = np.unique(np.linspace(0, len(y) - 1, LOOKED_AT).astype(np.int64))
-    outputs = np.concatenate(
-        [
-            _predicted(classifier, x, places[start : start + batch_size])
-            for start in range(0, len(places), batch_size)
-        ]
+    parts = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
+    found = []
+    with unchanged(*(subject.classifier for subject in plan.subjects)):
+        for subject in plan.subjects:
+            labels = np.concatenate([_predicted(plan, subject.name, x[some], y[some]) for some in parts])
+            accepted = labels != REJECTED
+            found.append((int((labels == y[places])[accepted].sum()), int(accepted.sum())))
+            if not near_chance(*found[-1], plan.nb_classes):
+                return
+    right, count = found[0]
+    warnings.warn(
+        f"The classifier is right on {right} of {count} samples without any attack, no better than chance"
+        f" with {plan.nb_classes} classes{', and so is each row' if len(found) > 1 else ''}. Check that"
+        " labels count the classes in the model's order, that samples have the range, the channels and the"
+        " size that it was trained on, and that its normalisation is applied once.",
+        stacklevel=3,
     )
-    labels = outputs if outputs.ndim == 1 else outputs.argmax(axis=1)
-    classes = outputs.shape[1] if outputs.ndim == 2 else max(2, int(y.max()) + 1, int(labels.max()) + 1)
-    accepted = labels != REJECTED
-    right, count = int((labels == y[places])[accepted].sum()), int(accepted.sum())
-    if near_chance(right, count, classes):
-        warnings.warn(
-            f"The classifier is right on {right} of {count} samples without any attack, no better than chance"
-            f" with {classes} classes. Check that labels count the classes in the model's order, that samples"
-            " have the range, the channels and the size that it was trained on, and that its normalisation is"
-            " applied once.",
-            stacklevel=3,
-        )
 
 
-def _predicted(classifier: Any, x: Array, places: Array) -> Array:
-    some = np.array(x[places], dtype=np.float32)
-    with held(drawing(classifier), places, (0,)):  # whose own streams stay where they are
-        return np.asarray(classifier.predict(classifier.array(some)))
+def _predicted(plan: BatchEvaluation, row: str, x: Array, y: Array) -> Array:
+    """Labels at one draw of a row."""
+    batch = Batch(plan, np.array(x, dtype=np.float32), y, plan.first)
+    model = batch.models[row][0].with_draws(1)
+    labels: Array = model.labels(model.array(batch.x), batch.numbers, (plan.attacker.seed, OF_ESTIMATE))[0]
+    return labels
 
 
 def near_chance(right: int, count: int, classes: int) -> bool:
