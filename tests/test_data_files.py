@@ -127,7 +127,7 @@ def test_a_pretrained_model_brings_size_and_names(folder):
 
 def test_names_of_the_classes_from_a_file(folder, tmp_path):
     names = tmp_path / "names.txt"
-    names.write_text("b\na\n")
+    names.write_text("b\n a\n\n")
     x, y, _ = read(folder, classes=str(names))
     assert [1 - level // 10 for level in levels(x)] == y.tolist()
     names.write_text("b\na\nc\n")

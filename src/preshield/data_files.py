@@ -383,6 +383,7 @@ def _warn_of_one_class(y: Array) -> None:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ArgumentError(f"cannot read {str(path)!r}: it is no text in UTF-8") from error
+    return [line.strip() for line in lines if line.strip()]
