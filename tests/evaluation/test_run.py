@@ -274,6 +274,53 @@ def test_a_report_shows_the_attack_on_the_undefended_model(columns):
     assert "attacked" not in run([Identity()], columns=["black-box"], budget=1).pictures
 
 
+@pytest.mark.parametrize("columns", [["oblivious", "adaptive"], ["black-box"]])
+def test_pictures_have_predictions(columns):
+    """Of two logits, as the logistic function of their difference; pictures are in half precision."""
+    median = SpatialSmoothing(3)
+    report = run([median], columns=columns, budget=3)
+    pictures = report["SpatialSmoothing"].pictures
+    np.testing.assert_allclose(
+        pictures["received"], median.transform(pictures["attacked"]), rtol=1e-3, atol=1e-4
+    )
+    attacked = report.pictures.get("attacked", report.pictures["clean"])
+    np.testing.assert_allclose(pictures["defended"], median.transform(attacked), rtol=1e-3, atol=1e-4)
+    seen = [
+        (report.pictures["clean"], report.pictures["predicted"], report.pictures["confidence"]),
+        (median.transform(attacked), pictures["predicted"][:, 0], pictures["confidence"][:, 0]),
+        (
+            median.transform(pictures["attacked"]),
+            pictures["predicted"][:, 1],
+            pictures["confidence"][:, 1],
+        ),
+    ]
+    for x, predicted, confidence in seen:
+        logits = np.asarray(classifier().predict(x), np.float64)
+        difference = logits[:, 1] - logits[:, 0]
+        np.testing.assert_array_equal(predicted, difference > 0)
+        np.testing.assert_allclose(confidence, 1 / (1 + np.exp(-np.abs(difference))), rtol=1e-5)
+
+
+def test_a_classifier_of_labels_has_no_confidence():
+    report = run(
+        classifier=lambda x: (x.mean(axis=(1, 2, 3)) > 0.5).astype(int), columns=["black-box"], budget=1
+    )
+    np.testing.assert_array_equal(report.pictures["predicted"], report.pictures["labels"])
+    assert np.isnan(report.pictures["confidence"]).all()
+    assert timeless(RobustnessReport.from_json(report.to_json())) == timeless(report)
+
+
+def test_class_names():
+    assert run(class_names=["dark", "light"], columns=[]).class_names == ("dark", "light")
+    assert run(columns=[]).class_names == ()
+    with pytest.raises(
+        ValueError, match=r"`class_names` must hold a name for each of the 2 classes.*, got 1"
+    ):
+        run(class_names=["dark"])
+    with pytest.raises(ValueError, match=r"`class_names` must be a sequence of strings, got 'ab'"):
+        run(class_names="ab")
+
+
 def test_pictures_are_as_exact_as_the_samples():
     report = run([Identity()], threat="linf", eps=1 / 255)
     norms = np.abs(report["Identity"].pictures["attacked"] - report.pictures["clean"]).max(axis=(1, 2, 3))

@@ -131,7 +131,6 @@ def evaluate(
         `weights.transforms()` or a `Compose` of torchvision, a transform of timm or an image processor of
         transformers, the resize and the crop are taken: they are applied to `x`, pictures of Pillow or of
         `uint8`, before the defences. Classifiers that are paired with a defence, and votes, do without.
-
     class_names : sequence of str, optional
         Names of the classes, in the order of the scores, for the pictures of the report. By default those
         that a `PretrainedModel` knows.
