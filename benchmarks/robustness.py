@@ -42,7 +42,8 @@ from preshield import (
     evaluate,
     plots,
 )
-from preshield.demo import exhibits, run_demo
+from preshield.demo import exhibits
+from preshield.demo import run_crops as run_demo
 from preshield.evaluation.report import RobustnessReport
 from preshield.neural.small_cnn import small_cnn, train
 
