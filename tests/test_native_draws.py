@@ -224,6 +224,19 @@ def test_labels_that_are_no_classes():
             class_rows_anywhere(strict.asarray(y), strict, None)
 
 
+def test_jax_keeps_one_program_for_equal_draws():
+    """Whatever the defence has drawn since; of other parameters, another one."""
+    jax = pytest.importorskip("jax")
+    from preshield.frameworks.jax import _program
+
+    drawn, before = GaussianAugmentation(0.11, augmentation=False), _program.cache_info().misses
+    for sigma, programs in ((0.11, 1), (0.11, 1), (0.12, 2)):
+        for noise in (drawn.set_params(sigma=sigma), GaussianAugmentation(sigma, augmentation=False)):
+            jax.make_jaxpr(noise.transform)(X)
+            assert _program.cache_info().misses == before + programs
+        drawn.transform(X)
+
+
 # Nothing is fetched, and nothing is sent
 
 
