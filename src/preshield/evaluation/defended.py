@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
-from scipy.special import softmax
 
 from .._core.errors import ArgumentError
 from .._core.layout import channel_axis
@@ -227,6 +226,8 @@ class DefendedModel:
             return outputs.astype(np.int64), np.full(len(outputs), np.nan, np.float32)
         shares = outputs.astype(np.float64)
         if not self.classifier.of_probabilities:
+            from scipy.special import softmax  # which takes as long to load as the rest of the package
+
             shares = softmax(shares, axis=1)
         return shares.argmax(axis=1), shares.max(axis=1).astype(np.float32)
 
