@@ -86,8 +86,8 @@ Handwritten digits of 8 x 8 pixels that come with scikit-learn, the classifier o
 learn from its training set how clean images look.
 """
 PHOTOGRAPHS = """\
-What `preshield demo` does: four photographs at 224 x 224 pixels, and EfficientNet-Lite0, trained on ImageNet. Four
-are enough for a picture and too few for an accuracy: read the norms, and the brackets.
+What `preshield demo` does: four photographs of 224 x 224 pixels, and EfficientNet-Lite0, trained on
+ImageNet. Four are too few for an accuracy: read the norms.
 """
 
 
