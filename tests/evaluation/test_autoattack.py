@@ -129,7 +129,9 @@ def test_refusals(wrong, classes, message):
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.12)])
 def test_agrees_with_the_packages_of_others(norm, eps, monkeypatch):
     torch = pytest.importorskip("torch")
-    adv_lib, torchattacks = vision("adv_lib.attacks"), vision("torchattacks")
+    vision("torchvision")  # which both load
+    adv_lib = pytest.importorskip("adv_lib.attacks")
+    torchattacks = pytest.importorskip("torchattacks")
     from preshield.evaluation.torch_classifier import TorchClassifier
 
     monkeypatch.setattr(module, "QUERIES", 50)
