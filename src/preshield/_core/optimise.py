@@ -97,11 +97,12 @@ def minimise(
     vectors = np.empty((len(x), vectors_needed(kind), x.shape[1]))
     points, rows = x.copy(), np.arange(len(x))
     while len(rows):
-        values, grads = (np.ascontiguousarray(a, np.float64) for a in objective(points[rows], rows))
+        asked = points if len(rows) == len(points) else points[rows]
+        values, grads = (np.ascontiguousarray(a, np.float64) for a in objective(asked, rows))
         rows = rows[
             advance(states, vectors, points, rows, values, grads, kind, max_iter, tolerance, precision)
         ]
-    return Minimum(vectors[:, X].copy(), states["value"], states["iterations"], states["evaluations"])
+    return Minimum(vectors[:, X], states["value"], states["iterations"], states["evaluations"])
 
 
 def _adam(objective: Objective, x: Array, max_iter: int, tolerance: float, learning_rate: float) -> Minimum:
