@@ -88,7 +88,8 @@ def blur(x: Array, taps: Array, *, axis: int, transpose: bool = False) -> Array:
         if transpose:
             _scale_edges(out, step, 0.5)
 
-    return map_planes(smooth, np.empty(x.shape, kept_dtype(x.dtype)), x, dtypes=(dtype, dtype), axis=axis)
+    out, reach = np.empty(x.shape, kept_dtype(x.dtype)), len(taps) // 2 + transpose  # by whose edges are scaled
+    return map_planes(smooth, out, x, dtypes=(dtype, dtype), axis=axis, reach=reach)
 
 
 def blur_anywhere(taps: Array, ndim: int, *, axis: int) -> Arithmetic:

@@ -11,7 +11,7 @@ from .environment import number_from
 from .progress import progress_bar
 from .typing import Array
 
-__all__ = ["WORTH_A_THREAD", "block_length", "map_blocks", "thread_count", "threads_within"]
+__all__ = ["WORTH_A_THREAD", "block_length", "map_blocks", "map_parts", "thread_count", "threads_within"]
 
 RUNS = 4  # for each thread, so that none is left with most of the work
 MOST_THREADS = 256
@@ -115,6 +115,31 @@ def map_blocks(
     for error in errors:
         if error is not None:
             raise error
+
+
+def map_parts(function: Callable[[tuple[slice, ...]], None], x: Array) -> None:
+    """Call `function` with the slices of parts of a batch, on several threads: samples, or rows of one sample.
+
+    Parameters
+    ----------
+    function : callable
+        Takes slices of the first axis, or of the first two, that make a part of about `BLOCK_BYTES`.
+    x : ndarray
+        The batch.
+    """
+    length = x.shape[1] if x.ndim > 1 and len(x) else 1
+    pieces = min(x[:1].nbytes // BLOCK_BYTES, length)
+    if pieces <= 1:
+        map_blocks(lambda rows: function((rows,)), len(x), block_length(x))
+        return
+
+    def work(numbers: slice) -> None:
+        for number in range(numbers.start, numbers.stop):
+            sample, piece = divmod(number, pieces)
+            ends = (length * place // pieces for place in (piece, piece + 1))
+            function((slice(sample, sample + 1), slice(*ends)))
+
+    map_blocks(work, len(x) * pieces, 1)
 
 
 def _submit(function: Callable[[], None]) -> "Future[None]":
