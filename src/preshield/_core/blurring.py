@@ -88,7 +88,8 @@ def blur(x: Array, taps: Array, *, axis: int, transpose: bool = False) -> Array:
         if transpose:
             _scale_edges(out, step, 0.5)
 
-    out, reach = np.empty(x.shape, kept_dtype(x.dtype)), len(taps) // 2 + transpose  # by whose edges are scaled
+    out = np.empty(x.shape, kept_dtype(x.dtype))
+    reach = len(taps) // 2 + transpose  # which scales the first and the last row of a band
     return map_planes(smooth, out, x, dtypes=(dtype, dtype), axis=axis, reach=reach)
 
 

@@ -170,7 +170,8 @@ def range_dtype(dtype: Dtype, clip_values: ClipValues) -> Dtype:
 def part_of(value: Array, ndim: int, where: tuple[slice, ...]) -> Array:
     """What of an array that broadcasts against a batch with `ndim` axes meets these slices of it."""
     value = value.reshape((1,) * (ndim - value.ndim) + value.shape)
-    return value[tuple(place if length > 1 else slice(None) for place, length in zip(where, value.shape))]
+    places = zip(where, value.shape[: len(where)], strict=True)
+    return value[tuple(place if length > 1 else slice(None) for place, length in places)]
 
 
 def saturated(x: Array, dtype: Dtype) -> Array:

@@ -118,12 +118,13 @@ def map_blocks(
 
 
 def map_parts(function: Callable[[tuple[slice, ...]], None], x: Array) -> None:
-    """Call `function` with the slices of parts of a batch, on several threads: samples, or rows of one sample.
+    """Call `function` with slices that make a part of a batch, on several threads.
 
     Parameters
     ----------
     function : callable
-        Takes slices of the first axis, or of the first two, that make a part of about `BLOCK_BYTES`.
+        Takes slices of the first axis, or of the first two if a sample is large, for a part of about
+        `BLOCK_BYTES`.
     x : ndarray
         The batch.
     """

@@ -109,7 +109,7 @@ class StandardisationMeanStd(Preprocessor):
         return None if held is None else partial(standardise, mean=held[0], std=held[1])
 
     def _for_sample(self, name: str, shape: Shape, dtype: Dtype) -> Array:
-        """A parameter that broadcasts against a batch; if channels are last, with an entry for each column."""
+        """A parameter that broadcasts against a batch, with an entry for each column if channels are last."""
         value, one = self._for_batch(name, shape, dtype)
         if value.ndim and value.shape[-1] > 1:
             value = value.reshape((1,) * (len(one) - value.ndim) + value.shape)

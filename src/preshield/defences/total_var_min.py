@@ -82,8 +82,8 @@ class TotalVarMin(Preprocessor):
     Notes
     -----
     Images `(N, H, W, C)` or videos `(N, F, H, W, C)`, each channel of each frame on its own; the result is
-    `float32`. Working memory is 150 bytes for each pixel of the channels that are minimised at once, as many as
-    64 MiB hold, but at least one: above 670 x 670 pixels one channel after the other, whatever the threads.
+    `float32`. Working memory is 150 bytes for each pixel of the channels that are minimised at once: as many
+    as 64 MiB hold, but at least one. Above 670 x 670 pixels that is one at a time, whatever the threads.
 
     On an accelerator, and in compiled programs of torch and JAX, all channels are minimised at once, in the
     precision of the batch, with at most 3 evaluations for each iteration (4 with "CG"); "Newton-CG" goes
