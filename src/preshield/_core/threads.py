@@ -117,18 +117,20 @@ def map_blocks(
             raise error
 
 
-def map_parts(function: Callable[[tuple[slice, ...]], None], x: Array) -> None:
+def map_parts(function: Callable[[tuple[slice, ...]], None], x: Array, axis: int = 1) -> None:
     """Call `function` with slices that make a part of a batch, on several threads.
 
     Parameters
     ----------
     function : callable
-        Takes slices of the first axis, or of the first two if a sample is large, for a part of about
+        Takes slices of the first axis, and of those up to `axis` if a sample is large, for a part of about
         `BLOCK_BYTES`.
     x : ndarray
         The batch.
+    axis : int, default 1
+        Along which a large sample is cut, if there is such an axis.
     """
-    length = x.shape[1] if x.ndim > 1 and len(x) else 1
+    length = x.shape[axis] if x.ndim > axis and len(x) else 1
     pieces = min(x[:1].nbytes // BLOCK_BYTES, length)
     if pieces <= 1:
         map_blocks(lambda rows: function((rows,)), len(x), block_length(x))
@@ -138,7 +140,7 @@ def map_parts(function: Callable[[tuple[slice, ...]], None], x: Array) -> None:
         for number in range(numbers.start, numbers.stop):
             sample, piece = divmod(number, pieces)
             ends = (length * place // pieces for place in (piece, piece + 1))
-            function((slice(sample, sample + 1), slice(*ends)))
+            function((slice(sample, sample + 1), *[slice(None)] * (axis - 1), slice(*ends)))
 
     map_blocks(work, len(x) * pieces, 1)
 

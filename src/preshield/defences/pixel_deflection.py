@@ -31,13 +31,14 @@ from .._core.draws import Draws
 from .._core.errors import ArgumentError
 from .._core.layout import spatial_axes, to_frames, working_dtype
 from .._core.tensors import to_numpy
-from .._core.threads import map_blocks, thread_count
+from .._core.threads import map_blocks, thread_count, threads_within
 from .._core.typing import Arithmetic, Array, ClipValues, Dtype, Rng, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["PixelDeflection"]
 
 DEFLECTIONS_AT_ONCE = 1 << 12  # whose random numbers are drawn together
+COPIES = 8  # of a frame that scikit-image's denoisers make
 DEFLECTIONS_WORTH_A_THREAD = 1 << 15  # fewer are done before another thread has woken up
 
 
@@ -288,7 +289,8 @@ class PixelDeflection(Preprocessor):
                 unit = np.clip((frames[sample, number] - low[number]) / span[number], 0, 1)
                 frames[sample, number] = denoise(unit, denoiser, sigma) * span[number] + low[number]
 
-        map_blocks(work, int(np.prod(frames.shape[:2])), 1, progress=progress)
+        threads = threads_within(COPIES * frames[0, 0].nbytes)
+        map_blocks(work, prod(frames.shape[:2]), 1, threads=threads, progress=progress)
         return np.clip(out, *self.clip_values, out=out, casting="unsafe")
 
     def _count(self, pixels: int) -> int:
