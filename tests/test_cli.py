@@ -30,12 +30,12 @@ from preshield import (
     cli,
     files,
 )
+from preshield._core import windows
 from preshield.cli import main
 from preshield.codecs import h264
 from preshield.evaluation.evaluate import evaluate as evaluate_itself
 from preshield.evaluation.report import RobustnessReport
 from preshield.files import Media, encoder_for
-from preshield.frameworks import blocks
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (12, 10, 3), dtype=np.uint8)
@@ -446,7 +446,7 @@ def test_videos_in_parts_have_the_bytes_of_the_whole(folder, monkeypatch, name, 
         return transform(self, x)
 
     monkeypatch.setattr(preshield.Preprocessor, "transform", spy)
-    monkeypatch.setattr(blocks, "WINDOW_BYTES", 3 * clip[0].nbytes)
+    monkeypatch.setattr(windows, "WINDOW_BYTES", 3 * clip[0].nbytes)
     parameters = ["--param", *given] if given else []
     assert run("apply", name, "in.mp4", "out.mkv", "--seed", "7", *parameters) == 0
     assert Path("out.mkv").read_bytes() == encoder_for(Path("out.mkv"), "video")(media)
@@ -456,11 +456,11 @@ def test_videos_in_parts_have_the_bytes_of_the_whole(folder, monkeypatch, name, 
 @pytest.mark.parametrize("name", ["video", "jpeg"])
 def test_a_video_that_is_damaged_in_the_middle_leaves_nothing(recordings, monkeypatch, capsys, name):
     def damaged(*args):
-        yield from itertools.islice(files.read_frames(*args), 5)
+        yield from itertools.islice(files.read_parts(*args), 5)
         raise ValueError("its frame 5 is damaged")
 
     before = set(recordings.iterdir())
-    monkeypatch.setattr(cli, "read_frames", damaged)
+    monkeypatch.setattr(cli, "read_parts", damaged)
     assert "its frame 5 is damaged" in fails(capsys, "apply", name, "in.mp4", "out.mp4")
     assert set(recordings.iterdir()) == before
 
@@ -481,7 +481,7 @@ def test_the_limit_is_for_what_is_in_memory(recordings, monkeypatch, capsys):
 
 
 def test_parameters_for_each_frame_need_the_whole_video(recordings, monkeypatch, capsys):
-    monkeypatch.setattr(blocks, "WINDOW_BYTES", 5 * CLIP[0].nbytes)
+    monkeypatch.setattr(windows, "WINDOW_BYTES", 5 * CLIP[0].nbytes)
     message = fails(capsys, "apply", "standard", "in.mp4", "out.mp4", "--param", "mean=[1, 2, 3, 4, 5]")
     assert "one sample of `x`, of shape (1, 32, 48, 3), got shape (5,)" in message
 

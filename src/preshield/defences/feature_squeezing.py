@@ -1,5 +1,6 @@
 """Feature squeezing: fewer bits for each value."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -116,6 +117,9 @@ class FeatureSqueezing(Preprocessor):
         target, source = (a.reshape(-1) if x.flags.c_contiguous else a for a in (out, x))
         map_planes(work, target, source, dtypes=(out.dtype, dtype))
         return out
+
+    def _transform_parts(self, parts: Iterator[Array], ndim: int) -> Iterator[Array]:
+        return self._part_by_part(parts, ndim)
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         if self.gradient == "identity":

@@ -1,6 +1,6 @@
 """Pixel deflection."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from math import prod
 
@@ -185,6 +185,11 @@ class PixelDeflection(Preprocessor):
         if self.denoiser is not None and x.size:
             return self._denoise(out, self.denoiser, float(self.sigma))
         return out
+
+    def _transform_parts(self, parts: Iterator[Array], ndim: int) -> Iterator[Array] | None:
+        given = self.activation_map  # made of the whole by a function, or with an entry for each frame
+        whole = callable(given) or (given is not None and np.ndim(given) > 2)
+        return None if whole else self._part_by_part(parts, ndim)
 
     def _gradient(self, x: Array, grad: Array, draw: Draws) -> Array:
         if self.gradient == "identity":

@@ -1,5 +1,6 @@
 """Standardisation."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -97,6 +98,9 @@ class StandardisationMeanStd(Preprocessor):
 
         map_parts(work, x)
         return out
+
+    def _transform_parts(self, parts: Iterator[Array], ndim: int) -> Iterator[Array]:
+        return self._part_by_part(parts, ndim)
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         return np.asarray(grad / self._for_sample("std", x.shape, working_dtype(grad.dtype)))

@@ -1,5 +1,6 @@
 """Total variance minimisation."""
 
+from collections.abc import Iterator
 from functools import partial
 from math import ceil, prod
 from typing import Any
@@ -185,6 +186,9 @@ class TotalVarMin(Preprocessor):
         if self.clip_values is not None:
             np.clip(out, *self.clip_values, out=out, casting="unsafe")
         return out
+
+    def _transform_parts(self, parts: Iterator[Array], ndim: int) -> Iterator[Array]:
+        return self._part_by_part(parts, ndim)
 
     def _gradient(self, x: Array, grad: Array, draw: Draws) -> Array:
         if self.gradient == "identity" or not x.size:
