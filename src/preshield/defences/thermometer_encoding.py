@@ -137,7 +137,8 @@ class ThermometerEncoding(Preprocessor):
             if code is not target:
                 target[:] = code
 
-        map_parts(encode, out, axis=2 if axis == 1 else 1)
+        if out.size:
+            map_parts(encode, out, axis=2 if axis == 1 else 1)
         return out
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
