@@ -61,7 +61,8 @@ def minimise(
     ----------
     objective : callable
         `(points (B, n), problems (B,)) -> (values (B,), gradients (B, n))`. It is called with the rows that
-        are still being worked on; `problems` holds their numbers in `x`.
+        are still being worked on; `problems` holds their numbers in `x`. The points are to be read, and hold
+        others after the call.
     x : ndarray of float64, shape (B, n)
         Starting points; not changed.
     method : {"L-BFGS-B", "CG", "Newton-CG", "Adam"}
