@@ -58,7 +58,7 @@ def map_planes(
 
     if reach is not None and out.size:
         height, widest = target.shape[1], max(dtype.itemsize for dtype in dtypes) * target.shape[2]
-        band = max(BAND_BYTES // widest, 4 * reach)
+        band = max(1, BAND_BYTES // widest, 4 * reach)
         bands = -(-height // band)
         direct = same and all(a.dtype == dtype and a.flags.c_contiguous for a, dtype in inputs)
         if bands > 1 and not (direct and len(target) >= thread_count()):
