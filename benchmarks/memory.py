@@ -69,8 +69,9 @@ def table(shapes: list[tuple[int, ...]], threads: list[int], dtype: str, only: s
     """A row for each defence, in Markdown."""
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 17)  # what is freed is given back, and counted anew
     rng = np.random.default_rng(0)
-    scale = 1 if np.dtype(dtype).kind == "f" else 255
-    pictures = [(scale * rng.random(shape, dtype=np.float32)).astype(dtype) for shape in shapes]
+    pictures = [rng.random(shape, dtype=np.float32) for shape in shapes]
+    whole = np.dtype(dtype).kind != "f"
+    pictures = [(np.rint(x) if whole else x).astype(dtype, copy=False) for x in pictures]
     heads = [f"{'x'.join(map(str, shape))}, {n} thread{'s' * (n > 1)}" for shape in shapes for n in threads]
     lines = [f"| {dtype} | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for row, case in CASES.items():

@@ -532,6 +532,10 @@ def test_a_video_that_is_damaged_in_the_middle_leaves_nothing(recordings, monkey
 def test_the_limit_is_for_what_is_in_memory(recordings, monkeypatch, capsys):
     monkeypatch.setattr(files, "VIDEO_GROWTH", 0)
     nine = ("--max-bytes", str(9 * CLIP[0].nbytes))
+    monkeypatch.setattr(files, "AUDIO_GROWTH", 0)
+    wavfile.write("silence.wav", 16000, np.zeros(9 * CLIP[0].nbytes, np.int16))
+    message = fails(capsys, "apply", "lfilter", "silence.wav", "out.wav", *nine)
+    assert f"it holds {36 * CLIP[0].nbytes} bytes or more" in message
     for name in ("video", "jpeg"):
         assert run("apply", name, "in.mp4", f"{name}.mp4", *nine) == 0
     before = set(recordings.iterdir())

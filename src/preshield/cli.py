@@ -153,7 +153,7 @@ files:
   .mp4 .mkv     read as uint8 (F, H, W, 3) in [0, 255], turned upright, written
   .mov .avi     as H.264 at crf 10. Sound, subtitles and the shape of pixels
                 are lost; a variable frame rate becomes its average. One may
-                be longer than memory, unless the defence draws
+                be longer than memory, and so may audio
   .npy          any array; a single sample if it has the axes of one: 3, or 4
                 for a defence of video alone, or 1 for one of audio alone, else
                 a batch. As OUT for any IN, it holds the exact values

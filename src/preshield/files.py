@@ -177,8 +177,8 @@ def read_parts(path: Path, limit: Limit | None = None) -> Iterator[Media]:
     path : Path
         Its suffix tells the format; see `FORMATS`.
     limit : Limit, optional
-        How large a frame may be, and how much a decoder may hold; by default what the environment says. The
-        number of parts is not limited.
+        How large a frame may be, how much a decoder may hold, and how much audio there may be; by default
+        what the environment says. The number of frames is not limited.
 
     Yields
     ------
@@ -192,7 +192,7 @@ def read_parts(path: Path, limit: Limit | None = None) -> Iterator[Media]:
     """
     try:
         if kind_of(path) == "audio":
-            yield from _parts_of_audio(path, Limit.given(limit), whole=False)
+            yield from _parts_of_audio(path, Limit.given(limit))
         else:
             yield from _frames_of_video(path, Limit.given(limit), whole=False)
     except Exception as error:
@@ -569,13 +569,13 @@ class _Growing:
 
 def _read_audio(path: Path, limit: Limit) -> Media:
     tracks = _Growing(limit, path, AUDIO_GROWTH)
-    for part in _parts_of_audio(path, limit, whole=True):
+    for part in _parts_of_audio(path, limit):
         tracks.append(part.x)
     return replace(part, x=tracks.array())
 
 
-def _parts_of_audio(path: Path, limit: Limit, *, whole: bool) -> Iterator[Media]:
-    """Audio as it is decoded; `whole` if all of it will be kept."""
+def _parts_of_audio(path: Path, limit: Limit) -> Iterator[Media]:
+    """Audio as it is decoded. The limit counts all of it: what is not kept in memory may go to the disk."""
     demuxer, next_part = AUDIO_DEMUXERS[path.suffix.lower()]
     with _opened(path, demuxer, next_part, limit) as file:
         streams = [stream for stream in file.streams.audio if stream.format]
@@ -585,10 +585,10 @@ def _parts_of_audio(path: Path, limit: Limit, *, whole: bool) -> Iterator[Media]
         stream.codec_context.options = _strict(stream)
         encoding = _encoding(stream.codec_context.name, stream.codec_context.format.packed.name)
         bits, rate, announced = PCM[encoding][1], stream.sample_rate, stream.duration or 0
-        if whole:
-            itemsize = _float_type(bits, stream.codec_context.format.bytes).itemsize
-            size = announced * stream.codec_context.channels * itemsize
-            limit.check_bytes(size, path.stat().st_size, AUDIO_GROWTH)
+        of_sample = _float_type(bits, stream.codec_context.format.bytes).itemsize
+        of_sample *= stream.codec_context.channels
+        file_size = path.stat().st_size
+        limit.check_bytes(announced * of_sample, file_size, AUDIO_GROWTH)
         media = Media(np.empty(0), "audio", (-1.0, 1.0), rate=rate, encoding=encoding)
         if announced:
             media = replace(media, seconds=Fraction(announced, rate))
@@ -596,6 +596,7 @@ def _parts_of_audio(path: Path, limit: Limit, *, whole: bool) -> Iterator[Media]
         for frame in file.decode(stream):
             x = _to_float(_track(frame), bits)
             length += len(x)
+            limit.check_bytes(length * of_sample, file_size, AUDIO_GROWTH)
             if len(x):
                 yield replace(media, x=x[:, 0] if x.shape[1] == 1 else x)
         if not length:
