@@ -103,6 +103,7 @@ def minimise(
         rows = rows[
             advance(states, vectors, points, rows, values, grads, kind, max_iter, tolerance, precision)
         ]
+        del grads  # before the next ones take memory
     return Minimum(vectors[:, X], states["value"], states["iterations"], states["evaluations"])
 
 

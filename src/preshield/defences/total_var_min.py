@@ -32,7 +32,7 @@ from ..preprocessor import Preprocessor
 __all__ = ["TotalVarMin"]
 
 WIDTHS = tuple(2.0 ** (k / 2) for k in range(-2, 5))  # of the Gaussians that stand in, in pixels
-BYTES_OF_PIXEL = 150  # that its minimiser holds, most of them for five pairs of vectors
+BYTES_OF_PIXEL = 140  # that its minimiser holds, most of them for five pairs of vectors
 VALUES_AT_ONCE = 1 << 15  # planes are minimised in batches of at most about this many pixels
 
 
@@ -83,8 +83,8 @@ class TotalVarMin(Preprocessor):
     Notes
     -----
     Images `(N, H, W, C)` or videos `(N, F, H, W, C)`, each channel of each frame on its own; the result is
-    `float32`. Working memory is 150 bytes for each pixel of the channels that are minimised at once: as many
-    as 64 MiB hold, but at least one. Above 670 x 670 pixels that is one at a time, whatever the threads.
+    `float32`. Working memory is 140 bytes for each pixel of the channels that are minimised at once: as many
+    as 64 MiB hold, but at least one. Above 690 x 690 pixels that is one at a time, whatever the threads.
 
     On an accelerator, and in compiled programs of torch and JAX, all channels are minimised at once, in the
     precision of the batch, with at most 3 evaluations for each iteration (4 with "CG"); "Newton-CG" goes
