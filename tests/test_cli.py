@@ -36,6 +36,7 @@ from preshield.codecs import h264, mp3
 from preshield.evaluation.evaluate import evaluate as evaluate_itself
 from preshield.evaluation.report import RobustnessReport
 from preshield.files import Media, encoder_for
+from tests.vision import vision
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (12, 10, 3), dtype=np.uint8)
@@ -865,6 +866,7 @@ def test_evaluate_defaults(calls, folder, capsys):
         "first": 0,
         "checkpoint": None,
         "keep_examples": None,
+        "class_names": None,
     }
     defaults = {name: p.default for name, p in inspect.signature(evaluate_itself).parameters.items()}
     for name in {*options} - {"threat", "eps", "verbose", "clip_values"}:
@@ -903,6 +905,7 @@ def test_evaluate_options(calls, folder):
         "first": 1,
         "checkpoint": Path("half"),
         "keep_examples": Path("made.npz"),
+        "class_names": None,
     }
     assert (folder / "deep/er/report.md").read_text(encoding="utf-8") == "| the table ∞ |"
 
@@ -982,10 +985,20 @@ def test_evaluate_layout(calls, model, data, arguments, expected):
     ("arguments", "message"),
     [
         (["--model", "none.keras"], "none.keras: No such file or directory"),
-        (["--model", "m.onnx"], "cannot load 'm.onnx': give a Keras model (.keras) or a TorchScript module"),
-        (["--surrogate", "in.png"], "cannot load 'in.png': give a Keras model (.keras) or"),
+        (["--model", "m.onnx"], "cannot load 'm.onnx': give a Keras model (.keras), a TorchScript module"),
+        (["--surrogate", "in.png"], "cannot load 'in.png': give a Keras model (.keras), a"),
+        (["--model", "timm:"], "`spec` must be one of timm:NAME, torchvision:NAME, hf:NAME"),
+        (["--model", "timm:r", "--clip-values", "0", "255"], "must be 0 1 for timm:r, which takes pixels in"),
+        (
+            ["--weights", "w.safetensors"],
+            "--weights is for a pretrained model, such as timm:resnet50, not",
+        ),
         (["--data", "none.npz"], "cannot read 'none.npz': No such file or directory"),
-        (["--data", "in.png"], "cannot read 'in.png': the name must end in .npz"),
+        (["--data", "in.png"], "cannot read 'in.png': give a folder with a sub-folder of pictures for each"),
+        (["--data", "none"], "none: No such file or directory"),
+        (["--data", "none.csv"], "cannot read 'none.csv': No such file or directory"),
+        (["--size", "8"], "--size is for pictures, and 'data.npz' holds arrays"),
+        (["--skip-unreadable"], "--skip-unreadable is for pictures, and 'data.npz' holds arrays"),
         (["--out", "in.png"], "--out must be a folder, got the file 'in.png'"),
         (["--out", "in.png/report"], "--out must be a folder, got the file 'in.png'"),
         (["--threat", "linf"], "--threat linf needs --eps"),
@@ -1201,25 +1214,101 @@ def test_evaluate_end_to_end(brightness, tmp_path, capfd, model, data, execute):
     assert "jpeg:quality=50" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 
 
-def test_parts_and_a_checkpoint_end_to_end(brightness, tmp_path, capfd):
-    """Two parts merged are one run; a second run reads what is finished, and the examples are kept."""
-    common = ["--model", brightness / "model.pt", "--data", brightness / "first.npz"]
-    common += ["--eps", "8/255", "--budget", "3", "--eot", "2", "--batch-size", "6"]
+def test_a_pretrained_model_end_to_end(tmp_path, capsys):
+    """Pictures of any size, in the size of the model; the attack is made in its pixels."""
+    timm = vision("timm")
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_resnet", num_classes=3).state_dict(), tmp_path / "w.safetensors")
+    x = np.random.default_rng(0).integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", x=x, y=np.arange(2))
+    arguments = [
+        *("evaluate", "--model", "timm:test_resnet", "--weights", tmp_path / "w.safetensors"),
+        *("--data", tmp_path / "data.npz", "--out", tmp_path / "report", "--defence", "feature:bit_depth=4"),
+        *("--eps", "2/255", "--budget", "1", "--keep-examples", tmp_path / "x.npz"),
+    ]
+    assert run(*arguments) == 0
+    report = RobustnessReport.from_json(tmp_path / "report" / "report.json")
+    assert report.settings["classifier"] == "timm:test_resnet"
+    assert report.threat.clip_values == (0, 1)
+    assert report.examples["none"]["adaptive"].shape == (2, 3, 160, 160)
+    assert [row.name for row in report.rows] == ["none", "feature:bit_depth=4"]
+
+
+@pytest.fixture(scope="module")
+def pictures(brightness):
+    """The bright and dark images as files, a folder for each class."""
+    arrays = np.load(brightness / "last.npz")
+    for number, (x, y) in enumerate(zip(arrays["x"], arrays["y"], strict=True)):
+        place = brightness / "pictures" / ("bright" if y else "a dark one")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.rint(x * 255).astype(np.uint8)).save(place / f"{number:02}.png")
+    return brightness / "pictures"
+
+
+@pytest.mark.parametrize("model", ["model.pt", "model.keras"])
+def test_a_folder_of_pictures_end_to_end(brightness, pictures, tmp_path, capsys, model):
+    """Parts merged are one run, which a checkpoint gives back; bad files stop it before any attack."""
+    common = ["--model", brightness / model, "--data", pictures, "--eps", "8/255", "--budget", "2"]
 
     def report(name, *arguments):
         assert run("evaluate", *common, "--out", tmp_path / name, *arguments) == 0
         return RobustnessReport.from_json(tmp_path / name / "report.json")
 
-    kept = ["--checkpoint", tmp_path / "c", "--keep-examples", tmp_path / "x.npz"]
+    kept = ["--checkpoint", tmp_path / "half", "--keep-examples", tmp_path / "x.npz"]
     whole = report("whole", *kept)
+    assert capsys.readouterr().err.splitlines() == [
+        "preshield: 12 pictures of 2 classes, classes in turn, in an order drawn by the seed",
+        "preshield: sub-folders in their order are the model's classes 0 to 1",
+        "preshield: pictures: of one size, colour",
+        f"preshield: which is which: {tmp_path / 'whole' / 'samples.csv'}",
+    ]
+    assert whole.settings["samples drawn"] == "classes in turn, in an order drawn by the seed"
+    assert whole["none"].columns["clean"].accuracy == 1
+    assert whole.class_names == ("a dark one", "bright")
+    rows = [line.split(",") for line in (tmp_path / "whole" / "samples.csv").read_text().splitlines()[1:]]
+    assert [int(label) for _, _, label in rows] == whole.labels.tolist()
+    assert all(
+        (pictures / name).is_file() and ("bright" in name) == (label == "1") for _, name, label in rows
+    )
+    if model == "model.keras":
+        return
     assert whole.examples["none"]["adaptive"].shape == (12, 3, 8, 8)
     seconds = whole["none"].columns["adaptive"].seconds
     assert report("again", *kept)["none"].columns["adaptive"].seconds == seconds
-    report("a", "--samples", "6")
-    report("b", "--first", "6")
-    parts = [tmp_path / name / "report.json" for name in ("a", "b")]
+    parts = [tmp_path / name / "report.json" for name in ("first", "last")]
+    report("first", "--samples", "5")
+    report("last", "--first", "5")
     assert run("merge", *parts, "--out", tmp_path / "merged") == 0
     assert RobustnessReport.from_json(tmp_path / "merged" / "report.json") == whole
+    with Image.open(pictures / "bright" / "01.png") as picture:
+        picture.save(tmp_path / "small.png")
+    (tmp_path / "t.csv").write_text(
+        f"file,label\nsmall.png,1\n{pictures / 'bright' / '03.png'},0\nnone.png,1\n"
+    )
+    common[3] = tmp_path / "t.csv"
+    capsys.readouterr()
+    message = fails(capsys, "evaluate", *common, "--out", tmp_path / "table")
+    assert "1 picture cannot be read: " in message
+    assert not (tmp_path / "table" / "report.json").exists()
+    assert report("table", "--skip-unreadable")["none"].columns["clean"].accuracy == 0.5
+
+
+def test_labels_beside_the_order_of_the_model(brightness, pictures, tmp_path, capsys):
+    """Told in a line, before the attack."""
+    (tmp_path / "names.txt").write_text("bright\na dark one\n")
+    arguments = ["--model", brightness / "model.pt", "--data", pictures, "--out", tmp_path / "report"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert (
+            run("evaluate", *arguments, "--eps", "0", "--budget", 1, "--classes", tmp_path / "names.txt") == 0
+        )
+    warning = capsys.readouterr().err.splitlines()[-1]
+    assert warning.startswith(
+        "preshield: warning: The classifier is right on 0 of 12 samples without any att"
+    )
 
 
 # Other errors

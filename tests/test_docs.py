@@ -14,13 +14,24 @@ import pytest
 import preshield
 from preshield.demo import exhibits
 from preshield.evaluation.report import COLUMNS
+from tests.vision import vision
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = sorted([README, *(ROOT / "docs").glob("*.md")], key=lambda path: path.name)
 FRAMEWORKS = ("art", "dask", "jax", "tensorflow", "torch", "zarr")
 # Blocks that show them run where they are installed.
-NOT_OF_OURS = ("albumentations", "datasets", "h5py", "joblib", "torchvision", "webdataset", "xarray")
+NOT_OF_OURS = (
+    "albumentations",
+    "datasets",
+    "h5py",
+    "joblib",
+    "safetensors",
+    "timm",
+    "torchvision",
+    "webdataset",
+    "xarray",
+)
 
 
 def python_blocks(path):
@@ -50,6 +61,8 @@ def test_code_runs(path, tmp_path, monkeypatch):
     for package in FRAMEWORKS:
         if imports(package, "".join(blocks)):
             pytest.importorskip(package)
+    if find_spec("torchvision") is not None and imports("torchvision", "".join(blocks)):
+        vision("torchvision")
     if "plots" in "".join(blocks):
         pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)

@@ -26,6 +26,7 @@ from preshield.files import (
     range_of,
     read_media,
     read_parts,
+    read_picture,
     read_samples,
 )
 
@@ -748,3 +749,44 @@ def test_a_text_makes_nobody_read_other_files(tmp_path):
 def test_arrays_that_no_video_file_can_hold(shape):
     with pytest.raises(ValueError, match=r"holds one video, \(F, H, W, 3\), .* has shape .*; write a .npy"):
         encoder_for(Path("x.mp4"), "video")(Media(np.zeros(shape), "video", (0, 1), rate=25))
+
+
+# Pictures of any name, as networks take them
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+def test_pictures_are_known_by_their_first_bytes(tmp_path, kind):
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    smooth = np.linspace(0, 255, 24 * 16 * 3).reshape(24, 16, 3).astype(np.uint8)
+    Image.fromarray(smooth).quantize(200).convert("RGB").save(tmp_path / "x.tif", kind, **options)
+    for source in (tmp_path / "x.tif", (tmp_path / "x.tif").read_bytes()):
+        picture = read_picture(source)
+        assert picture.mode == "RGB"
+        np.testing.assert_allclose(np.asarray(picture).astype(int), smooth, atol=12)
+    whole = (tmp_path / "x.tif").read_bytes()
+    for kept in (0.3, 0.9):
+        with pytest.raises(ValueError, match=r"(?i)truncated|decoder"):
+            read_picture(whole[: int(kept * len(whole))])
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_the_first_frame_of_an_animation(kind):
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:], lossless=True)
+    assert read_picture(file.getvalue()).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_what_is_no_picture(tmp_path):
+    with pytest.raises(ValueError, match=r"^No such file or directory$"):
+        read_picture(tmp_path / "none.jpg")
+    with pytest.raises(ValueError, match=r"^it is empty$"):
+        read_picture(b"")
+    with pytest.raises(ValueError, match=r"^it is no picture in the format PNG, JPEG, WebP, GIF or BMP$"):
+        read_picture(b"II*\0")
+
+
+def test_odd_metadata_are_no_trouble():
+    file = io.BytesIO()
+    Image.fromarray(NOISE).save(file, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    assert read_picture(file.getvalue()).size == (45, 29)

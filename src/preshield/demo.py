@@ -1,4 +1,4 @@
-"""The demonstration: photographs, a small network, its defences, and an evaluation of them."""
+"""The demonstrations: photographs, a network, its defences, and an evaluation of them."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,12 +19,13 @@ from . import (
 from ._core.progress import progress_bar
 from ._core.typing import Array
 from .evaluation.evaluate import evaluate
-from .evaluation.photographs import bundled_photographs, cut_crops
+from .evaluation.photographs import bundled_photographs, cut_crops, photographs_of_imagenet
 from .evaluation.report import RobustnessReport
+from .neural.pretrained import load_pretrained
 from .neural.small_cnn import small_cnn, train
 from .preprocessor import Preprocessor
 
-__all__ = ["exhibits", "run_demo"]
+__all__ = ["exhibits", "run_crops", "run_imagenet"]
 
 
 def exhibits() -> dict[str, Preprocessor]:
@@ -55,7 +56,62 @@ def exhibits() -> dict[str, Preprocessor]:
     }
 
 
-def run_demo(
+def run_imagenet(
+    *,
+    seed: int = 0,
+    eot: int = 2,
+    budget: int = 20,
+    defences: Mapping[str, Preprocessor] | None = None,
+    verbose: bool = False,
+) -> RobustnessReport:
+    """Attack a network that was trained on ImageNet, and defences in front of it, on four photographs.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the evaluation.
+    eot, budget : int
+        Draws of a stochastic defence, and gradients of an attack; see `evaluate`.
+    defences : mapping of str to Preprocessor, optional
+        What to evaluate, for pictures (N, 3, H, W) in [0, 1].
+    verbose : bool
+        Show progress bars.
+
+    Returns
+    -------
+    RobustnessReport
+
+    Raises
+    ------
+    ImportError
+        If a package of the extra ``demo`` is missing.
+    """
+    model = load_pretrained("efficientnet-lite0")
+    x, y = photographs_of_imagenet()
+    unit = (0.0, 1.0)
+    if defences is None:
+        defences = {
+            "FeatureSqueezing, 4 bits": FeatureSqueezing(unit, 4),
+            "SpatialSmoothing, 3x3": SpatialSmoothing(3, channels_first=True),
+            "JpegCompression, quality 75": JpegCompression(unit, quality=75, channels_first=True),
+            "WaveletDenoising, sigma 0.04": WaveletDenoising(unit, channels_first=True),
+            "PixelDeflection, 200 pixels, wavelet": PixelDeflection(unit, 200, 10, channels_first=True),
+        }
+    return evaluate(
+        model,
+        x,
+        y,
+        defences,
+        eot=eot,
+        seed=seed,
+        budget=budget,
+        columns=("oblivious", "shared", "adaptive"),
+        clip_values=unit,
+        verbose=verbose,
+    )
+
+
+def run_crops(
     *,
     seed: int = 0,
     epochs: int = 8,

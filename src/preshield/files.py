@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import struct
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -12,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -20,6 +22,7 @@ from typing import IO, Any, Literal, TypeAlias
 import numpy as np
 
 from ._core.limits import Limit, array_header, opened_archive
+from ._core.pictures import plain
 from ._core.threads import thread_count
 from ._core.typing import Array, Dtype, Shape
 from .codecs import h264
@@ -36,12 +39,14 @@ __all__ = [
     "range_of",
     "read_media",
     "read_parts",
+    "read_picture",
     "read_samples",
     "write_parts",
 ]
 
 Kind: TypeAlias = Literal["array", "audio", "image", "video"]
 NextPart: TypeAlias = Callable[[bytes], int | None]
+PictureCheck: TypeAlias = Callable[[bytes, Any], bool]
 
 OUTPUT_CRF = 10  # at which colour at half resolution is most of what a video loses
 CHUNK = 1 << 20  # samples of audio converted in one go
@@ -228,6 +233,41 @@ def write_parts(file: IO[bytes], path: Path, parts: Iterable[Media]) -> None:
         shutil.copyfileobj(whole, file)
 
 
+def read_picture(source: Path | bytes, limit: Limit | None = None) -> Any:
+    """Read a picture as networks take it, in whichever of the formats of `PICTURES` it is.
+
+    Parameters
+    ----------
+    source : Path or bytes
+        A file of any name, or its content.
+    limit : Limit, optional
+        How much it may hold; by default what the environment says.
+
+    Returns
+    -------
+    PIL.Image.Image
+        In the mode "L" or "RGB": upright, the first frame of an animation, on white where it is transparent.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, is damaged, as far as that can be known, or holds more than the limit; without
+        its name.
+    """
+    try:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        for start, (module, decoder, is_whole) in PICTURES.items():
+            if data.startswith(start):
+                made_by = getattr(import_module(module), decoder)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # Pillow's, of odd metadata: they name no file
+                    return _read_picture(made_by, is_whole, data, Limit.given(limit))
+        formats = "PNG, JPEG, WebP, GIF or BMP"
+        raise ValueError(f"it is no picture in the format {formats}" if data else "it is empty")
+    except Exception as error:
+        raise ValueError(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
+
+
 def read_samples(path: Path, limit: Limit | None = None) -> tuple[Array, Array]:
     """Read samples and their labels.
 
@@ -398,18 +438,29 @@ def _read_png(path: Path, limit: Limit) -> Media:
     # The decoder itself: what Pillow finds in a file by itself may be any of fifty formats.
     from PIL.PngImagePlugin import PngImageFile
 
-    return _read_image(PngImageFile, _check_png, path, limit)
+    return _read_image(PngImageFile, _is_whole_png, path, limit)
 
 
 def _read_jpeg(path: Path, limit: Limit) -> Media:
     from PIL.JpegImagePlugin import JpegImageFile
 
-    return _read_image(JpegImageFile, _check_jpeg, path, limit)
+    return _read_image(JpegImageFile, _is_whole_jpeg, path, limit)
 
 
-def _read_image(
-    decoder: Callable[[Path], Any], check: Callable[[Path, Any], None], path: Path, limit: Limit
-) -> Media:
+def _read_picture(decoder: Any, is_whole: PictureCheck, data: bytes, limit: Limit) -> Any:
+    try:
+        picture = decoder(io.BytesIO(data))
+    except SyntaxError as error:
+        raise ValueError("it is truncated or damaged") from error
+    with picture:
+        limit.check_pixels(*picture.size)
+        limit.check_array((picture.height, picture.width, len(picture.getbands())), 1, len(data))
+        if not is_whole(data, picture):
+            raise ValueError("it is truncated or damaged")
+        return plain(picture)
+
+
+def _read_image(decoder: Callable[[Path], Any], is_whole: PictureCheck, path: Path, limit: Limit) -> Media:
     from PIL import ImageOps
 
     try:
@@ -422,7 +473,8 @@ def _read_image(
         grey = sixteen or image.mode in ("1", "L", "LA", "La")
         channels = 1 if grey else 3
         limit.check_array((image.height, image.width, channels), 4, path.stat().st_size)
-        check(path, image)
+        if not is_whole(path.read_bytes(), image):
+            raise _broken(path)
         ImageOps.exif_transpose(image, in_place=True)
         x = np.empty((image.height, image.width, channels), np.float32)
         has_alpha = not sixteen and image.has_transparency_data
@@ -442,11 +494,11 @@ def _read_image(
     return Media(x, "image", (0.0, 1.0), alpha=alpha)
 
 
-def _check_png(path: Path, image: Any) -> None:
-    """Refuse a PNG with other bits than were written, or whose rows end too soon: Pillow would add black."""
-    with type(image)(path) as again:
+def _is_whole_png(data: bytes, image: Any) -> bool:
+    """Whether a PNG has all of its rows, for which Pillow would add black; bits changed since are refused."""
+    with type(image)(io.BytesIO(data)) as again:
         again.verify()  # the checksum of each part
-    data, position, parts = path.read_bytes(), 8, []
+    position, parts = 8, []
     header = struct.unpack_from(">IIBBBBB", data, 16)
     while position + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -454,8 +506,7 @@ def _check_png(path: Path, image: Any) -> None:
             parts.append(data[position + 8 : position + 8 + length])
         position += length + 12
     size = _png_size(*header[:4], interlaced=bool(header[6]))
-    if len(zlib.decompressobj().decompress(b"".join(parts), size)) < size:
-        raise _broken(path)
+    return len(zlib.decompressobj().decompress(b"".join(parts), size)) >= size
 
 
 def _png_size(width: int, height: int, depth: int, colour: int, *, interlaced: bool) -> int:
@@ -468,26 +519,32 @@ def _png_size(width: int, height: int, depth: int, colour: int, *, interlaced: b
     return total
 
 
-def _check_jpeg(path: Path, image: Any) -> None:
-    """Refuse a JPEG whose data end too soon or make no sense, which libjpeg would fill with grey.
+def _is_whole_jpeg(data: bytes, image: Any) -> bool:
+    """Whether the data of a JPEG make sense to their end; libjpeg would fill what is missing with grey.
 
     FFmpeg's decoder can be told to be strict. What it cannot decode is left to Pillow. A format without
     checksums does not tell of every change, and what the last block lacks goes unnoticed.
     """
     import av
 
-    data = path.read_bytes()
     if re.search(b"\xff[\xc9\xca]\0", data):  # arithmetic coding
-        return
+        return True
     decoder = av.CodecContext.create("mjpeg", "r")
     most = (image.width + 64) * (image.height + 64)  # with the rest of its last blocks
     decoder.options = STRICT | {"max_pixels": str(most)}
     try:
         decoder.decode(av.Packet(data))
     except av.error.PatchWelcomeError:  # another subsampling
-        return
-    except av.FFmpegError as error:
-        raise _broken(path) from error
+        return True
+    except av.FFmpegError:
+        return False
+    return True
+
+
+def _is_loaded(data: bytes, image: Any) -> bool:
+    """Decode it: in other formats Pillow itself refuses what is not whole."""
+    image.load()
+    return True
 
 
 def _png(media: Media) -> bytes:
@@ -889,6 +946,14 @@ def _sums_are_right(path: Path) -> bool:
 
 
 # Tables
+
+PICTURES: dict[bytes, tuple[str, str, PictureCheck]] = {  # by their first bytes: Pillow's decoder
+    b"\x89PNG\r\n\x1a\n": ("PIL.PngImagePlugin", "PngImageFile", _is_whole_png),
+    b"\xff\xd8": ("PIL.JpegImagePlugin", "JpegImageFile", _is_whole_jpeg),
+    b"RIFF": ("PIL.WebPImagePlugin", "WebPImageFile", _is_loaded),
+    b"GIF8": ("PIL.GifImagePlugin", "GifImageFile", _is_loaded),
+    b"BM": ("PIL.BmpImagePlugin", "BmpImageFile", _is_loaded),
+}
 
 # FFmpeg's name, and how to find the parts of a file
 AUDIO_DEMUXERS: dict[str, tuple[str, NextPart]] = {".flac": ("flac", _no_parts), ".wav": ("wav", _next_chunk)}

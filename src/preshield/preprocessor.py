@@ -19,7 +19,7 @@ from ._core.checks import (
 from ._core.errors import ArgumentError
 from ._core.layout import channel_axis, expected_layouts, kept_dtype, other_layouts
 from ._core.passes import Pass
-from ._core.ranges import fits, misfit, most_of, warn_caller
+from ._core.ranges import fits, looks_normalised, misfit, most_of, warn_caller
 from ._core.remedies import Taken
 from ._core.tensors import to_numpy
 from ._core.typing import Arithmetic, Array, Dtype, Seed, Shape
@@ -816,7 +816,9 @@ class Preprocessor:
         if self._range_doubted or (stated := self._stated_range) is None:
             return
         parameter, most = stated
-        if not fits(x, peaks, most):
+        peak = max(peaks, default=0.0)
+        images = "image" in self.domains and x.dtype != object and parameter == "clip_values"
+        if not fits(x, peaks, most) or (images and peak > most <= 1 and looks_normalised(x)):
             self._doubt_range(misfit(x, parameter, getattr(self, parameter), most))
 
     def _doubt_range(self, message: str) -> None:

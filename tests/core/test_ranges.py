@@ -17,7 +17,7 @@ from preshield import (
 )
 from preshield._core.checks import check_batch
 from preshield._core.layout import object_array
-from preshield._core.ranges import fits, in_unit_range, misfit, most_of
+from preshield._core.ranges import are_images, fits, in_unit_range, looks_normalised, misfit, most_of
 from tests.cases import ALL, images
 
 DTYPES = (np.float16, np.float32, np.float64, ">f4", np.longdouble, np.uint8, np.int16, np.int64, bool)
@@ -284,6 +284,43 @@ def test_noise_and_attacks_do_not_warn():
     assert noisy.max() > 5
     assert noisy.min() < -4
     FeatureSqueezing((0, 1)).transform(noisy)
+
+
+NORMALISED = (np.random.default_rng(0).random((4, 3, 16, 16), dtype=np.float32) - 0.45) / 0.225
+
+
+def test_images_that_were_normalised():
+    """Values of ImageNet's normalisation lie on both sides of (-1, 1), and within its bounds."""
+    assert looks_normalised(NORMALISED)
+    assert looks_normalised(np.moveaxis(NORMALISED, 1, -1))
+    noise = np.random.default_rng(0).normal(size=NORMALISED.shape).astype(np.float32)
+    for x in (
+        (NORMALISED + 2) / 4.5,  # pixels
+        np.clip(NORMALISED, -1, 1),
+        np.clip(NORMALISED, -1, 3),
+        np.clip(NORMALISED, -3, 1),
+        3 * NORMALISED,  # of another kind
+        noise * 2,
+        NORMALISED[:, 0],  # no images
+        NORMALISED[:, [0, 1]],
+        np.rint(NORMALISED).astype(np.int8),
+        NORMALISED[:0],
+    ):
+        assert not looks_normalised(x)
+    assert are_images(NORMALISED[:, :1])
+    assert not are_images(NORMALISED[:, :2])
+
+
+def test_a_defence_warns_of_normalised_images():
+    with pytest.warns(
+        UserWarning,
+        match=r"^FeatureSqueezing: `clip_values` .* got \(0, 1\) for values from -1.99\d* to 2.4\d*, as if "
+        r"they were normalised for a model; defend the pixels and let the model normalise them, such as",
+    ):
+        FeatureSqueezing((0, 1)).transform(NORMALISED)
+    FeatureSqueezing((-2, 2.5)).transform(NORMALISED)
+    with pytest.warns(UserWarning, match=r"got \(0, 255\) .* as if they were normalised for a model"):
+        FeatureSqueezing((0, 255)).transform(NORMALISED)
 
 
 STATED = [c for c in ALL if most_of(getattr(c.make(), "clip_values", None)) is not None]

@@ -170,6 +170,7 @@ def test_changing_results(threat):
     assert CHANGES in it
 
 
+@pytest.mark.filterwarnings("ignore:The classifier is right on 8 of 24")
 def test_a_classifier_that_draws():
     rng = np.random.default_rng(0)
     none, _ = fired(None, "linf", classifier=lambda x: rng.random((len(x), 2)))

@@ -281,7 +281,10 @@ def test_rejection():
 )
 def test_samples_of_every_kind(shape):
     x = np.random.default_rng(0).random(shape).astype(np.float16)
-    rows = (row("none"), row("own", SpatialSmoothing(3), pictures={"attacked": x, "defended": x}))
+    rows = (
+        row("none"),
+        row("own", SpatialSmoothing(3), pictures={"attacked": x, "defended": x, "received": x}),
+    )
     found = make_report(
         rows=rows, diagnostics=(), pictures={"clean": x, "attacked": x, "labels": np.arange(2)}
     )

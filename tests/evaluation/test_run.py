@@ -16,6 +16,7 @@ from preshield import (
     evaluate,
     sweep,
 )
+from preshield.evaluation import batch as work_of_batch
 from preshield.evaluation import run as work
 from preshield.evaluation.report import RobustnessReport
 from tests.evaluation.analytic import Gain, Identity, threshold
@@ -258,7 +259,8 @@ def test_pictures_are_of_samples_that_are_right():
     np.testing.assert_allclose(report.pictures["clean"], X[shown], atol=1e-3)
     np.testing.assert_array_equal(report.pictures["labels"], Y[shown])
     np.testing.assert_array_equal(report.pictures["numbers"], shown)
-    nobody = run([Identity()], y=1 - Y)
+    with pytest.warns(UserWarning, match="right on 0 of 12 samples"):
+        nobody = run([Identity()], y=1 - Y)
     np.testing.assert_allclose(nobody.pictures["clean"], X[:6], atol=1e-3)
     assert report["Identity"].pictures["attacked"].shape == (6, *SHAPE)
 
@@ -270,6 +272,53 @@ def test_a_report_shows_the_attack_on_the_undefended_model(columns):
     assert (classifier().predict(report.pictures["clean"]).argmax(axis=1) == labels).all()
     assert (classifier().predict(report.pictures["attacked"]).argmax(axis=1) != labels).all()
     assert "attacked" not in run([Identity()], columns=["black-box"], budget=1).pictures
+
+
+@pytest.mark.parametrize("columns", [["oblivious", "adaptive"], ["black-box"]])
+def test_pictures_have_predictions(columns):
+    """Of two logits, as the logistic function of their difference; pictures are in half precision."""
+    median = SpatialSmoothing(3)
+    report = run([median], columns=columns, budget=3)
+    pictures = report["SpatialSmoothing"].pictures
+    np.testing.assert_allclose(
+        pictures["received"], median.transform(pictures["attacked"]), rtol=1e-3, atol=1e-4
+    )
+    attacked = report.pictures.get("attacked", report.pictures["clean"])
+    np.testing.assert_allclose(pictures["defended"], median.transform(attacked), rtol=1e-3, atol=1e-4)
+    seen = [
+        (report.pictures["clean"], report.pictures["predicted"], report.pictures["confidence"]),
+        (median.transform(attacked), pictures["predicted"][:, 0], pictures["confidence"][:, 0]),
+        (
+            median.transform(pictures["attacked"]),
+            pictures["predicted"][:, 1],
+            pictures["confidence"][:, 1],
+        ),
+    ]
+    for x, predicted, confidence in seen:
+        logits = np.asarray(classifier().predict(x), np.float64)
+        difference = logits[:, 1] - logits[:, 0]
+        np.testing.assert_array_equal(predicted, difference > 0)
+        np.testing.assert_allclose(confidence, 1 / (1 + np.exp(-np.abs(difference))), rtol=1e-5)
+
+
+def test_a_classifier_of_labels_has_no_confidence():
+    report = run(
+        classifier=lambda x: (x.mean(axis=(1, 2, 3)) > 0.5).astype(int), columns=["black-box"], budget=1
+    )
+    np.testing.assert_array_equal(report.pictures["predicted"], report.pictures["labels"])
+    assert np.isnan(report.pictures["confidence"]).all()
+    assert timeless(RobustnessReport.from_json(report.to_json())) == timeless(report)
+
+
+def test_class_names():
+    assert run(class_names=["dark", "light"], columns=[]).class_names == ("dark", "light")
+    assert run(columns=[]).class_names == ()
+    with pytest.raises(
+        ValueError, match=r"`class_names` must hold a name for each of the 2 classes.*, got 1"
+    ):
+        run(class_names=["dark"])
+    with pytest.raises(ValueError, match=r"`class_names` must be a sequence of strings, got 'ab'"):
+        run(class_names="ab")
 
 
 def test_pictures_are_as_exact_as_the_samples():
@@ -303,6 +352,7 @@ def test_progress_rises_to_the_end(capsys, monkeypatch):
     run([Identity(), SpatialSmoothing(3)], verbose=True, batch_size=5, surrogate=classifier())
     shown = capsys.readouterr().err
     assert "100%" in shown
+    assert "\rabout 1 s   0%|" in shown
     percents = [
         int(part.split("%")[0].split()[-1].rsplit("]")[-1]) for part in shown.split("\r") if "%" in part
     ]
@@ -310,6 +360,27 @@ def test_progress_rises_to_the_end(capsys, monkeypatch):
     assert len(set(percents)) > 20  # within batches too
     run([Identity()])
     assert capsys.readouterr().err == ""
+
+
+def test_the_estimate_by_hand(capsys, monkeypatch):
+    """Gradients and queries that the budget allows, each of a second, and what is examined again."""
+    monkeypatch.setattr(work_of_batch, "_seconds", lambda call: 1.0)
+    monkeypatch.setattr(work, "progress_bar", partial(work.progress_bar, mininterval=0))
+    # 12 samples in batches of 4: white-box and black-box attack on both rows, and on the first 4 the
+    # diagnostics, which take twice the gradients
+    run([Identity()], threat="linf", eps=0.1, budget=20, batch_size=4, verbose=True)
+    seconds = 3 * 2 * (20 + 4 * 20) + 2 * 2 * 20
+    assert f"about {seconds / 60:.2g} min" in capsys.readouterr().err
+    run([Identity()], columns=["oblivious"], budget=20, batch_size=4, verbose=True)
+    assert "about 60 s" in capsys.readouterr().err  # gradients of the first row alone
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (80, "80 s"), (100, "1.7 min"), (6000, "1.7 h"), (5e5, "5.8 days"), (5e6, "58 days")],
+)
+def test_times_in_words(seconds, words):
+    assert work._in_words(seconds) == words
 
 
 class Interrupted(Identity):

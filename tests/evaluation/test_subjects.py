@@ -418,7 +418,10 @@ def test_an_unknown_size_fits_every_size():
 
 
 def test_a_classifier_that_does_not_take_the_samples():
-    with pytest.raises(ValueError, match=r"`classifier` takes samples of shape \(3, 8, 8\), got \(8, 8, 3\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"`classifier` takes samples of shape \(3, 8, 8\), got \(8, 8, 3\); pass np.moveaxis\(x, -1",
+    ):
         subjects([], threshold((3, 8, 8)))
     with pytest.raises(ValueError, match=r"`surrogate` takes samples of shape \(3, 8, 8\), got \(8, 8, 3\)"):
         named_classifier(threshold((3, 8, 8)), head_of(X), Y, "surrogate")

@@ -146,7 +146,7 @@ def _read_file(suffix: str, data: bytes) -> Any:
     path.write_bytes(data)
     if suffix == ".npz":
         return read_samples(path)
-    if suffix in (".keras", ".pt"):
+    if suffix in (".keras", ".pt", ".pt2"):
         return model_format(path)
     return read_media(path).x
 
@@ -214,6 +214,10 @@ def _torchscript() -> bytes:
     return _archive(m__code__a_dot_py=code, m__constants_dot_pkl=b"", m__data_dot_pkl=b"")
 
 
+def _exported() -> bytes:
+    return _archive(m__models__model_dot_json=b'{"a": 1}', m__data__weights__weight_0=b"weights")
+
+
 def _report() -> bytes:
     column = Column(np.array([[1, 0, 1]], np.int8), np.array([0.5, 1, np.inf]), "by hand", 0.1)
     row = RobustnessRow("none", None, {"clean": column, "adaptive": column}, 0.001, ("a remark",))
@@ -267,6 +271,7 @@ CAMPAIGNS: dict[str, Campaign] = {
     ),
     "Keras": _file(".keras", _keras),
     "TorchScript": _file(".pt", _torchscript),
+    "torch.export": _file(".pt2", _exported),
     "report": Campaign(_report, _read_report),
     "report, values": Campaign(_report, _read_report, change=changed_value),
     "votes": Campaign(_votes, _read_votes),
@@ -342,6 +347,7 @@ def bombs(*, small: bool = False) -> Iterator[tuple[str, bytes]]:
     yield "announced.npy", _npy_header(1 << 40)
     yield "blanks.keras", _archive(config_dot_json=b" " * ((300 << 20) // part), metadata_dot_json=b"{}")
     yield "blanks.pt", _archive(m__code__a_dot_py=b"#" * ((300 << 20) // part), m__constants_dot_pkl=b"")
+    yield "blanks.pt2", _archive(m__models__model_dot_json=b" " * ((300 << 20) // part))
     yield "lists.json", b'{"format": 2, "report": [' + b"[]," * ((8 << 20) // part) + b"[]]}"
     yield "levels.json", b'{"a":' * (1 << 20)
 
@@ -375,7 +381,7 @@ from preshield.evaluation.report import RobustnessReport
 from preshield.files import read_media, read_samples
 from preshield.neural.model_files import model_format
 
-readers = {".npz": read_samples, ".keras": model_format, ".pt": model_format}
+readers = {".npz": read_samples, ".keras": model_format, ".pt": model_format, ".pt2": model_format}
 readers[".json"] = RobustnessReport.from_json
 path = Path(sys.argv[1])
 try:

@@ -36,7 +36,7 @@ from preshield.neural.model_files import model_format
 folder = Path(sys.argv[1])
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 10**9, used + 10**9))
-readers = {".npz": read_samples, ".keras": model_format, ".pt": model_format}
+readers = {".npz": read_samples, ".keras": model_format, ".pt": model_format, ".pt2": model_format}
 readers[".json"] = RobustnessReport.from_json
 for path in sorted(folder.iterdir()):
     try:

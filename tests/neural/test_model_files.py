@@ -59,7 +59,9 @@ def rezipped(source, target, change):
 @pytest.mark.parametrize("name", ["model", "model.onnx", "model.pkl", "model.PB"])
 def test_other_formats(tmp_path, name):
     (tmp_path / name).touch()
-    refused(tmp_path / name, r"give a Keras model \(.keras\) or a TorchScript module \(.pt, .pth, .ts\)$")
+    refused(
+        tmp_path / name, r"give a Keras model \(.keras\), a TorchScript .* or one of torch.export \(.pt2\)$"
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_other_formats(tmp_path, name):
     [
         ("model.h5", r"save it with `model.save\('model.keras'\)`"),
         ("model.hdf5", r"save it with `model.save\('model.keras'\)`"),
-        ("model.pt2", r"torch.jit.trace\(module, example\).save\('model.pt'\)`"),
+        ("model.safetensors", "it holds weights alone; name their network, such as timm:resnet50"),
     ],
 )
 def test_formats_with_a_remedy(tmp_path, name, remedy):

@@ -26,8 +26,11 @@ def report(*, minimum=True, images=False, curves=(), pictures=None):
     """An undefended model, a defence that only looks good, and one that has no gradients."""
     if images:
         pictures = {"clean": IMAGES[:1], "attacked": IMAGES[:1] ** 2, "labels": np.array([7])}
+        pictures |= {"predicted": np.array([7]), "confidence": np.array([0.95])}
     pictures = pictures or {}
-    own = {"defended": pictures["attacked"] / 2, "attacked": pictures["attacked"] / 4} if pictures else {}
+    made = {"defended": 2, "attacked": 4, "received": 8}
+    own = {name: pictures["attacked"] / divisor for name, divisor in made.items()} if pictures else {}
+    predicted = {"predicted": np.array([[1, 0]]), "confidence": np.array([[0.8, np.nan]])} if images else {}
     columns = [
         {"clean": 0.9, "noise": 0.88, "adaptive": 0.0},
         {"clean": 0.85, "noise": 0.84, "oblivious": 0.6, "adaptive": 0.1},
@@ -40,7 +43,7 @@ def report(*, minimum=True, images=False, curves=(), pictures=None):
             None,
             {key: column(accuracy, norms=1.0 + k) for key, accuracy in accuracies.items()},
             0.001,
-            pictures={} if k == 0 else own,
+            pictures=predicted if k == 0 else own | predicted,
         )
         for k, (name, accuracies) in enumerate(zip(names, columns, strict=True))
     ]

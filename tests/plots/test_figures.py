@@ -81,8 +81,8 @@ def test_the_axes_passed_in_are_drawn_into_and_returned(draw):
         ((2, 4), lambda axes: plots.before_after(IMAGES, IMAGES**2, IMAGES, axes=axes)),
         ((1, 2), lambda axes: plots.frame_strip(IMAGES, axes=axes)),
         ((1, 2), lambda axes: plots.spectra({"a": IMAGES, "b": IMAGES}, axes=axes)),
-        ((2, 5), lambda axes: plots.samples(report(images=True), axes=axes)),
-        ((1, 11), lambda axes: plots.report(report(images=True), axes=axes)),
+        ((3, 3), lambda axes: plots.samples(report(images=True), axes=axes)),
+        ((1, 10), lambda axes: plots.report(report(images=True), axes=axes)),
     ],
     ids=["contact_sheet", "before_after", "frame_strip", "spectra", "samples", "report"],
 )

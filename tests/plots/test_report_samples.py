@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,25 +12,81 @@ def samples(clean, attacked):
 
 
 def test_images_are_shown_as_the_model_receives_them_and_attacked_through_each_defence():
-    above, below = plots.samples(report(images=True))
+    above, jpeg, median = plots.samples(report(images=True))
     attacked = IMAGES[0] ** 2
-    titles = ["Before", "Attacked", "Difference", "JpegCompression,\nquality=50,\nsubsampling 2", "median"]
-    assert [ax.get_title() for ax in above] == titles
+    assert [ax.get_title() for ax in above] == ["Original", "Attacked", "Difference"]
+    below = ["Attacked,\nthen defended", "Attacked through\nthe defence", "Difference"]
+    assert [ax.get_title() for ax in jpeg] == below
+    assert [ax.get_title() for ax in median] == [""] * 3
     np.testing.assert_array_equal(shown(above[0]), IMAGES[0])
     np.testing.assert_array_equal(shown(above[1]), attacked)
-    np.testing.assert_array_equal(shown(above[3]), attacked / 2)
-    np.testing.assert_array_equal(shown(below[3]), attacked / 4)
-    assert above[0].get_xlabel() == "7"
-    assert below[4].get_xlabel() == f"L2 {np.linalg.norm(attacked / 4 - IMAGES[0]):.3g}"
-    assert not any(ax.axison for ax in below[:3])
-    assert [text.get_text() for text in below[2].texts] == ["Attacked through\nthe defence:"]
+    for row in (jpeg, median):
+        np.testing.assert_allclose(shown(row[0]), attacked / 2)
+        np.testing.assert_allclose(shown(row[1]), attacked / 8)
+        assert row[2].get_xlabel().startswith(f"L2 {np.linalg.norm(attacked / 4 - IMAGES[0]):.3g}, ×")
+    names = ["no defence", "JpegCompression,\nquality=50,\nsubsampling 2", "median"]
+    assert [row[0].get_ylabel() for row in (above, jpeg, median)] == names
+
+
+def test_what_is_predicted_stands_below():
+    found = replace(report(images=True), class_names=("a tree frog of Madagascar", "cat"))
+    above, jpeg, _ = plots.samples(found)
+    assert [ax.get_xlabel() for ax in above[:2]] == ["✓ 7, 0.95", "✗ cat, 0.80"]
+    assert [ax.get_xlabel() for ax in jpeg[:2]] == ["✗ cat, 0.80", "✗ a tree frog of Ma…"]
+
+
+def test_rejected_samples_and_those_without_an_attack_are_named():
+    found = report(images=True)
+    *_, row = found.rows
+    row.pictures["attacked"] = found.pictures["clean"]
+    row.pictures["predicted"] = np.array([[-1, 7]])
+    assert [ax.get_xlabel() for ax in plots.samples(found)[2]] == [
+        "✗ rejected, 0.80",
+        "✓ 7",
+        "no attack succeeded",
+    ]
+    row.pictures["predicted"] = np.array([[7, 1]])
+    assert plots.samples(found)[2, 2].get_xlabel() == "wrong without an attack"
+
+
+def test_images_that_attacks_changed_are_shown_first():
+    found = report(images=True)
+    clean = np.concatenate([IMAGES[:1], IMAGES[1:2] ** 2, IMAGES[1:2]])
+    found = replace(found, pictures={"clean": clean, "attacked": clean**2})
+    for row in found.rows[1:]:
+        row.pictures.update(dict.fromkeys(("attacked", "defended", "received"), clean / 2))
+        row.pictures["attacked"] = np.concatenate([clean[:1], clean[1:] / 2])
+    grid = plots.samples(found)
+    assert grid.shape == (3, 6)
+    np.testing.assert_array_equal(shown(grid[0, 0]), clean[1])
+    np.testing.assert_array_equal(shown(grid[0, 3]), clean[2])
+
+
+def test_the_largest_differences_saturate():
+    """One value in 200 is black or white: of 10 x 10 x 3, the largest two."""
+    clean = np.full((1, 10, 10, 3), 0.5)
+    attacked = clean.copy()
+    attacked.flat[:3] = 0.6, 0.51, 0.49
+    grid = samples(clean, attacked)
+    difference = shown(grid[0, 2])
+    assert difference.flat[0] == 1
+    assert np.count_nonzero(difference != 0.5) == 3
+    assert grid[0, 2].get_xlabel().startswith("L2 0.101, ×")
+
+
+@pytest.mark.parametrize(("norm", "words"), [("l1", "L1 1.2"), ("linf", "L∞ 0.1")])
+def test_the_norm_is_that_of_the_threat(norm, words):
+    clean = np.full((1, 2, 2, 3), 0.5)
+    found = report(pictures={"clean": clean, "attacked": clean + 0.1})
+    found = replace(found, threat=replace(found.threat, kind=f"{norm}-minimum"))
+    assert plots.samples(found)[0, 2].get_xlabel() == f"{words}, ×5"
 
 
 def test_images_with_channels_first():
     first = np.moveaxis(IMAGES, -1, 1)
     grid = samples(first, first / 2)
-    assert grid.shape == (4, 5)
-    np.testing.assert_array_equal(shown(grid[1, 0]), IMAGES[1])
+    assert grid.shape == (3, 6)
+    np.testing.assert_array_equal(shown(grid[0, 3]), IMAGES[1])
 
 
 def test_signals():

@@ -12,15 +12,28 @@ from typing import Any
 import numpy as np
 
 from .checks import is_pair
+from .layout import FEW_CHANNELS
 from .typing import Array
 
-__all__ = ["fits", "in_unit_range", "largest", "misfit", "most_of", "warn_caller"]
+__all__ = [
+    "UNDO",
+    "are_images",
+    "fits",
+    "in_unit_range",
+    "largest",
+    "looks_normalised",
+    "misfit",
+    "most_of",
+    "warn_caller",
+]
 
 MARGIN = 8.0  # data in [-1, 1] and noise of standard deviation 1 stay below: that would be seven of them
+NORMAL = 3.0  # images normalised for a model stay below, by their bounds; noise that reaches -1 does not
 STEPS = 127  # a range with such a limit is one of integer steps, of 8 bits or more
 FULL_SCALES = (1 << 15, 1 << 23, 1 << 31)  # of audio of 16, 24 and 32 bits
 IMAGE_TOPS = (255, 1023, 4095, 65535)  # of 8, 10, 12 and 16 bits
 OVERSHOOT = 1.25  # how far beyond them an attack or a filter may go
+UNDO = "defend the pixels and let the model normalise them, such as `torch.nn.Sequential(normalise, model)`"
 LOOK = 1 << 12  # values to begin with, in search of a large one
 PACKAGE = str(Path(__file__).parents[1])
 
@@ -83,6 +96,18 @@ def fits(x: Array, peaks: list[float], most: float) -> bool:
     return peak == 0 and not any(part.any() for part in integers)
 
 
+def are_images(x: Array) -> bool:
+    """Whether a batch of floating numbers has the shape of images, with few channels."""
+    return x.dtype.kind == "f" and x.ndim == 4 and bool({x.shape[1], x.shape[-1]} & set(FEW_CHANNELS))
+
+
+def looks_normalised(x: Array) -> bool:
+    """Whether images have the values of those that were normalised for a model, and not of noisy pixels."""
+    return (
+        are_images(x) and x.size > 0 and float(x.min()) < -1 and float(x.max()) > 1 and largest(x) <= NORMAL
+    )
+
+
 def _beyond(x: Array, limit: float) -> bool:
     """Whether integers hold a magnitude above `limit`; ends where one is found."""
     if x.dtype.kind == "b":
@@ -109,6 +134,8 @@ def misfit(x: Array, parameter: str, value: Any, most: float) -> str:
     if parameter == "full_scale":
         full = 1 if small else next((n for n in FULL_SCALES if OVERSHOOT * n >= max(-low, high)), None)
         return f"{text}; pass full_scale={full}." if full else f"{text}."
+    if looks_normalised(x):
+        return f"{text}, as if they were normalised for a model; {UNDO}."
     top = 1 if small else next((n for n in IMAGE_TOPS if OVERSHOOT * n >= high), None)
     if low < 0 or top is None or (value is not None and np.any(np.asarray(value[0]) != 0)):
         return text + "; pass the range of the data as `clip_values`, or bring `x` into this one first."

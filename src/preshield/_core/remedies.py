@@ -11,7 +11,7 @@ from typing import NamedTuple
 from .layout import FEW_CHANNELS, LARGE, LAYOUTS, expected_layouts
 from .typing import Shape
 
-__all__ = ["Taken", "how_to_add_axes", "how_to_change_layout"]
+__all__ = ["Taken", "how_to_add_axes", "how_to_change_layout", "how_to_resize"]
 
 CHANNELS_FIRST = ("NCHW", "NCFHW")  # what `channels_first` stands for
 
@@ -125,6 +125,22 @@ def how_to_change_layout(taken: Taken, expected: str, found: Sequence[str], samp
     if len(found) == 1:
         return remedies[0]
     return " or ".join(f"{remedy} for {layout}" for remedy, layout in zip(remedies, found, strict=True))
+
+
+def how_to_resize(shape: Shape, takes: Sequence[int | None]) -> str:
+    """The end of a message about samples of `shape` for a model that takes another, if they can be images."""
+    if len(shape) != 3 or len(takes) != 3:
+        return ""
+    if tuple(takes) == (*shape[1:], shape[0]):
+        return "; pass np.moveaxis(x, 1, -1)"
+    if tuple(takes) == (shape[2], *shape[:2]):
+        return "; pass np.moveaxis(x, -1, 1)"
+    first = takes[0] == shape[0] and takes[0] in FEW_CHANNELS
+    sides = takes[1:] if first else takes[:2]
+    if None in sides or not (first or (takes[2] == shape[2] and takes[2] in FEW_CHANNELS)):
+        return ""
+    layout = ", channels_first=True" if first else ""
+    return f"; resize them, such as by preshield.ImageResize({sides[0]}, {sides[1]}{layout}).transform(x)"
 
 
 def _moved(expression: str, layout: str, expected: str) -> str:

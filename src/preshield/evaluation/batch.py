@@ -3,13 +3,15 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._core.draws import Draws
 from .._core.typing import Array, Shape
-from .attacks import Attacker, Made
+from . import losses
+from .attacks import QUERIES, Attacker, Made
 from .classifiers import has_gradients, unchanged
 from .defended import DefendedModel
 from .diagnostics import examine, window
@@ -23,10 +25,11 @@ __all__ = ["Batch", "BatchEvaluation", "Part", "pictured", "room_for_pictures"]
 
 ORDER = ("clean", "oblivious", "transfer", "adaptive", "black-box", "noise", "shared")  # of the work
 SHOWN = ("clean", "oblivious", "adaptive")  # columns whose samples are needed again
-PICTURED_VALUES = 300_000  # of each kind of picture in a report
+PICTURED_VALUES = 320_000  # of each kind of picture in a report
 PICTURES = 6
 REPEATS = 5  # of a timed prediction
-OF_LABELS, OF_NOISE, OF_SHARED, OF_PICTURES = range(10, 14)  # what random numbers are for
+SHORT = 10.0  # seconds of a call that is worth repeating
+OF_LABELS, OF_NOISE, OF_SHARED, OF_PICTURES, OF_ESTIMATE = range(10, 15)  # what random numbers are for
 
 Progress = Callable[[float], None]
 
@@ -131,6 +134,37 @@ class Batch:
                 self._row(subject, self.models[subject.name], part)
             return self.finished()
 
+    def expected_seconds(self) -> tuple[float, float]:
+        """How long attacks and diagnostics take, by the time of a gradient and of a query of each row.
+
+        Within a bound it may be less, because samples that are broken are left. Attacks of others, whose
+        steps are not known here, are not counted.
+        """
+        attacker, rows, total, again = self.attacker, np.arange(len(self.x)), 0.0, 0.0
+        examined = min(window(attacker.threat), len(self.x)) / len(self.x)
+        gradients = 0 if attacker.factories is not None else attacker.budget
+        with unchanged(*(subject.classifier for subject in self.plan.subjects)):
+            for subject in self.plan.subjects:
+                models = self.models[subject.name]
+                oracle = attacker.oracle(models[0], self.x, self.y, self.numbers, OF_ESTIMATE)
+                white = has_gradients(subject.classifier)
+                own = subject is self.plan.subjects[0] and self._needs_oblivious
+                if white and (own or "adaptive" in self.plan.columns):
+                    look = _seconds(partial(oracle.look, oracle.x, rows, losses.cross_entropy))
+                    total += gradients * len(models) * look
+                    again += 2 * gradients * examined * look
+                if "black-box" in self.plan.columns or not white:
+                    few = attacker.oracle(
+                        models[0].with_draws(max(1, models[0].draws // QUERIES)),
+                        self.x,
+                        self.y,
+                        self.numbers,
+                        OF_ESTIMATE,
+                    )
+                    query = partial(few.mean_margin, few.x, rows)
+                    total += QUERIES * attacker.budget * _seconds(query)
+        return total, again if self.plan.diagnosed and "adaptive" in self.plan.columns else 0.0
+
     def finished(self) -> Part:
         """The rows that are done, once each has seen the examples of the others."""
         subjects = [subject for subject in self.plan.subjects if subject.name in self.columns]
@@ -148,6 +182,8 @@ class Batch:
             "numbers": self.numbers[shown],
             "right": right[shown],
         }
+        _, *decisions = self._seen(models[subjects[0].name][0], self.x[shown], shown)
+        pictures |= zip(("predicted", "confidence"), decisions, strict=True)
         first = self.heads[subjects[0].name]
         if attacked := first.get("oblivious", first.get("adaptive")):
             pictures["attacked"] = attacked.x[shown].astype(np.float32)
@@ -366,12 +402,24 @@ class Batch:
         return tuple(remarks)
 
     def _pictures(self, model: DefendedModel, heads: Mapping[str, Made], shown: Array) -> dict[str, Array]:
-        """Some samples: attacked through the defence, and the oblivious ones as the model sees them."""
+        """Some samples: attacked through the defence; these and the oblivious ones as the model sees them."""
+        oblivious, adaptive = (heads.get(name, heads["clean"]).x[shown] for name in ("oblivious", "adaptive"))
+        defended, *of_oblivious = self._seen(model, oblivious, shown)
+        received, *of_adaptive = self._seen(model, adaptive, shown)
+        predicted, confidence = map(np.stack, zip(of_oblivious, of_adaptive, strict=True))
+        return {
+            "attacked": adaptive.astype(np.float32),
+            "defended": defended.astype(np.float16),
+            "received": received.astype(np.float16),
+            "predicted": predicted.T,
+            "confidence": confidence.T,
+        }
+
+    def _seen(self, model: DefendedModel, x: Array, shown: Array) -> tuple[Array, Array, Array]:
+        """What a model receives of samples under one draw, its labels, and how sure it is of them."""
         seed = (self.attacker.seed, OF_PICTURES, 0)
-        oblivious = heads.get("oblivious", heads["clean"]).x[shown]
-        defended = host(model.defended(model.array(oblivious), self.numbers[shown], seed))
-        attacked = heads.get("adaptive", heads["clean"]).x[shown]
-        return {"attacked": attacked.astype(np.float32), "defended": defended.astype(np.float32)}
+        seen = model.defended(model.array(x), self.numbers[shown], seed)
+        return host(seen), *model.decisions(seen, self.numbers[shown], seed)
 
     def _white(self, classifier: Any) -> bool:
         """Whether there is a white-box attack on a classifier."""
@@ -392,6 +440,18 @@ class Batch:
             nb_classes=getattr(classifier, "nb_classes", None) or self.plan.nb_classes,
             input_shape=self.plan.input_shape,
         )
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    """Time of a call; of a second one, if the first was short: it may have compiled something."""
+    begin = time.perf_counter()
+    call()
+    seconds = time.perf_counter() - begin
+    if seconds > SHORT:
+        return seconds
+    begin = time.perf_counter()
+    call()
+    return min(seconds, time.perf_counter() - begin)
 
 
 def room_for_pictures(shape: Shape) -> int:

@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 
 from .._core.errors import ArgumentError, noted
+from .._core.remedies import how_to_resize
 from .._core.tensors import framework
 from .._core.typing import Array, Shape
 from ..neural.outputs import numbers_of, scores_of
+from ..neural.pretrained import PretrainedModel
 from ..neural.torch_module import TorchModule
 from ..preprocessor import Preprocessor
 from .metrics import REJECTED
@@ -38,6 +40,7 @@ __all__ = [
     "has_gradients",
     "is_a",
     "predictor",
+    "takes_channels_first",
     "unchanged",
 ]
 
@@ -98,10 +101,10 @@ def as_classifier(model: Any, x: Array, name: str = "classifier") -> Any:
     Parameters
     ----------
     model : object
-        A torch module; a Keras model; a function of JAX; an ART classifier; a `MajorityVote`; an adapter with
-        gradients, which is returned as it is; anything else with `predict_proba` or `predict`, or a callable,
-        of which predictions alone are used. Models may return their scores in an object, as `scores_of` has
-        it.
+        A torch module; a Keras model; a function of JAX; an ART classifier; a `PretrainedModel`; a
+        `MajorityVote`; an adapter with gradients, which is returned as it is; anything else with
+        `predict_proba` or `predict`, or a callable, of which predictions alone are used. Models may return
+        their scores in an object, as `scores_of` has it.
     x : ndarray of float32, shape (N, ...)
         A few samples, as the model receives them. A torch module gets them in its own floating type.
     name : str
@@ -118,6 +121,7 @@ def as_classifier(model: Any, x: Array, name: str = "classifier") -> Any:
         If it is no classifier, has one output, or does not take samples of this shape. Errors of the model
         itself pass as they are, with a note.
     """
+    model = _unwrapped(model)
     if has_gradients(model):
         return model
     if is_a(model, "art.estimators.estimator", "BaseEstimator"):
@@ -157,6 +161,7 @@ def predictor(model: Any, name: str = "classifier") -> Callable[[Array], Array]:
     ArgumentError
         If it is no classifier, or an estimator of scikit-learn whose classes are not 0, ..., K - 1.
     """
+    model = _unwrapped(model)
     if is_a(model, "art.estimators.estimator", "BaseEstimator"):
         from .art_classifier import predictions
 
@@ -224,6 +229,13 @@ def has_gradients(classifier: Any) -> bool:
     return all(hasattr(classifier, name) for name in ADAPTER)
 
 
+def takes_channels_first(model: Any) -> bool:
+    """Whether a model takes images as torch does, (N, C, H, W)."""
+    model = _unwrapped(model)
+    of_torch = is_a(model, "torch.nn", "Module") and not is_a(model, "keras", "Model")
+    return of_torch or bool(getattr(model, "channels_first", False))
+
+
 def are_probabilities(outputs: Array) -> bool:
     """Whether each row is a distribution: what a softmax leaves."""
     return outputs.ndim == 2 and bool(distributions(outputs).all())
@@ -267,6 +279,11 @@ def is_a(value: Any, module: str, name: str) -> bool:
     """Whether `value` is an instance of a class, without importing its module to find out."""
     cls = getattr(sys.modules.get(module), name, None)
     return cls is not None and isinstance(value, cls)
+
+
+def _unwrapped(model: Any) -> Any:
+    """The module of a pretrained model, which takes pixels in the size of the model."""
+    return model.model if isinstance(model, PretrainedModel) else model
 
 
 def _from_torch(model: Any, x: Array, name: str) -> Any:
@@ -376,7 +393,8 @@ def _tried(
         if takes is None or fits(x.shape[1:], takes[1:]):
             raise
         raise ArgumentError(
-            f"`{name}` takes samples of shape {takes[1:]}, got {x.shape[1:]}: {error}"
+            f"`{name}` takes samples of shape {takes[1:]}, got {x.shape[1:]}"
+            f"{how_to_resize(x.shape[1:], takes[1:])}: {error}"
         ) from error
     return check_outputs(outputs, len(x), name, labels=labels)
 

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.checks import check_number, check_option
 from .._core.errors import ArgumentError
+from .classifiers import takes_channels_first
 from .evaluate import evaluate, prepared
+from .preprocessed import preprocessing_of
 from .report import Curve, RobustnessRow
+from .sources import samples_of
 
 if TYPE_CHECKING:
     from .attacks import Made
@@ -70,27 +73,35 @@ def curve(
     options.setdefault("columns", ("oblivious", "adaptive"))
     if parameter == "eps":
         options.setdefault("threat", "linf")
-    if parameter == "eps" and str(options["threat"]).endswith("-minimum"):
+    reading = {"channels_first": takes_channels_first(classifier), "verbose": options.get("verbose", True)}
+    parts = preprocessing_of(classifier, options.get("preprocess"), x)
+    with samples_of(x, y, fields=options.pop("fields", None), geometry=parts.geometry, **reading) as (
+        samples,
+        labels,
+    ):
+        if parameter == "eps" and str(options["threat"]).endswith("-minimum"):
+            for value in values:
+                check_number("eps", value, 0)
+            report = evaluate(classifier, samples, labels, defences, **options)
+            accuracy = {row.name: tuple(map(row.accuracy_at, values)) for row in report.rows}
+            return Curve(parameter, values, accuracy, "worst case")
+        signature = inspect.signature(evaluate)
+        made: dict[tuple[str, int], Made] | None = {} if parameter == "eot" else None
+        found: list[tuple[RobustnessRow, ...]] = []
         for value in values:
-            check_number("eps", value, 0)
-        report = evaluate(classifier, x, y, defences, **options)
-        accuracy = {row.name: tuple(map(row.accuracy_at, values)) for row in report.rows}
-        return Curve(parameter, values, accuracy, "worst case")
-    signature = inspect.signature(evaluate)
-    made: dict[tuple[str, int], Made] | None = {} if parameter == "eot" else None
-    found: list[tuple[RobustnessRow, ...]] = []
-    for value in values:
-        given = signature.bind(classifier, x, y, defences, **{**options, parameter: value})
-        given.apply_defaults()
-        run = prepared(**given.arguments)
-        run.plan.diagnosed, run.plan.made = False, made  # nobody would see the diagnostics
-        try:
-            report = run.report(defences, "", verbose=given.arguments["verbose"])
-        except KeyboardInterrupt:
-            break
-        if not report.complete:
-            break
-        found.append(report.rows)
+            given = signature.bind(classifier, samples, labels, defences, **{**options, parameter: value})
+            given.apply_defaults()
+            del given.arguments["fields"]
+            given.arguments["preprocess"] = parts.normalise
+            run = prepared(**given.arguments)
+            run.plan.diagnosed, run.plan.made = False, made  # nobody would see the diagnostics
+            try:
+                report = run.report(defences, "", verbose=given.arguments["verbose"])
+            except KeyboardInterrupt:
+                break
+            if not report.complete:
+                break
+            found.append(report.rows)
     if not found:
         raise KeyboardInterrupt
     accuracy = {rows[0].name: tuple(row.worst_case for row in rows) for rows in zip(*found, strict=True)}

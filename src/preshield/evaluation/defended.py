@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
+from scipy.special import softmax
 
 from .._core.errors import ArgumentError
 from .._core.layout import channel_axis
@@ -218,6 +219,16 @@ class DefendedModel:
         with self._drawn(numbers, seed):
             decides = getattr(self.classifier, "decide", self.classifier.predict)
             return usable(np.asarray(decides(seen)))
+
+    def decisions(self, seen: Any, numbers: Array, seed: tuple[int, ...]) -> tuple[Array, Array]:
+        """Labels `(N,)` of what the classifier receives, and their probabilities; NaN if it gives none."""
+        outputs = self.outputs(seen, numbers, seed)
+        if outputs.ndim == 1:
+            return outputs.astype(np.int64), np.full(len(outputs), np.nan, np.float32)
+        shares = outputs.astype(np.float64)
+        if not self.classifier.of_probabilities:
+            shares = softmax(shares, axis=1)
+        return shares.argmax(axis=1), shares.max(axis=1).astype(np.float32)
 
     def _forward(self, seen: Any, y: Array) -> tuple[Array, Callable[[Array], Any], Array]:
         """Scores, what takes a derivative back, and margins, all from one pass."""

@@ -1,13 +1,17 @@
 """One call that attacks a model through its defences and reports what is left."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._core.checks import check_bool, check_integer, check_number, check_option
 from .._core.errors import ArgumentError
+from .classifiers import takes_channels_first
+from .preprocessed import check_pixels, name_of, names_of, preprocessing_of, with_normalisation
 from .report import THREATS, RobustnessReport, Threat
+from .sources import samples_of
 from .subjects import (
     AUTOATTACK,
+    as_class_names,
     as_factories,
     as_labels,
     as_samples,
@@ -33,8 +37,8 @@ MAX_SEED = 2**32 - 1  # of NumPy's global generator, from which the attacks of A
 def evaluate(
     classifier: Any,
     x: Any,
-    y: Any,
-    defences: Any,
+    y: Any = None,
+    defences: Any = (),
     *,
     threat: str = "l2-minimum",
     eps: float | None = None,
@@ -51,23 +55,30 @@ def evaluate(
     keep_examples: Any = None,
     checkpoint: Any = None,
     client: Any = None,
+    fields: Sequence[str] | None = None,
+    preprocess: Any = None,
+    class_names: Sequence[str] | None = None,
 ) -> RobustnessReport:
     """Attack a classifier without and through each defence, and report what is left.
 
     Parameters
     ----------
     classifier : object
-        A torch module, a Keras model, a JAX function, an ART classifier; or anything with `predict_proba` or
-        `predict`, or a callable, which gives scores `(N, K)` or labels `(N,)`, -1 for a rejected sample.
-        Without gradients the black-box attack stands in for the adaptive one, and the report says so. A
-        model is attacked on its own device, in single precision, or in double if it computes in that. Scores
-        may be an entry or attribute `logits`, `scores` or `out` of what a model returns, its only entry, or
-        the first element of a tuple.
-    x : array_like, shape (N, ...)
-        Samples: images, clips, waveforms or features; a memory-mapped array is read one batch at a time.
-    y : array_like, shape (N,) or (N, K)
-        Labels: indices, one-hot rows, or probabilities with one largest entry in each row.
-    defences : Preprocessor, or list or dict of them
+        A torch module, a Keras model, a JAX function, an ART classifier, what `load_pretrained` returns; or
+        anything with `predict_proba` or `predict`, or a callable, which gives scores `(N, K)` or labels
+        `(N,)`, -1 for a rejected sample. Without gradients the black-box attack stands in for the adaptive
+        one, and the report says so. A model is attacked on its own device, in single precision, or in double
+        if it computes in that. Scores may be an entry or attribute `logits`, `scores` or `out` of what a
+        model returns, its only entry, or the first element of a tuple.
+    x : array_like, shape (N, ...), or iterable of batches
+        Samples: images, clips, waveforms or features; a memory-mapped array is read one batch at a time. Or
+        samples with their labels: a `DataLoader` or `Dataset` of torch, a `tf.data.Dataset`, a data set of
+        Hugging Face, any iterable of batches `(x, y)`. These are read once, in their order, into a temporary
+        file, as are arrays of Dask, zarr and h5py.
+    y : array_like, shape (N,) or (N, K), optional
+        Labels: indices, one-hot rows, or probabilities with one largest entry in each row. To be left out if
+        `x` brings them.
+    defences : Preprocessor, or list or dict of them, optional
         What to evaluate; `Chain` and `MajorityVote` too. In a dict, names of the rows; a value may be
         `(defence, classifier)` where a defence needs a classifier of its own. The undefended classifier is
         always evaluated.
@@ -111,6 +122,18 @@ def evaluate(
         Folder in which each finished batch is kept. The same call goes on from there after a crash.
     client : dask.distributed.Client or concurrent.futures.Executor, optional
         Spreads the batches over its workers. The report is the same.
+    fields : sequence of str, optional
+        Names of the samples and of the labels, where the batches of `x` are mappings. By default "image",
+        "img", "pixel_values" or "x", and "label", "labels" or "y".
+    preprocess : callable or transform, optional
+        What `classifier` and `surrogate`, a torch module, a Keras model or a function, need between a
+        defence and themselves: a differentiable function of batches, such as a normalisation. From
+        `weights.transforms()` or a `Compose` of torchvision, a transform of timm or an image processor of
+        transformers, the resize and the crop are taken: they are applied to `x`, pictures of Pillow or of
+        `uint8`, before the defences. Classifiers that are paired with a defence, and votes, do without.
+    class_names : sequence of str, optional
+        Names of the classes, in the order of the scores, for the pictures of the report. By default those
+        that a `PretrainedModel` knows.
 
     Returns
     -------
@@ -126,6 +149,11 @@ def evaluate(
         row is finished, the attribute `report` of the error holds what Ctrl-C would have returned.
     ImportError
         If an ART attack is asked for and ART is missing.
+
+    Warns
+    -----
+    UserWarning
+        If the classifier predicts the labels as badly as chance; before any attack runs.
 
     Notes
     -----
@@ -145,8 +173,22 @@ def evaluate(
     >>> report["FeatureSqueezing"].columns["clean"].accuracy
     1.0
     """
-    run = prepared(**locals())
-    return run.report(defences, type(classifier).__name__, verbose=verbose)
+    given = dict(locals())
+    from .plausibility import warn_near_chance
+
+    parts = preprocessing_of(classifier, preprocess, x)
+    given["preprocess"] = parts.normalise
+    with samples_of(
+        x,
+        y,
+        fields=given.pop("fields"),
+        geometry=parts.geometry,
+        channels_first=takes_channels_first(classifier),
+        verbose=verbose,
+    ) as (given["x"], given["y"]):
+        run = prepared(**given)
+        warn_near_chance(run.plan, run.x, run.y, run.batch_size)
+        return run.report(defences, name_of(classifier), verbose=verbose)
 
 
 def prepared(
@@ -170,6 +212,8 @@ def prepared(
     keep_examples: Any,
     checkpoint: Any,
     client: Any,
+    preprocess: Callable[[Any], Any] | None,
+    class_names: Sequence[str] | None,
 ) -> "Run":
     """Check the arguments of `evaluate`, and return the work that they ask for."""
     from .attacks import Attacker
@@ -203,10 +247,14 @@ def prepared(
     if first + len(x) > MOST_SAMPLES:
         raise ArgumentError(f"`first` must be at most 2**32 minus the {len(x)} samples of `x`, got {first}.")
     low, high = range_of(clip_values, classifier, x)
+    check_pixels(classifier, preprocess, low, high)
+    shape = x.shape[1:]
+    classifier = with_normalisation(classifier, preprocess, shape)
+    surrogate = None if surrogate is None else with_normalisation(surrogate, preprocess, shape)
     subjects = as_subjects(classifier, defences, x, y)
     if factories is not None and AUTOATTACK in factories.values():
         check_classes(subjects)
-    outputs = (nb_classes(subject.classifier) or 0 for subject in subjects)
+    classes = max([int(y.max()) + 1, 2, *(nb_classes(subject.classifier) or 0 for subject in subjects)])
     return Run(
         x,
         y,
@@ -221,7 +269,7 @@ def prepared(
             ),
             eot=int(eot),
             columns=names,
-            nb_classes=max([int(y.max()) + 1, 2, *outputs]),
+            nb_classes=classes,
             input_shape=x.shape[1:],
             first=int(first),
             keeps=place is not None,
@@ -230,4 +278,5 @@ def prepared(
         keep_examples=place,
         checkpoint=folder,
         client=client,
+        class_names=as_class_names(class_names, classes) or names_of(classifier),
     )

@@ -1,4 +1,4 @@
-"""A small classification task cut from photographs that come with scikit-image and scikit-learn."""
+"""Tasks made of photographs that come with scikit-image and scikit-learn."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ import numpy as np
 
 from .._core.optional import require
 from .._core.typing import Array
+from ..neural.imagenet import imagenet_classes, imagenet_picture
 
-__all__ = ["CropTask", "bundled_photographs", "cut_crops"]
+__all__ = ["CropTask", "bundled_photographs", "cut_crops", "photographs_of_imagenet"]
 
 _TILE = 64  # pixels; a tile is either all training or all test
 _CROP = 32
@@ -27,6 +28,13 @@ _SKIMAGE = {
     "motorcycle_left": "stereo_motorcycle",
 }
 _SKLEARN = ("china", "flower")
+# A class of ImageNet, and where in the photograph it shows best: across, down, and enlarged.
+_OF_IMAGENET = {
+    "chelsea": ("Egyptian cat", (0.25, 0.5), 1.0),
+    "coffee": ("espresso", (0.5, 0.5), 1.0),
+    "motorcycle_left": ("moped", (0.5, 0.5), 0.9),
+    "china": ("palace", (0.25, 0.0), 1.6),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +79,31 @@ def bundled_photographs() -> dict[str, Array]:
     for name in _SKLEARN:
         photographs[name] = datasets.load_sample_image(f"{name}.jpg")
     return photographs
+
+
+def photographs_of_imagenet() -> tuple[Array, Array]:
+    """Read photographs of things that are classes of ImageNet.
+
+    Returns
+    -------
+    x : ndarray of float32, shape (4, 3, 224, 224)
+        Pictures in [0, 1].
+    y : ndarray of int64, shape (4,)
+        Indices into `imagenet_classes()`.
+
+    Raises
+    ------
+    ImportError
+        If scikit-image or scikit-learn is missing.
+    """
+    image = require("PIL.Image", extra="demo")
+    photographs = bundled_photographs()
+    indices = {name: index for index, (_, name) in enumerate(imagenet_classes())}
+    pictures = [
+        imagenet_picture(image.fromarray(photographs[name]), place=place, zoom=zoom)
+        for name, (_, place, zoom) in _OF_IMAGENET.items()
+    ]
+    return np.stack(pictures), np.array([indices[what] for what, *_ in _OF_IMAGENET.values()])
 
 
 def cut_crops(

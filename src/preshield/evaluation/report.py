@@ -265,8 +265,10 @@ class RobustnessRow:
     remarks : tuple of str
         What the reader must know, such as that there were no gradients.
     pictures : dict of str to ndarray
-        The first samples for which the attack succeeded: "attacked", as the attacker made them through the
-        defence, and "defended", the examples made on the undefended model as the model receives them.
+        Some samples: "attacked", as the attacker made them through the defence; as the model receives them,
+        "received"; and "defended", the examples made on the undefended model as it receives those. The
+        classes that it predicts, "predicted", and their probabilities, "confidence", have a column for
+        "defended" and one for "received".
     evidence : dict of str to ndarray
         What a closer look at the first samples found, for the diagnostics: "number", their numbers in the
         data set, and one value for each by what was looked at.
@@ -405,13 +407,16 @@ class RobustnessReport:
         Of the packages that took part.
     pictures : dict of str to ndarray
         The first samples that the undefended model got right: "clean", "attacked", their "labels" and their
-        "numbers" in the data set.
+        "numbers" in the data set; the class that the model predicts for the clean ones, "predicted", and its
+        probability, "confidence".
     complete : bool
         False if the evaluation was interrupted; the report holds what was finished.
     labels : ndarray of int, shape (N,)
         The true classes.
     kept : tuple of str
         Where the adversarial examples are.
+    class_names : tuple of str
+        Names of the classes; empty if they are not known.
     """
 
     threat: Threat
@@ -424,6 +429,7 @@ class RobustnessReport:
     complete: bool = True
     labels: Array = field(default_factory=lambda: np.zeros(0, np.int64))
     kept: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     @staticmethod
     def merge(reports: "Sequence[RobustnessReport]") -> "RobustnessReport":

@@ -368,12 +368,15 @@ def _pictures(report: "RobustnessReport") -> list[Html]:
     names = ", ".join(row.name for row in report.rows if "defended" in row.pictures)
     alt = f"Samples before and after the attack, the difference, and what the model receives through {names}"
     caption = (
-        "The first samples, the examples made on the undefended model, what they differ by, and what the "
-        "model receives of them through each defence."
+        "Samples, the examples made on the undefended model, what they differ by, and what the model "
+        "receives of them through each defence"
     )
-    if report.pictures["clean"].ndim == 4 and any("attacked" in row.pictures for row in report.rows[1:]):
-        caption += " Below, the examples that were made through each defence."
-    return [_figure("png", png(axes), width, alt, caption)]
+    if report.pictures["clean"].ndim == 4:
+        caption += (
+            "; beside these, what it receives of the examples made through the defence, and what was added. "
+            "Below each picture, what the model predicts, and with which probability"
+        )
+    return [_figure("png", png(axes), width, alt, f"{caption}.")]
 
 
 def _chart(draw: Callable[[Any], object], height: float, alt: str, caption: str) -> Html:

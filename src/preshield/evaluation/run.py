@@ -41,6 +41,8 @@ class Run:
         Samples at once.
     keep_examples, checkpoint : Path or None
         Where to write examples, and what is finished.
+    class_names : tuple of str
+        Names of the classes; empty if they are not known.
     client : object or None
         A Client of Dask, or an executor, that spreads the batches.
     """
@@ -52,6 +54,7 @@ class Run:
     keep_examples: Path | None = None
     checkpoint: Path | None = None
     client: Any = None
+    class_names: tuple[str, ...] = ()
     complete: bool = False
     error: Exception | None = None
 
@@ -93,6 +96,7 @@ class Run:
             labels=self.y[:done],
             pictures=pictures,
             complete=self.complete,
+            class_names=self.class_names,
             kept=() if self.keep_examples is None else (str(self.keep_examples),),
         )
         if self.error is not None:
@@ -123,6 +127,8 @@ class Run:
                         done = self._taken(done, part, files)
             bar.update(len(done))
             left = [start for start in self._starts if start not in {part.start for part in done}]
+            if left and verbose and self.client is None:
+                bar.set_description_str(f"about {_in_words(self._expected_seconds(left))} ")
             work = (
                 self._here(left, bar)
                 if self.client is None
@@ -180,6 +186,13 @@ class Run:
                     yield _rows_of(batch)
                 raise
 
+    def _expected_seconds(self, starts: list[int]) -> float:
+        """How long these batches take, by the first of them."""
+        x, y = self._batch(starts[0])
+        samples = sum(min(self.batch_size, self.plan.first + len(self.x) - start) for start in starts)
+        attacks, diagnostics = Batch(self.plan, x, y, starts[0]).expected_seconds()
+        return attacks * samples / len(x) + (diagnostics if starts[0] == self.plan.first else 0.0)
+
     def _settings(self, classifier: str) -> dict[str, Any]:
         plan, attacker = self.plan, self.plan.attacker
         return {
@@ -195,6 +208,14 @@ class Run:
             "seed": attacker.seed,
             "batch size": self.batch_size,
         }
+
+
+def _in_words(seconds: float) -> str:
+    """A time, as exact as an estimate is."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{max(1, round(seconds))} s"
 
 
 def _rows_of(batch: Batch) -> Part:

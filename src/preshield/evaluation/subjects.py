@@ -10,9 +10,13 @@ from .._core.checks import check_clip_values, check_option, check_values
 from .._core.errors import ArgumentError, noted
 from .._core.layout import as_numbers
 from .._core.optional import require
+from .._core.ranges import are_images
+from .._core.remedies import how_to_resize
+from .._core.samples import leaves
 from .._core.tensors import to_numpy
 from .._core.typing import Array
 from ..interop.foreign import as_defence
+from ..neural.pretrained import PretrainedModel
 from ..preprocessor import Preprocessor
 from .classifiers import PredictOnly, as_classifier, distributions, fits
 from .defended import drawing, held, usable
@@ -23,6 +27,7 @@ AUTOATTACK = "autoattack"
 __all__ = [
     "AUTOATTACK",
     "Subject",
+    "as_class_names",
     "as_factories",
     "as_labels",
     "as_samples",
@@ -65,6 +70,20 @@ def check_columns(columns: Sequence[str] | None, surrogate: Any) -> tuple[str, .
             f"{list(columns)!r}."
         )
     return tuple(name for name in COLUMNS if name == "clean" or name in columns)
+
+
+def as_class_names(names: Sequence[str] | None, classes: int) -> tuple[str, ...]:
+    """Names of so many classes; empty if there are none."""
+    if names is None:
+        return ()
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ArgumentError(f"`class_names` must be a sequence of strings, got {names!r}.")
+    if len(names) < classes:
+        raise ArgumentError(
+            f"`class_names` must hold a name for each of the {classes} classes, in the order of the scores, "
+            f"got {len(names)}."
+        )
+    return tuple(names)
 
 
 def as_samples(samples: Any) -> Array:
@@ -128,6 +147,13 @@ def range_of(clip_values: Any, classifier: Any, x: Array) -> tuple[float, float]
     check_clip_values(clip_values, optional=True)
     given = clip_values if clip_values is not None else getattr(classifier, "clip_values", None)
     if given is None:
+        if low < -1 and are_images(x):
+            raise ArgumentError(
+                f"`x` must hold pixels, got images with values from {low:.4g} to {high:.4g}, as if they were "
+                "normalised for the model. A defence comes before that: pass the pixels, and what "
+                "normalises them as `preprocess`. If this is their own range, pass "
+                f"clip_values=({low:.6g}, {high:.6g})."
+            )
         ranges = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (low, high))
         return next(r for r in ranges if r[0] <= low and high <= r[1])
     given = (float(np.min(given[0])), float(np.max(given[1])))
@@ -175,16 +201,22 @@ def head_of(x: Array) -> Array:
 
 def named_classifier(model: Any, x: Array, y: Array, name: str) -> Any:
     """A classifier for attacks that takes `x` and knows the classes of `y`; messages call it `name`."""
+    if isinstance(model, PretrainedModel):
+        _check_shape(x, model.input_shape, name)
     classifier = as_classifier(model, x, name)
-    takes = _input_shape(classifier, x)
-    if not fits(x.shape[1:], takes):
-        raise ArgumentError(f"`{name}` takes samples of shape {takes}, got {x.shape[1:]}.")
+    _check_shape(x, _input_shape(classifier, x), name)
     with held(drawing(classifier), np.arange(len(x)), (0,)):  # whose own streams stay where they are
         usable(np.asarray(classifier.predict(classifier.array(x))), name)
     classes = nb_classes(classifier, x)
     if classes is not None and y.max() >= classes:
         raise ArgumentError(f"`y` must hold classes below {classes}, the outputs of `{name}`, got {y.max()}.")
     return classifier
+
+
+def _check_shape(x: Array, takes: tuple[int | None, ...], name: str) -> None:
+    if not fits(x.shape[1:], takes):
+        remedy = how_to_resize(x.shape[1:], takes)
+        raise ArgumentError(f"`{name}` takes samples of shape {takes}, got {x.shape[1:]}{remedy}.")
 
 
 def _input_shape(classifier: Any, x: Array) -> tuple[int | None, ...]:
@@ -221,6 +253,7 @@ def as_subjects(model: Any, defences: Any, x: Array, y: Array) -> list[Subject]:
             raise ArgumentError(
                 f"`defences[{name!r}]` is about labels, and changes nothing that can be attacked."
             )
+        _check_range(defence, x, name)
         note = f"Raised by `defences[{name!r}]` for samples of shape {x.shape[1:]}."
         with noted(note), defence.frozen(0):
             seen = np.asarray(defence(head)[0], dtype=np.float32)
@@ -243,6 +276,21 @@ def as_subjects(model: Any, defences: Any, x: Array, y: Array) -> list[Subject]:
             behind = named_classifier(own, seen, y, f"defences[{name!r}][1]")
         subjects.append(Subject(name, defence, behind))
     return subjects
+
+
+def _check_range(defence: Preprocessor, x: Array, name: str) -> None:
+    """Refuse images of which a defence would clip away what lies below zero."""
+    stated = getattr(next(leaves(defence)), "clip_values", None)
+    if stated is None or not are_images(x):
+        return
+    low, high = float(np.min(stated[0])), float(np.max(stated[1]))
+    least = float(x.min())
+    if low == 0 and least < -high / 10:
+        raise ArgumentError(
+            f"`defences[{name!r}]` has clip_values={stated!r}, and `x` holds images with values from "
+            f"{least:.4g} on, of which it would leave nothing below 0; pass pixels in ({low:g}, {high:g}) "
+            "and what normalises them as `preprocess`, or the defence with the range of `x`."
+        )
 
 
 def nb_classes(classifier: Any, x: Array | None = None) -> int | None:

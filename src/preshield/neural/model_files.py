@@ -4,9 +4,10 @@ import re
 import shutil
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from .._core.limits import Limit, opened_archive
 from .._core.optional import require
@@ -15,18 +16,20 @@ from .feature_blur import keras_layer
 
 __all__ = ["check_keras_path", "load_model", "model_format", "save_keras"]
 
-_FORMATS: dict[str, Literal["keras", "torchscript"]] = {
+Kind: TypeAlias = Literal["exported", "keras", "torchscript"]
+
+_FORMATS: dict[str, Kind] = {
     ".keras": "keras",
     ".pt": "torchscript",
+    ".pt2": "exported",
     ".pth": "torchscript",
     ".ts": "torchscript",
 }
-_ACCEPTED = "a Keras model (.keras) or a TorchScript module (.pt, .pth, .ts)"
+_ACCEPTED = "a Keras model (.keras), a TorchScript module (.pt, .pth, .ts) or one of torch.export (.pt2)"
 _REMEDIES = {
     ".h5": "load it in Keras yourself and save it with `model.save('model.keras')`",
     ".hdf5": "load it in Keras yourself and save it with `model.save('model.keras')`",
-    # torch.export.load unpickles its weights and constants, so a .pt2 file is no safer than any other pickle.
-    ".pt2": "save the module with `torch.jit.trace(module, example).save('model.pt')`",
+    ".safetensors": "it holds weights alone; name their network, such as timm:resnet50, too",
 }
 _KERAS_TEXTS = {"config.json", "metadata.json"}
 _SAFE_KERAS = (3, 14)  # the safe mode of earlier releases can be escaped: CVE-2025-1550, -8747, CVE-2026-1462
@@ -59,7 +62,7 @@ def save_keras(model: Any, path: str | Path) -> None:
             shutil.copyfileobj(source, target)
 
 
-def model_format(path: str | Path, limit: Limit | None = None) -> Literal["keras", "torchscript"]:
+def model_format(path: str | Path, limit: Limit | None = None) -> Kind:
     """Tell what kind of model a file holds, without loading it.
 
     Parameters
@@ -71,7 +74,7 @@ def model_format(path: str | Path, limit: Limit | None = None) -> Literal["keras
 
     Returns
     -------
-    {"keras", "torchscript"}
+    {"exported", "keras", "torchscript"}
 
     Raises
     ------
@@ -92,8 +95,7 @@ def model_format(path: str | Path, limit: Limit | None = None) -> Literal["keras
     kind = _FORMATS[suffix]
     path.stat()  # is_zipfile() would say no to a missing file
     try:
-        problem_of = _problem_of_keras if kind == "keras" else _problem_of_torchscript
-        problem = problem_of(path, Limit.given(limit))
+        problem = _PROBLEMS[kind](path, Limit.given(limit))
     except Exception as error:
         raise ValueError(f"cannot load {str(path)!r}: {error}") from error
     if problem:
@@ -107,13 +109,14 @@ def load_model(path: str | Path, limit: Limit | None = None) -> Any:
     Parameters
     ----------
     path : str or Path
-        A ``.keras`` file, or a TorchScript file: ``.pt``, ``.pth`` or ``.ts``.
+        A ``.keras`` file; a TorchScript file: ``.pt``, ``.pth`` or ``.ts``; a ``.pt2`` file of
+        `torch.export.save`.
     limit : Limit, optional
         How much it may hold; by default what the environment says.
 
     Returns
     -------
-    keras.Model or torch.jit.ScriptModule
+    keras.Model or torch.nn.Module
         For prediction: the Keras model is not compiled; the module is on the CPU, in evaluation mode.
 
     Raises
@@ -132,12 +135,14 @@ def load_model(path: str | Path, limit: Limit | None = None) -> Any:
     Keras files are loaded in safe mode, on whichever backend Keras runs. Of the pickles in a TorchScript file
     torch makes nothing but tensors, numbers and instances of the classes that the file itself defines, in its
     own restricted language. Some of that code runs on loading; a file that names an operator which reads or
-    writes files, or one of an extension other than torchvision, is refused. What remains: a model may ask for
-    any amount of time and memory, and for the classes of an extension that has been imported.
+    writes files, or one of an extension other than torchvision, is refused. Of a ``.pt2`` file the JSON and
+    the raw numbers are read, and operators of `aten` and torchvision are run; its pickle, which holds the
+    sample inputs, is not opened. What remains: a model may ask for any amount of time and memory, and for the
+    classes of an extension that has been imported.
     """
-    load = _load_keras if model_format(path, limit) == "keras" else _load_torchscript
+    kind = model_format(path, limit)
     try:
-        return load(Path(path))
+        return _LOADERS[kind](Path(path))
     except ImportError:
         raise
     except Exception as error:
@@ -166,10 +171,17 @@ def _load_keras(path: Path) -> Any:
 def _load_torchscript(path: Path) -> Any:
     torch = require("torch", extra="torch")
     with warnings.catch_warnings():
-        # torch recommends torch.export, whose files are pickles.
+        # torch recommends torch.export, which is not always possible.
         warnings.filterwarnings("ignore", "`torch.jit.load` is", DeprecationWarning)
         module = torch.jit.load(path, map_location="cpu")
     return module.eval()
+
+
+def _load_exported(path: Path) -> Any:
+    require("torch", extra="torch")
+    from .exported_program import load_exported
+
+    return load_exported(path)
 
 
 def _problem_of_keras(path: Path, limit: Limit) -> str:
@@ -208,5 +220,33 @@ def _problem_of_torchscript(path: Path, limit: Limit) -> str:
     return ""
 
 
+def _problem_of_exported(path: Path, limit: Limit) -> str:
+    if not zipfile.is_zipfile(path):
+        return "it is truncated, or not in the format of torch.export.save"
+    with opened_archive(path) as archive:
+        _check_size(archive, path, limit)
+        names = {name.partition("/")[2]: name for name in archive.namelist()}
+        if any(name.startswith("data/aotinductor/") for name in names):
+            return "it holds compiled code; save the program itself, with `torch.export.save(program, path)`"
+        if "serialized_exported_program.json" in archive.namelist():
+            return "its weights are a pickle, as torch before 2.9 wrote them; save it with a current torch"
+        if "models/model.json" not in names:
+            return "it is not in the format of torch.export.save"
+        limit.check_texts(archive, [entry for name, entry in names.items() if name.endswith(".json")])
+    return ""
+
+
 def _check_size(archive: zipfile.ZipFile, path: Path, limit: Limit) -> None:
     limit.check_bytes(sum(entry.file_size for entry in archive.infolist()), path.stat().st_size)
+
+
+_PROBLEMS: dict[Kind, Callable[[Path, Limit], str]] = {
+    "exported": _problem_of_exported,
+    "keras": _problem_of_keras,
+    "torchscript": _problem_of_torchscript,
+}
+_LOADERS: dict[Kind, Callable[[Path], Any]] = {
+    "exported": _load_exported,
+    "keras": _load_keras,
+    "torchscript": _load_torchscript,
+}

@@ -11,7 +11,9 @@ from .._core.tensors import to_numpy
 from .._core.typing import Array, ClipValues
 from .images import SheetColumn, contact_sheet, scaled_images
 
-__all__ = ["amplification", "before_after", "difference_column"]
+__all__ = ["amplification", "before_after", "difference_column", "mean_of_codes"]
+
+_NORMS = {"l2": (2, "L2"), "linf": (np.inf, "L∞"), "l1": (1, "L1")}
 
 
 def difference_column(
@@ -30,7 +32,7 @@ def difference_column(
         Images before and after the attack.
     amplify : float, optional
         Factor. By default the largest difference of the batch reaches black or white.
-    norm : {"l2", "linf"}
+    norm : {"l2", "linf", "l1"}
         The norm that stands below each image, in the units of the images.
     clip_values : tuple, default (0, 1)
         Smallest and largest value of an image.
@@ -52,7 +54,7 @@ def difference_column(
     >>> column.subtitle, column.labels
     ('×10', ['L2 0.1'])
     """
-    check_option("norm", norm, ("l2", "linf"))
+    check_option("norm", norm, tuple(_NORMS))
     if amplify is not None:
         check_number("amplify", amplify, minimum=0)
     before = scaled_images("clean", clean, clip_values)
@@ -63,7 +65,7 @@ def difference_column(
         )
     factor = amplification(after - before) if amplify is None else float(amplify)
     added = np.subtract(to_numpy(attacked), to_numpy(clean), dtype=float).reshape(len(before), -1)
-    order, name = {"l2": (2, "L2"), "linf": (np.inf, "L∞")}[norm]
+    order, name = _NORMS[norm]
     return SheetColumn(
         title="Difference",
         subtitle=f"×{factor:.3g}",
@@ -128,7 +130,7 @@ def before_after(
     named = defended if isinstance(defended, Mapping) else {"Defended": defended}
     batches = {"Before": clean, "Attacked": attacked}
     channels = scaled_images("clean", clean, clip_values).shape[-1]
-    batches |= {name: _mean_of_codes(to_numpy(x), channels) for name, x in named.items()}
+    batches |= {name: mean_of_codes(to_numpy(x), channels) for name, x in named.items()}
     predictions = predictions or {}
     if unknown := set(predictions) - set(batches):
         raise ArgumentError(
@@ -146,7 +148,7 @@ def amplification(difference: Array) -> float:
     return 0.5 / largest if largest else 1.0
 
 
-def _mean_of_codes(x: Array, channels: int) -> Array:
+def mean_of_codes(x: Array, channels: int) -> Array:
     """Average the codes of each channel; images as they are."""
     if x.ndim != 4 or x.shape[-1] == channels or x.shape[-1] % channels:
         return x

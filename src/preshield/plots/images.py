@@ -15,7 +15,16 @@ from .figures import RIGHT, WRONG, fitting_axes, new_figure, plain, wrapped
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["CAPTION", "SheetColumn", "contact_sheet", "heading", "scaled_images", "sheet_axes", "show_image"]
+__all__ = [
+    "CAPTION",
+    "SheetColumn",
+    "caption",
+    "contact_sheet",
+    "heading",
+    "scaled_images",
+    "sheet_axes",
+    "show_image",
+]
 
 CAPTION = 0.2  # height of what stands below an image, in inches
 _INCH = 1.25  # width of one image
@@ -98,7 +107,7 @@ def contact_sheet(columns: Sequence[SheetColumn], *, title: str = "", axes: Arra
         for row, ax in enumerate(column_axes):
             show_image(ax, images[row])
             if column.labels is not None:
-                _caption(ax, column.labels[row], None if column.right is None else column.right[row])
+                caption(ax, column.labels[row], None if column.right is None else column.right[row])
         heading(column_axes[0], column.title, column.subtitle, level=any(c.subtitle for c in columns))
     return grid
 
@@ -167,7 +176,7 @@ def heading(ax: "Axes", title: str, subtitle: str = "", level: bool = False) -> 
     )
 
 
-def _caption(ax: "Axes", label: str, right: bool | None) -> None:
+def caption(ax: "Axes", label: str, right: bool | None = None) -> None:
     """Write a prediction below an image and frame the image in the same colour."""
     label = plain(str(label))
     if right is None:

@@ -1,25 +1,28 @@
 """The samples of a report, shown as what they are: images, videos or signals."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .._core.typing import Array, ClipValues
-from .comparisons import amplification, before_after, difference_column
-from .figures import fitting_axes, new_figure
-from .images import CAPTION, SheetColumn, contact_sheet, scaled_images
+from .comparisons import amplification, difference_column, mean_of_codes
+from .figures import fitting_axes, new_figure, wrapped
+from .images import CAPTION, caption, heading, scaled_images, show_image
 from .signals import waveforms
 from .videos import frame_strip
 
 if TYPE_CHECKING:
-    from ..evaluation.report import RobustnessReport
+    from ..evaluation.report import RobustnessReport, RobustnessRow
 
 __all__ = ["FIGURE_WIDTH", "SamplePlan", "plan_samples", "samples"]
 
 FIGURE_WIDTH = 10.0  # in inches
-_IMAGES, _FRAMES, _SIGNALS = 3, 8, 2  # shown at most
+_IMAGES, _FRAMES, _SIGNALS = 2, 8, 2  # shown at most
+_LONGEST_NAME = 18  # characters of a class under an image
+_ABOVE = ("Original", "Attacked", "Difference")
+_BELOW = ("Attacked, then defended", "Attacked through the defence", "Difference")
 
 
 def samples(report: "RobustnessReport", *, axes: Array | None = None) -> Array:
@@ -71,9 +74,8 @@ def plan_samples(report: "RobustnessReport") -> SamplePlan:
         return SamplePlan()
     pictures = {row.name: row.pictures for row in report.rows[1:] if "defended" in row.pictures}
     received = {name: _channels_last(own["defended"]) for name, own in pictures.items()}
-    through = {name: _channels_last(own["attacked"]) for name, own in pictures.items()}
     if clean.ndim == 4 and clean.shape[-1] in (1, 3):
-        return _plan_images(report, clean, attacked, received, through)
+        return _plan_images(report, clean, attacked)
     if clean.ndim == 5 and clean.shape[-1] in (1, 3):
         first = {name: x[0] for name, x in received.items()}
         return _plan_videos(clean[0], attacked[0], first, report.threat.clip_values)
@@ -91,41 +93,97 @@ def _channels_last(x: Array) -> Array:
     return np.moveaxis(x, 1, -1) if first else x
 
 
-def _plan_images(
-    report: "RobustnessReport",
-    clean: Array,
-    attacked: Array,
-    received: Mapping[str, Array],
-    through: Mapping[str, Array],
-) -> SamplePlan:
-    """Above, what the model receives; below, the examples that were made through each defence."""
-    threat, labels = report.threat, report.pictures.get("labels")
-    count = min(_IMAGES, *map(len, (clean, attacked, *received.values(), *through.values())))
-    rows, columns = count * (2 if through else 1), 3 + len(received)
-    clean, attacked = clean[:count], attacked[:count]
+def _plan_images(report: "RobustnessReport", clean: Array, attacked: Array) -> SamplePlan:
+    """For each image its attack, and below what the model receives through each defence."""
+    rows = [row for row in report.rows[1:] if "received" in row.pictures]
+    images = _clearest(rows, clean)[:_IMAGES]
+    columns = 3 * len(images)
 
     def draw(grid: Array) -> None:
-        before_after(
-            clean,
-            attacked,
-            {name: x[:count] for name, x in received.items()},
-            labels=None if labels is None else list(labels[:count]),
-            norm=threat.norm,
-            clip_values=threat.clip_values,
-            axes=grid[:count],
-        )
-        for x, column in zip(through.values(), grid[count:, 3:].T, strict=True):
-            x = x[:count]
-            added = difference_column(clean, x, norm=threat.norm, clip_values=threat.clip_values)
-            shown = SheetColumn("", "", x, added.labels, clip_values=threat.clip_values)
-            contact_sheet([shown], axes=column)
-        for ax in grid[count:, :3].flat:
-            ax.set_axis_off()
-        for ax in grid[count : count + 1, 2]:  # none, if there is no defence
-            style = {"fontsize": 7, "fontweight": "bold", "ha": "right", "va": "center"}
-            ax.text(1, 0.5, "Attacked through\nthe defence:", transform=ax.transAxes, **style)
+        for k, three in zip(images, np.split(grid, len(images), axis=1), strict=True):
+            for axes, titles in zip(three, (_ABOVE, _BELOW), strict=False):
+                for ax, title in zip(axes, titles, strict=True):
+                    heading(ax, title)
+            _draw_image(three[0], report, clean[k], (clean[k], attacked[k]), k, None)
+            for axes, row in zip(three[1:], rows, strict=True):
+                seen = (_channels_last(row.pictures[name])[k] for name in ("defended", "received"))
+                _draw_image(axes, report, clean[k], tuple(seen), k, row)
+        for name, ax in zip(["no defence", *(row.name for row in rows)], grid[:, 0], strict=True):
+            style = {"rotation": 0, "ha": "right", "va": "center", "fontweight": "bold"}
+            ax.set_ylabel(wrapped(name, 16), fontsize=7, **style)
 
-    return SamplePlan(rows, columns, 0.6 + rows * (_image_height(clean, columns) + CAPTION), draw)
+    height = 0.7 + (1 + len(rows)) * (_image_height(clean, columns + 1) + CAPTION)
+    return SamplePlan(1 + len(rows), columns, height, draw)
+
+
+def _draw_image(
+    axes: Array,
+    report: "RobustnessReport",
+    clean: Array,
+    seen: tuple[Array, ...],
+    k: int,
+    row: "RobustnessRow | None",
+) -> None:
+    """Draw what the model receives, with its predictions, and the perturbation that it receives last.
+
+    Without a row, the undefended model, which receives the image as it is and attacked.
+    """
+    undefended = report.rows[0].pictures
+    if row is None:
+        attacked = seen[1]
+        predictions = [_prediction(report, report.pictures, k), _prediction(report, undefended, (k, 0))]
+    else:
+        attacked = _channels_last(row.pictures["attacked"])[k]
+        predictions = [_prediction(report, row.pictures, (k, column)) for column in (0, 1)]
+    clip_values = report.threat.clip_values
+    for ax, x, prediction in zip(axes[:2], seen, predictions, strict=True):
+        x = mean_of_codes(x[None], clean.shape[-1])
+        show_image(ax, scaled_images("pictures", x, clip_values)[0])
+        caption(ax, *prediction)
+    added = difference_column(
+        clean[None],
+        attacked[None],
+        amplify=_visible(clean, attacked, clip_values),
+        norm=report.threat.norm,
+        clip_values=clip_values,
+    )
+    show_image(axes[2], added.images[0])
+    words = f"{added.labels[0]}, {added.subtitle}" if added.labels else ""
+    if np.array_equal(clean, attacked):
+        words = "wrong without an attack" if predictions[1][1] is False else "no attack succeeded"
+    caption(axes[2], words)
+
+
+def _clearest(rows: "Sequence[RobustnessRow]", clean: Array) -> list[int]:
+    """Which images (N, H, W, C) to show, those first that most attacks changed: the others tell nothing."""
+    changed = np.zeros(len(clean))
+    for row in rows:
+        changed += (_channels_last(row.pictures["attacked"]) != clean).any(axis=(1, 2, 3))
+    return list(map(int, np.argsort(-changed, kind="stable")))
+
+
+def _visible(before: Array, after: Array, clip_values: ClipValues) -> float:
+    """Factor for which one value in 200 of a difference is black or white; the few largest are beyond."""
+    low, high = (float(np.mean(value)) for value in clip_values)
+    size = float(np.quantile(np.abs(np.subtract(after, before, dtype=float)), 0.995)) / (high - low)
+    return 0.5 / size if size else 1.0
+
+
+def _prediction(
+    report: "RobustnessReport", pictures: Mapping[str, Array], place: int | tuple[int, int]
+) -> tuple[str, bool | None]:
+    """The class that was predicted, with its probability, and whether it is the true one."""
+    if "predicted" not in pictures or "labels" not in report.pictures:
+        return "", None
+    label, confidence = int(pictures["predicted"][place]), float(pictures["confidence"][place])
+    name = report.class_names[label] if 0 <= label < len(report.class_names) else str(label)
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[: _LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
+    words = "rejected" if label < 0 else name
+    if not np.isnan(confidence):
+        words += f", {confidence:.2f}"
+    true = report.pictures["labels"][place if isinstance(place, int) else place[0]]
+    return words, bool(label == true)
 
 
 def _plan_videos(
