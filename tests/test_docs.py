@@ -61,7 +61,8 @@ def test_code_runs(path, tmp_path, monkeypatch):
     for package in FRAMEWORKS:
         if imports(package, "".join(blocks)):
             pytest.importorskip(package)
-    if find_spec("torchvision") is not None and imports("torchvision", "".join(blocks)):
+    users = [name for name in ("datasets", "torchvision") if imports(name, "".join(blocks))]
+    if users and find_spec("torchvision") is not None:  # which datasets loads if it finds it
         vision("torchvision")
     if "plots" in "".join(blocks):
         pytest.importorskip("matplotlib")

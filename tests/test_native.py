@@ -51,6 +51,9 @@ NATIVE = [case for case in ALL if natively(case.make(), case.sample) is not None
 CASES = [  # test_native_draws.py has the others
     case for case in NATIVE if not (case.make().stochastic or case.make()._changes_labels)
 ]
+OF_JAX = list(  # which takes seconds to compile: one for each defence and gradient; torch has every layout
+    {(case.defence, case.make().get_params().get("gradient")): case for case in reversed(CASES)}.values()
+)
 FLOATS = [np.float32, np.float64]
 # Sums in another order, fused multiplications and additions, and products in the place of quotients round
 # differently. A value in the middle between two levels may then go to either, which the samples avoid.
@@ -120,7 +123,7 @@ def test_torch_computes_what_numpy_computes(case, dtype):
     assert_close(tensor.grad.numpy().astype(expected.dtype), expected, slopes_of(defence))
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", OF_JAX, ids=str)
 def test_jax_computes_what_numpy_computes(case):
     jax = pytest.importorskip("jax")
     (x, grad), defence = as_floats(case, np.float32), case.make()
@@ -195,6 +198,23 @@ def test_wavelets_of_several_levels(channels, dtype):
     assert_close(out.detach(), defence.transform(x))
     out.backward(torch.tensor(grad))
     assert_close(tensor.grad, defence.estimate_gradient(x, grad))
+
+
+def test_wavelets_of_faint_details():
+    """As small as what rounding leaves of the variance beside an edge, and at the ends of the range."""
+    torch = pytest.importorskip("torch")
+    from array_api_compat import torch as xp
+
+    rng = np.random.default_rng(0)
+    x = np.zeros((1, 32, 32, 3), np.float32)
+    x[:, :, 16:] = 1
+    x += (1 - 2 * x) * 3e-4 * np.abs(rng.normal(size=x.shape)).astype(np.float32)
+    defence, grad = WaveletDenoising((0, 1), 1e-4), rng.normal(size=x.shape).astype(np.float32)
+    tensor = torch.tensor(x, requires_grad=True)
+    out = natively(defence, x)(tensor, xp)
+    np.testing.assert_allclose(out.detach(), defence.transform(x), atol=2e-7)
+    out.backward(torch.tensor(grad))
+    np.testing.assert_allclose(tensor.grad, defence.estimate_gradient(x, grad), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int64])
@@ -380,7 +400,7 @@ def test_torch_stays_on_the_device(case):
     assert x.grad.shape == x.shape
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", OF_JAX, ids=str)
 def test_jax_calls_nothing_back(case):
     jax = pytest.importorskip("jax")
     defence, x = case.make(), jax.numpy.asarray(case.sample, dtype="float32")

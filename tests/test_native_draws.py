@@ -17,7 +17,8 @@ from preshield import (
     MajorityVote,
     Mixup,
 )
-from preshield._core.arithmetic.draws import NativeDraws, signed
+from preshield._core.arithmetic import descent
+from preshield._core.arithmetic.draws import NativeDraws, below, bounds, signed
 from preshield._core.draws import Draws
 from preshield._core.kernels.threefry import quantiles
 from preshield._core.labels import class_rows, class_rows_anywhere
@@ -38,8 +39,8 @@ CASES = [
     if (made := case.make()).stochastic or made._changes_labels
     if made._natively(case.sample.shape, case.sample.dtype) is not None
 ]
-# Programs of JAX take seconds to compile; the standard is enough for the arithmetic.
-JITTED = ["CutMix-videos", "GaussianAugmentation-augment", "LabelSmoothing-classes", "Chain-draws and labels"]
+# Programs of JAX take seconds to compile; the contract has one of each defence.
+JITTED = ["LabelSmoothing-classes", "Chain-draws and labels"]
 # Shares are exponentials, and sums and products are fused or taken in another order.
 ROUNDED = {"float32": {"rtol": 2e-6, "atol": 2e-6}, "float64": {"rtol": 1e-12, "atol": 1e-12}}
 KEYS = [(0x9ABCDEF0, 0xFEDCBA98), (2**32 - 1, 1)]
@@ -124,6 +125,13 @@ def test_values_are_those_of_numpy():
         for value, of_numpy in zip(values, expected, strict=True):
             np.testing.assert_array_equal(np.asarray(value), of_numpy)
         np.testing.assert_allclose(np.stack([np.asarray(p) for p in parts]), shares, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2**31 - 1, 2**31, 2**32])
+def test_words_below_a_limit(limit):
+    """As numbers without a sign; of a certainty, all of them."""
+    words = np.array([0, 1, 2**31 - 1, 2**31, 2**32 - 1], np.uint32)
+    np.testing.assert_array_equal(below(words.view(np.int32), bounds(limit)), words < np.uint64(limit))
 
 
 def test_what_numpy_alone_draws_is_refused():
@@ -216,12 +224,26 @@ def test_labels_that_are_no_classes():
             class_rows_anywhere(strict.asarray(y), strict, None)
 
 
+def test_jax_keeps_one_program_for_equal_draws():
+    """Whatever the defence has drawn since; of other parameters, another one."""
+    jax = pytest.importorskip("jax")
+    from preshield.frameworks.jax import _program
+
+    drawn, before = GaussianAugmentation(0.11, augmentation=False), _program.cache_info().misses
+    for sigma, programs in ((0.11, 1), (0.11, 1), (0.12, 2)):
+        for noise in (drawn.set_params(sigma=sigma), GaussianAugmentation(sigma, augmentation=False)):
+            jax.make_jaxpr(noise.transform)(X)
+            assert _program.cache_info().misses == before + programs
+        drawn.transform(X)
+
+
 # Nothing is fetched, and nothing is sent
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_torch_stays_on_the_device(case):
+def test_torch_stays_on_the_device(case, monkeypatch):
     torch = pytest.importorskip("torch")
+    monkeypatch.setattr(descent, "repeated", lambda step, state, times: step(state))  # all are alike
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 

@@ -5,6 +5,8 @@ import pytest
 from scipy import stats
 
 from preshield import Chain, GaussianAugmentation, LabelSmoothing, Mixup
+from preshield._core.arithmetic.dirichlet import dirichlet
+from preshield._core.draws import Draws
 
 
 @pytest.mark.parametrize("num_mix", [2, 3, 5])
@@ -48,6 +50,13 @@ def test_shares_follow_the_dirichlet_distribution(alpha, num_mix):
     np.testing.assert_allclose(shares.sum(axis=1), 1)
     for share in shares.T:
         assert stats.kstest(share, stats.beta(alpha, alpha * (num_mix - 1)).cdf).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("alpha", [0.4, 1.0])
+def test_many_shares_are_gamma_variates_over_their_sum(alpha):
+    parts = 200_000
+    shares = dirichlet(Draws(np.zeros(2, np.uint32), np.zeros(1, np.uint32)), np, alpha, parts, np.float64)
+    assert stats.kstest(shares, stats.gamma(alpha, scale=1 / (alpha * parts)).cdf).pvalue > 1e-3
 
 
 def test_orders_are_permutations_drawn_anew():

@@ -11,6 +11,7 @@ from preshield.evaluation.losses import cross_entropy
 from preshield.evaluation.search import Search
 from tests.evaluation.analytic import Gain, linear_closed_form
 from tests.evaluation.test_bounded_attack import SURE, WEIGHTS, Scripted, X, lengths, oracle_of
+from tests.vision import vision
 
 BETWEEN = np.array([4.0, 0, 0, 0, 0])  # some samples can be broken, some cannot
 
@@ -128,8 +129,7 @@ def test_refusals(wrong, classes, message):
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.12)])
 def test_agrees_with_the_packages_of_others(norm, eps, monkeypatch):
     torch = pytest.importorskip("torch")
-    adv_lib = pytest.importorskip("adv_lib.attacks")
-    torchattacks = pytest.importorskip("torchattacks")
+    adv_lib, torchattacks = vision("adv_lib.attacks"), vision("torchattacks")
     from preshield.evaluation.torch_classifier import TorchClassifier
 
     monkeypatch.setattr(module, "QUERIES", 50)

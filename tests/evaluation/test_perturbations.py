@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from preshield._core.tensors import framework
 from preshield.evaluation.perturbations import (
     at_least,
     between,
@@ -12,6 +13,7 @@ from preshield.evaluation.perturbations import (
     for_each,
     host,
     norms,
+    places,
     put,
     scaled,
     take,
@@ -55,6 +57,29 @@ def test_numbers_of_samples_by_hand(like):
     found = dots(x, like(np.arange(12).reshape(X.shape)))
     np.testing.assert_array_equal(found, [3 * 0 + 4 * 3, 0, -8 + 2 * 9 + 2 * 10 - 4 * 11])
     assert isinstance(found, np.ndarray)
+
+
+def test_of_jax_few_numbers_of_points_are_taken(like):
+    x, mask, samples = like(np.zeros((100, 1))), np.zeros(100, bool), np.arange(100)
+    of_jax = framework(x) == "jax"
+    mask[samples % 5 == 3] = True
+    wanted = samples[mask]
+    found = places(mask, x)
+    assert len(found) == (32 if of_jax else 20)
+    np.testing.assert_array_equal(found[:20], wanted)
+    assert (found[20:] == 98).all()
+    assert not len(places(samples < 0, x))  # none
+    np.testing.assert_array_equal(places(samples >= 0, x), samples)  # all
+    few = places(samples < 2, x)
+    assert len(few) == (16 if of_jax else 2)
+    # Of points that stand for one sample, the first is enough; no more are taken than there are.
+    again = places(few >= 0, x[:16], few) if of_jax else few
+    np.testing.assert_array_equal(np.unique(few[again]), [0, 1])
+    if of_jax:
+        mask = np.ones(40, bool)
+        mask[0] = False
+        found = places(mask, x[:40], np.minimum(np.arange(40), 20))
+        np.testing.assert_array_equal(found, [*range(1, 21), *[20] * 12])
 
 
 def test_samples_by_hand(like):

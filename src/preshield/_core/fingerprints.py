@@ -11,7 +11,12 @@ from .typing import Defence
 __all__ = ["is_hashed", "state_of"]
 
 # Functions that hash what they pickle. Dask's asks an object first, but not those within a function.
-HASHERS = {"joblib.hashing": "hash", "datasets.fingerprint": "hash", "dask.tokenize": "tokenize"}
+HASHERS = {
+    "joblib.hashing": "hash",
+    "datasets.fingerprint": "hash",
+    "dask.tokenize": "tokenize",
+    "preshield.frameworks.jax": "_pickled",  # where equal arithmetic shares a program
+}
 OF_USE = ("_adapted", "_first_seed", "_has_drawn", "_has_warned", "_range_doubted", "_stream", "stochastic")
 
 

@@ -12,7 +12,7 @@ from .errors import ArgumentError
 from .layout import as_array
 from .typing import Array
 
-__all__ = ["cast", "framework", "is_bfloat16", "like", "on_device", "to_numpy", "traced"]
+__all__ = ["cast", "filled", "framework", "is_bfloat16", "like", "on_device", "to_numpy", "traced"]
 
 
 def framework(x: Any) -> str:
@@ -81,6 +81,14 @@ def on_device(x: Any) -> bool:
     if kind == "torch":
         return bool(x.device.type != "cpu" and str(x.layout) == "torch.strided")
     return kind == "jax" and any(device.platform != "cpu" for device in x.devices())
+
+
+def filled(count: int, least: int = 1) -> Array:
+    """Numbers of so many samples, the last one repeated until there are `least`, and a power of two of them.
+
+    JAX compiles what it computes anew for each size of a batch.
+    """
+    return np.minimum(np.arange(max(least, 1 << max(0, count - 1).bit_length())), count - 1)
 
 
 def traced(kind: str, *tensors: Any) -> bool:

@@ -173,17 +173,15 @@ class CutMix(Preprocessor):
         return mixed.astype(kept_dtype(rows.dtype), copy=False)
 
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic:
-        axis = self._channel_axis(len(shape))
+        return self._mixed_anywhere
 
-        def cut_mix(x: Any, xp: Any, draw: Draw, y: Any) -> tuple[Any, Any]:
-            if y is not None:
-                rows, kept = class_rows_anywhere(y, xp, self.num_classes)
-                share = (xp.astype(draw.boxes.areas(), rows.dtype) / draw.pixels)[:, None]
-                y = (1 - share) * rows + share * taken(rows, draw.partners, xp)
-                y = xp.astype(y, kept, copy=False)
-            return cut_and_pasted(x, xp, draw.partners, draw.boxes, axis), y
-
-        return cut_mix
+    def _mixed_anywhere(self, x: Any, xp: Any, draw: Draw, y: Any) -> tuple[Any, Any]:
+        if y is not None:
+            rows, kept = class_rows_anywhere(y, xp, self.num_classes)
+            share = (xp.astype(draw.boxes.areas(), rows.dtype) / draw.pixels)[:, None]
+            y = (1 - share) * rows + share * taken(rows, draw.partners, xp)
+            y = xp.astype(y, kept, copy=False)
+        return cut_and_pasted(x, xp, draw.partners, draw.boxes, self._channel_axis(x.ndim)), y
 
     def _gradient(self, x: Array, grad: Array, draw: Draw) -> Array:
         out = grad.copy()

@@ -102,15 +102,15 @@ class LabelSmoothing(Preprocessor):
         return map_planes(smooth, np.empty(y.shape, kept_dtype(y.dtype)), y, dtypes=(dtype, dtype))
 
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic:
-        def smooth(x: Any, xp: Any, y: Any) -> tuple[Any, Any]:
-            if y is None:  # in a chain
-                return x, None
-            rows, kept = class_rows_anywhere(y, xp, self.num_classes)
-            rest = self._rest(tuple(rows.shape))
-            out = xp.where(rows == 1, self.max_value, xp.where(rows == 0, rest, rows))
-            return x, xp.astype(out, kept, copy=False)
+        return self._smoothed_anywhere
 
-        return smooth
+    def _smoothed_anywhere(self, x: Any, xp: Any, y: Any) -> tuple[Any, Any]:
+        if y is None:  # in a chain
+            return x, None
+        rows, kept = class_rows_anywhere(y, xp, self.num_classes)
+        rest = self._rest(tuple(rows.shape))
+        out = xp.where(rows == 1, self.max_value, xp.where(rows == 0, rest, rows))
+        return x, xp.astype(out, kept, copy=False)
 
     def _rest(self, shape: Shape) -> float:
         """What each wrong class receives."""

@@ -123,13 +123,13 @@ class Mixup(Preprocessor):
         return None if y is None else _mix(class_rows(y, self.num_classes), draw)
 
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic:
-        def mix(x: Any, xp: Any, draw: Draw, y: Any) -> tuple[Any, Any]:
-            if y is not None:
-                rows, kept = class_rows_anywhere(y, xp, self.num_classes)
-                y = xp.astype(mixed(rows, xp, *draw), kept, copy=False)
-            return mixed(x, xp, *draw), y
+        return self._mixed_anywhere
 
-        return mix
+    def _mixed_anywhere(self, x: Any, xp: Any, draw: Draw, y: Any) -> tuple[Any, Any]:
+        if y is not None:
+            rows, kept = class_rows_anywhere(y, xp, self.num_classes)
+            y = xp.astype(mixed(rows, xp, *draw), kept, copy=False)
+        return mixed(x, xp, *draw), y
 
     def _gradient(self, x: Array, grad: Array, draw: Draw) -> Array:
         return _mix(grad, Draw(draw.shares, np.argsort(draw.orders, axis=1)))  # the inverse permutations

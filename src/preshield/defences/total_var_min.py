@@ -87,8 +87,8 @@ class TotalVarMin(Preprocessor):
     as 64 MiB hold, but at least one. Above 690 x 690 pixels that is one at a time, whatever the threads.
 
     On an accelerator, and in compiled programs of torch and JAX, all channels are minimised at once, in the
-    precision of the batch, with at most 3 evaluations for each iteration (4 with "CG"); "Newton-CG" goes
-    through NumPy.
+    precision of the batch (with `norm=1` in double precision, if there is any), with at most 3 evaluations
+    for each iteration (12 with "CG") and 8 more; "Newton-CG" goes through NumPy.
 
     References
     ----------

@@ -18,7 +18,7 @@ from .classifiers import PredictOnly
 from .defended import DefendedModel
 from .minimum_norm import Adversarials, for_most_draws, minimum_norm_attack, pull_towards
 from .oracle import Oracle
-from .perturbations import chosen, copied, host, norms, put, scaled, take, unit, within
+from .perturbations import chosen, copied, host, norms, places, put, scaled, take, unit, within
 from .report import Threat
 from .square_attack import square_attack
 from .subjects import AUTOATTACK
@@ -143,10 +143,10 @@ class Attacker:
             judge.backward[rows] += oracle.backward
             if sizes is None or (judge.stochastic and not self.threat.minimum):  # on draws of its own
                 sizes = judge.mean_margin(new, rows)
-            better = np.flatnonzero((sizes < smallest[rows]) | (place == 0))
+            better = places((sizes < smallest[rows]) | (place == 0), new)
             smallest[rows[better]] = sizes[better]
             best = put(best, rows[better], take(new, better))
-            rows = rows[self._open(judge, best, smallest, rows)]
+            rows = rows[places(self._open(judge, best, smallest, rows), best, rows)]
             if not len(rows):
                 break
         progress(1.0)

@@ -301,18 +301,20 @@ def _from_keras(model: Any, x: Array, name: str) -> Any:
     takes = getattr(model, "input_shape", None)  # None, too, where layers are not connected yet
     takes = takes if isinstance(takes, tuple) else None
     outputs = _tried(lambda x: numbers_of(model(x, training=False), name), x, name, takes=takes)
-    double = outputs.dtype == np.float64
     if sys.modules["keras"].config.backend() == "tensorflow":
         from .tensorflow_classifier import TensorFlowClassifier, passes_gradients
 
         if passes_gradients(model, x, name):
+            double = outputs.dtype == np.float64
             return TensorFlowClassifier(model, **_facts(outputs, x), double=double)
     if sys.modules["keras"].config.backend() == "jax":
         from . import jax_classifier
 
         function = jax_classifier.keras_function(model)
-        if jax_classifier.passes_gradients(function, x, name):
-            return jax_classifier.JaxClassifier(model, function, **_facts(outputs, x), double=double)
+        if (
+            found := jax_classifier.from_function(model, function, x, name, **_facts(outputs, x))
+        ) is not None:
+            return found
     return PredictOnly(predictor(model, name), x.shape[1:], name=name, model=model)
 
 
@@ -329,9 +331,10 @@ def _from_function(model: Any, x: Array, name: str) -> Any:
     if outputs.ndim == 2 and framework(scores_of(returned[0], name)) == "jax":
         from . import jax_classifier
 
-        if jax_classifier.passes_gradients(function, x, name):
-            double = outputs.dtype == np.float64
-            return jax_classifier.JaxClassifier(model, function, **_facts(outputs, x), double=double)
+        if (
+            found := jax_classifier.from_function(model, function, x, name, **_facts(outputs, x))
+        ) is not None:
+            return found
     return PredictOnly(predictor(model, name), x.shape[1:], name=name, model=model)
 
 

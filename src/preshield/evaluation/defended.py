@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
-from scipy.special import softmax
 
 from .._core.errors import ArgumentError
 from .._core.layout import channel_axis
@@ -22,7 +21,7 @@ from .classifiers import defences_in
 from .losses import Loss, best_other
 from .metrics import REJECTED
 from .oracle import Look, key
-from .perturbations import host, scaled, take
+from .perturbations import host, places, scaled, take
 
 __all__ = ["DefendedModel", "drawing", "held", "logits_of", "pulled", "through", "usable"]
 
@@ -162,7 +161,7 @@ class DefendedModel:
             (margin,) = self._margins(take(x, undecided), y[undecided], numbers[undecided], seed, one)
             passes[undecided] += 1
             largest[undecided] = np.maximum(largest[undecided], margin)
-            undecided = undecided[margin < 0]
+            undecided = undecided[places(margin < 0, x, undecided)]
             if not len(undecided):
                 break
         return largest, passes
@@ -227,6 +226,8 @@ class DefendedModel:
             return outputs.astype(np.int64), np.full(len(outputs), np.nan, np.float32)
         shares = outputs.astype(np.float64)
         if not self.classifier.of_probabilities:
+            from scipy.special import softmax  # which takes as long to load as the rest of the package
+
             shares = softmax(shares, axis=1)
         return shares.argmax(axis=1), shares.max(axis=1).astype(np.float32)
 
@@ -266,7 +267,7 @@ class DefendedModel:
             try:
                 run(draws[:size])
             except Exception as error:
-                if size == 1 or not on_device(x) or "out of memory" not in str(error):
+                if size == 1 or not on_device(x) or "out of memory" not in str(error).lower():
                     raise
                 self._rows = samples * (size // 2)
             else:

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._core.tensors import filled, on_device
 from .._core.typing import Array, Shape
 from ..neural.outputs import scores_of
-from .perturbations import at_least, host
+from .perturbations import at_least, host, take
 
-__all__ = ["JaxClassifier", "keras_function", "passes_gradients"]
+__all__ = ["JaxClassifier", "from_function", "keras_function"]
 
 # What JAX raises if a function leaves it, as NumPy does, or if nobody knows the derivative of an operation.
 UNTRACEABLE = (TypeError, ValueError, NotImplementedError, jax.errors.JAXIndexError)
@@ -20,9 +21,10 @@ UNTRACEABLE = (TypeError, ValueError, NotImplementedError, jax.errors.JAXIndexEr
 class JaxClassifier:
     """A function of JAX, attacked through its own derivatives.
 
-    Samples are NumPy arrays in `float32`, or in `float64` if the function returns that. JAX compiles each
-    operation for each size of a batch, and an attack has batches of all sizes: arithmetic on them is left to
-    NumPy, and the function sees only sizes that are powers of two. The last sample is repeated.
+    Samples are in `float32`, or in `float64` if the function returns that: NumPy arrays, or arrays of JAX
+    where an accelerator computes. JAX compiles each operation for each size of a batch, and an attack has
+    batches of all sizes: on the host arithmetic on them is left to NumPy, and the function sees only sizes
+    that are powers of two. The last sample is repeated.
 
     Parameters
     ----------
@@ -38,6 +40,8 @@ class JaxClassifier:
         Whether the scores are probabilities, and not logits.
     double : bool
         Whether the function computes in `float64`.
+    device : jax.Device, optional
+        The accelerator on which its scores lie.
     """
 
     channels_first = False
@@ -51,6 +55,7 @@ class JaxClassifier:
         input_shape: Shape,
         of_probabilities: bool,
         double: bool = False,
+        device: Any = None,
     ) -> None:
         self.model = model
         self.nb_classes = nb_classes
@@ -58,24 +63,29 @@ class JaxClassifier:
         self.of_probabilities = of_probabilities
         self._function = function
         self._dtype = np.float64 if double else np.float32
+        self._device = device
 
-    def array(self, x: Any) -> Array:
-        """Samples as an array of NumPy."""
-        return np.asarray(host(x), self._dtype)
+    def array(self, x: Any) -> Any:
+        """Samples as an array of NumPy, or on the accelerator."""
+        if self._device is None:
+            return np.asarray(host(x), self._dtype)
+        if isinstance(x, jax.Array):
+            return x.astype(self._dtype)
+        return jax.device_put(np.asarray(x, self._dtype), self._device)
 
     def predict(self, x: Any) -> Array:
         """Scores `(N, K)`."""
-        return self._exact(self._scores(jnp.asarray(self._padded(x))))[: len(x)]
+        return self._exact(self._scores(self._padded(x)))[: len(x)]
 
-    def forward(self, x: Any) -> tuple[Array, Callable[[Array], Array]]:
+    def forward(self, x: Any) -> tuple[Array, Callable[[Array], Any]]:
         """Scores `(N, K)`, and what takes a derivative with respect to them back to the samples."""
-        scores, back = jax.vjp(self._scores, jnp.asarray(self._padded(x)))
+        scores, back = jax.vjp(self._scores, self._padded(x))
 
-        def pull(derivative: Array) -> Array:
+        def pull(derivative: Array) -> Any:
             upstream = np.zeros(scores.shape, self._dtype)
             upstream[: len(x)] = derivative
             (gradient,) = back(jnp.asarray(upstream, scores.dtype))
-            return host(gradient)[: len(x)]
+            return (host(gradient) if self._device is None else gradient)[: len(x)]
 
         return self._exact(scores)[: len(x)], pull
 
@@ -85,12 +95,10 @@ class JaxClassifier:
     def _exact(self, scores: Any) -> Array:
         return host(scores).astype(self._dtype, copy=False)
 
-    def _padded(self, x: Any) -> Array:
+    def _padded(self, x: Any) -> Any:
         """A batch whose size is a power of two."""
         x = at_least(self.array(x))
-        size = 1 << (len(x) - 1).bit_length()
-        padded: Array = x[np.minimum(np.arange(size), len(x) - 1)]
-        return padded
+        return jnp.asarray(take(x, filled(len(x))))
 
 
 def keras_function(model: Any) -> Callable[[Any], Any]:
@@ -104,17 +112,23 @@ def keras_function(model: Any) -> Callable[[Any], Any]:
     return function
 
 
-def passes_gradients(function: Callable[[Any], Any], x: Array, name: str) -> bool:
-    """Whether JAX can differentiate a function, and its scores are connected to its input."""
+def from_function(
+    model: Any, function: Callable[[Any], Any], x: Array, name: str, **facts: Any
+) -> JaxClassifier | None:
+    """The classifier, if JAX can differentiate a function, and its scores are connected to its input."""
     try:
         scores, back = jax.vjp(lambda entry: scores_of(function(entry), name), jnp.asarray(x))
         if not isinstance(scores, jax.Array) or not jnp.issubdtype(scores.dtype, jnp.floating):
-            return False
+            return None
         graph = jax.make_jaxpr(back)(scores).jaxpr
     except UNTRACEABLE:
-        return False
+        return None
     reached = set(graph.invars)
     for step in graph.eqns:
         if any(isinstance(v, type(graph.invars[0])) and v in reached for v in step.invars):
             reached.update(step.outvars)
-    return any(v in reached for v in graph.outvars)
+    if not any(v in reached for v in graph.outvars):
+        return None
+    (device, *others), double = scores.devices(), scores.dtype == jnp.float64
+    is_far = on_device(scores) and not others  # samples cannot lie where a model is spread over several
+    return JaxClassifier(model, function, **facts, double=double, device=device if is_far else None)

@@ -9,7 +9,7 @@ from array_api_compat import array_namespace
 from .._core.typing import Array
 from .losses import Loss, all_others, best_other, margin, targeted_margin
 from .oracle import Look, Oracle
-from .perturbations import between, chosen, copied, dots, for_each, norms, put, scaled, take, unit
+from .perturbations import between, chosen, copied, dots, for_each, norms, places, put, scaled, take, unit
 from .projection import nearest_in_ball, nearest_on_plane
 
 __all__ = ["Adversarials", "for_most_draws", "minimum_norm_attack", "pull_towards"]
@@ -102,8 +102,8 @@ def minimum_norm_attack(
             targets = None if found is None else search.ranking(rows)[:, 0]
             honest = search.along(rows, looks, take(points, rows), targets, of(found, rows))
     if left and len(rows):
-        search.finish(rows[honest], left, honest=True)
-        search.finish(rows[~honest], left, honest=False)
+        for kind, some in ((True, honest), (False, ~honest)):
+            search.finish(rows[places(some, oracle.x, rows)], left, honest=kind)
     on_step(1.0)
     return Adversarials(search.x, search.norms)
 
@@ -118,7 +118,7 @@ class _Search:
         everyone = np.arange(len(oracle))
         self.found = oracle.look(oracle.x, everyone, margin)
         wrong = self._agreed(self.found.mean < 0, oracle.x, everyone)
-        self.rows, self.norms[wrong] = np.flatnonzero(~wrong), 0
+        self.rows, self.norms[wrong] = places(~wrong, oracle.x), 0
         self._count(len(oracle) + (budget - 1) * int(wrong.sum()))
         own = np.arange(oracle.nb_classes) == oracle.y[:, None]
         self.scores = np.where(own, -np.inf, self.found.scores)
@@ -240,18 +240,18 @@ class _Search:
         wrong, best = found.mean < 0, self.norms[rows]
         nearer = wrong & (lengths < best)
         wrong = np.where(nearer, self._agreed(nearer, points, rows), wrong)
-        kept = np.flatnonzero((wrong & (lengths < best)) | np.isinf(best))
+        kept = places((wrong & (lengths < best)) | np.isinf(best), points)
         self.x = put(self.x, rows[kept], take(points, kept))
         self.norms[rows] = np.where(wrong, np.minimum(lengths, best), best)
         classes = best_other(found.scores, self.oracle.y[rows]) if targets is None else targets
         reached = self.reached[rows, classes]
         self.reached[rows, classes] = np.where(wrong, np.minimum(lengths, reached), reached)
-        self._count(len(rows))
+        self._count(len(np.unique(rows)))
         return found
 
     def _agreed(self, wrong: Array, points: Any, rows: Array) -> Array:
         """Which of these wrong points other draws find wrong too: of many, the luckiest would be kept."""
-        agreed, some = wrong.copy(), np.flatnonzero(wrong)
+        agreed, some = wrong.copy(), places(wrong, points)
         if self.oracle.stochastic and len(some):
             agreed[some] = self.oracle.median_margin(take(points, some), rows[some]) < 0
         return agreed
@@ -267,7 +267,7 @@ class _Search:
         sizes = np.where(usable, sizes, 1)
         normals = found.gradient / for_each(sizes, found.gradient)
         values = np.where(usable, found.values, 0) / found.factors / sizes
-        lost = np.flatnonzero(~usable)
+        lost = places(~usable, normals)
         if len(lost):
             noise = self.oracle.standard_normal(rows[lost])
             low, high = self.oracle.clip_values
@@ -342,7 +342,7 @@ def pull_towards(
     margin = oracle.margin if margin is None else margin
     x = take(oracle.x, rows)
     lengths = np.where(margin(moved, rows) < 0, norms(moved - x, norm), np.inf)
-    found = np.flatnonzero((lengths > 0) & (lengths < np.inf))
+    found = places((lengths > 0) & (lengths < np.inf), x)
     near, far = np.zeros(len(rows)), np.ones(len(rows))  # the bracket, as fractions of the line
     for index in range(halvings if len(found) else 0):
         middle = (near[found] + far[found]) / 2
@@ -364,14 +364,15 @@ def for_most_draws(oracle: Oracle, found: Adversarials, *, norm: str) -> Adversa
     """
     if not oracle.stochastic:
         return found
-    moved, rows = copied(found.x), np.flatnonzero((found.norms > 0) & np.isfinite(found.norms))
+    moved, rows = copied(found.x), places((found.norms > 0) & np.isfinite(found.norms), found.x)
     for factor in STRETCHES:
         x = take(oracle.x, rows)
         longer = between(x, take(found.x, rows), np.full(len(rows), factor))
         longer = array_namespace(longer).clip(longer, *oracle.clip_values)
         wrong = oracle.margin(longer, rows) < 0
-        moved = put(moved, rows[wrong], take(longer, np.flatnonzero(wrong)))
-        rows = rows[~wrong]
+        reached, left = places(wrong, longer), places(~wrong, longer, rows)
+        moved = put(moved, rows[reached], take(longer, reached))
+        rows = rows[left]
     pulled = pull_towards(oracle, moved, norm=norm, margin=oracle.median_margin)
     # Where no length makes every draw wrong, other draws may say no: those of the search said yes.
     return Adversarials(moved, np.where(np.isfinite(pulled.norms), pulled.norms, found.norms))

@@ -9,7 +9,7 @@ from array_api_compat import array_namespace, device
 from .._core.draws import Draws
 from .._core.typing import Array, Seed
 from .losses import Loss
-from .perturbations import take
+from .perturbations import places, take
 
 if TYPE_CHECKING:
     from .defended import DefendedModel
@@ -95,14 +95,14 @@ class Oracle:
         """
         self.forward[rows] += self.model.draws
         self.backward[rows] += self.model.draws
-        parts, places = [], []
+        parts, seen = [], []
         for some, seed in self._addresses(rows, OF_LOOK):
             of, aims = rows[some], None if targets is None else targets[some]
             parts.append(self.model.look(take(points, some), self.y[of], loss, aims, self.numbers[of], seed))
-            places.append(some)
+            seen.append(some)
         if len(parts) == 1:
             return parts[0]
-        order, xp = np.argsort(np.concatenate(places), kind="stable"), array_namespace(points)
+        order, xp = np.unique(np.concatenate(seen), return_index=True)[1], array_namespace(points)
         *small, gradients = zip(*parts, strict=True)
         joined = (np.concatenate(values)[order] for values in small)
         return Look._make((*joined, take(xp.concat(list(gradients)), order)))
@@ -164,7 +164,7 @@ class Oracle:
         if purpose == OF_LOOK:
             self._asked[OF_MARGIN, rows] = 0
         for times in np.unique(asked, axis=1).T:
-            some = np.flatnonzero((asked == times[:, None]).all(axis=0))
+            some = places((asked == times[:, None]).all(axis=0), self.x)
             yield some, (*self._seed, purpose, *times.tolist())
 
 

@@ -10,7 +10,7 @@ import array_api_extra as xpx
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from .._core.tensors import to_numpy
+from .._core.tensors import filled, framework, to_numpy
 from .._core.typing import Array
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "for_each",
     "host",
     "norms",
+    "places",
     "put",
     "scaled",
     "take",
@@ -66,6 +67,21 @@ def take(x: Any, rows: Array) -> Any:
         return x
     xp = array_namespace(x)
     return xp.take(x, xp.asarray(rows, device=device(x)), axis=0)
+
+
+def places(mask: Array, x: Any, samples: Array | None = None) -> Array:
+    """Where a mask is true, in ascending order, to `take` from `x`.
+
+    JAX compiles each operation for each size of a batch: of its arrays few numbers of points are taken, the
+    last one several times. Points of one sample have the same draws and the same results, so what is done
+    with them may be done again. Of several points of one of the `samples` the first is enough.
+    """
+    found = np.flatnonzero(mask)
+    if framework(x) != "jax" or len(found) in (0, len(mask)):
+        return found
+    if samples is not None:
+        found = np.sort(found[np.unique(samples[found], return_index=True)[1]])
+    return found[filled(len(found), LEAST)[: len(mask)]]
 
 
 def copied(x: Any) -> Any:

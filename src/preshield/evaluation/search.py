@@ -11,7 +11,7 @@ from .._core.errors import ArgumentError
 from .._core.typing import Array
 from .losses import Loss
 from .oracle import Look, Oracle
-from .perturbations import copied, dots, norms, put, scaled, take
+from .perturbations import copied, dots, norms, places, put, scaled, take
 
 __all__ = ["Search", "Worst", "check_bound"]
 
@@ -123,11 +123,11 @@ class Search:
 
     def settle(self, points: Any, margins: Array, broken: Array) -> Array:
         """Keep points that have lower margins, and let broken samples go; which of `rows` stay."""
-        better = np.flatnonzero((margins < self.lowest[self.rows]) | broken)
+        better = places((margins < self.lowest[self.rows]) | broken, points)
         self.lowest[self.rows[better]] = margins[better]
         self.best = put(self.best, self.rows[better], take(points, better))
-        stay = np.flatnonzero(~broken)
-        if len(stay) < len(broken):
+        stay = places(~broken, points, self.rows)
+        if broken.any():
             self.rows = self.rows[stay]
             self.x, self.low, self.high = (take(part, stay) for part in (self.x, self.low, self.high))
         return stay
@@ -169,7 +169,7 @@ class Search:
     def usable(self, gradient: Any) -> tuple[Any, Array]:
         """The gradient, or a random one where it is zero or not finite, and its largest magnitude."""
         largest = norms(gradient, "linf")
-        useless = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
+        useless = places(~(np.isfinite(largest) & (largest > 0)), gradient)
         if len(useless):
             noise = self.oracle.standard_normal(self.rows[useless])
             gradient = put(gradient, useless, noise)

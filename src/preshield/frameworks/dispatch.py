@@ -109,13 +109,14 @@ def pull_back(defence: Defence, x: Any, grad: Any, index: Any = None) -> Any:
 
 
 def accelerated(defence: Defence, x: Any, seeds: Sequence[Seed]) -> tuple[Any, Callable[[Any], Any]] | None:
-    """Passes of a tensor of torch on an accelerator, one for each seed, all in one call.
+    """Passes of a tensor of torch or JAX on an accelerator, one for each seed, all in one call.
 
     Returns
     -------
     tuple or None
         The results end to end, and what takes a gradient of them back; None if NumPy has to compute them.
     """
-    if framework(x) != "torch" or not on_device(x) or (defence._seed_words and not defence._takes_index):
+    kind = framework(x)
+    if kind not in ("torch", "jax") or not on_device(x) or (defence._seed_words and not defence._takes_index):
         return None
-    return _room("torch").begin(defence, x, np.stack(seeds))  # type: ignore[no-any-return]
+    return _room(kind).begin(defence, x, np.stack(seeds))  # type: ignore[no-any-return]

@@ -1,6 +1,7 @@
 """Arrays of JAX, eager, and traced by `jit` and `grad`."""
 
 import pickle
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -11,12 +12,12 @@ from jax.experimental import io_callback
 from .._core.checks import check_array_labels, check_gradient_shape
 from .._core.errors import ArgumentError
 from .._core.passes import Pass, numbers_of
-from .._core.tensors import cast, framework, is_bfloat16, like, on_device, to_numpy, traced
-from .._core.typing import Arithmetic, Defence, Shape
+from .._core.tensors import cast, filled, framework, is_bfloat16, like, on_device, to_numpy, traced
+from .._core.typing import Arithmetic, Defence, Seed, Shape
 from .callback import TWICE, Callback, warn_of_copies
-from .native import checked_index, floating, relabelled, seed_of, source_of
+from .native import Source, checked_index, floating, relabelled, seed_of, source_of
 
-__all__ = ["call", "pull_back"]
+__all__ = ["begin", "call", "pull_back"]
 
 
 def call(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
@@ -49,22 +50,56 @@ def pull_back(defence: Defence, x: Any, grad: Any, index: Any) -> Any:
     return pulled(grad.astype(out.dtype))[0].astype(grad.dtype)
 
 
+def begin(defence: Defence, x: Any, seeds: Seed) -> tuple[Any, Callable[[Any], Any]] | None:
+    """Passes of a batch on an accelerator, end to end, and the way back; None if NumPy computes them."""
+    if (function := defence._natively(_shape(x), np.dtype(x.dtype))) is None:
+        warn_of_copies(defence, x.sharding)
+        return None
+    count, words, rows = len(x), defence._seed_words, filled(len(seeds) * len(x))
+    entry = jax.numpy.take(x, rows % count, axis=0)
+    if words:  # a seed for each sample, and its number
+        numbers = seeds[:, words:].reshape(-1, 1)
+        seeds = np.concatenate([np.repeat(seeds[:, :words], count, axis=0), numbers], axis=1)[rows]
+    source = source_of(words, seeds, None, entry, jax.numpy, _table)
+    out, pull = jax.vjp(lambda x: _whole(function)(x, None, source)[0], entry)
+    asked = int(rows[-1]) + 1
+
+    def back(grad: Any) -> Any:
+        return pull(jax.numpy.zeros_like(out).at[:asked].set(grad))[0][:asked]
+
+    return out[:asked], back
+
+
 def _whole(function: Arithmetic) -> Any:
-    """Arithmetic without draws as one program, if its parts are functions of modules, numbers and words.
+    """Arithmetic as one program of a batch, labels and the source of draws, if pickle takes its parts.
 
     Outside of `jax.jit`, JAX would compile each of hundreds of operations by itself.
     """
     try:
-        return _program(pickle.dumps(function))
+        program = _program(_pickled(function))
     except (AttributeError, TypeError, pickle.PicklingError):  # of a function within a function
-        return lambda x: function(x, jax.numpy)[0]
+        return lambda x, y, source: function(x, jax.numpy, y, source)
+    return lambda x, y, source: program(x, y, *_words(source))
+
+
+def _pickled(function: Arithmetic) -> bytes:
+    """What tells arithmetic apart: functions of modules, numbers, words, and defences but for their use."""
+    return pickle.dumps(function)
+
+
+def _words(source: Source | None) -> tuple[Any, Any]:
+    return (None, None) if source is None else (jax.numpy.asarray(source.words, np.int32), source.numbers)
 
 
 @lru_cache(maxsize=128)
 def _program(pickled: bytes) -> Any:
     """One for all equal arithmetic, which JAX compiles once for a shape."""
     function = pickle.loads(pickled)  # noqa: S301 - our own, from just above
-    return jax.jit(lambda x: function(x, jax.numpy)[0])
+
+    def run(x: Any, y: Any, words: Any, numbers: Any) -> tuple[Any, Any]:
+        return function(x, jax.numpy, y, None if words is None else Source(words, numbers, _table))  # type: ignore[no-any-return]
+
+    return jax.jit(run)
 
 
 def _shape(x: Any) -> Shape:
@@ -102,14 +137,16 @@ def _call_natively(
         seed = seed_of(defence, x.shape[0], addressed=addressed)
     if y is not None and defence._changes_labels and framework(y) != "jax":
         if not is_traced:
-            out, _ = function(x, jax.numpy, None, source_of(words, seed, numbers, x, jax.numpy, _table))
-            return out, relabelled(defence, x, np.dtype(x.dtype), seed, index, y)
+            source = source_of(words, seed, numbers, x, jax.numpy, _table)
+            labels = relabelled(defence, x, np.dtype(x.dtype), seed, index, y)
+            return _whole(function)(x, None, source)[0], labels
         check_array_labels(y, "jax.jit")
         y = jax.numpy.asarray(y)
     x = x if defence.domains == ("labels",) else jax.numpy.asarray(x)
-    if not words and not defence._changes_labels:
-        return _whole(function)(x), y
-    return function(x, jax.numpy, y, source_of(words, seed, numbers, x, jax.numpy, _table))  # type: ignore[no-any-return]
+    source = source_of(words, seed, numbers, x, jax.numpy, _table)
+    if defence._changes_labels:
+        return _whole(function)(x, y, source)  # type: ignore[no-any-return]
+    return _whole(function)(x, None, source)[0], y
 
 
 def _table() -> Any:

@@ -19,6 +19,10 @@ from .tensorflow_namespace import namespace
 __all__ = ["call"]
 
 UNKNOWN = (128, 129)  # tried for axes of unknown length; so many classes suit nearly every `max_value`
+COMPILED = (
+    "{} runs in NumPy here, which XLA cannot call. Leave out jit_compile=True, or defend outside of the "
+    "compiled function."
+)
 FORWARD = (
     "{} has no forward-mode derivative inside tf.function, where TensorFlow takes that of a custom gradient "
     "for zero. Use tf.GradientTape, or leave the defence out of the compiled function."
@@ -111,6 +115,8 @@ def _call_eager(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]
 def _call_traced(defence: Defence, x: Any, y: Any, index: Any) -> tuple[Any, Any]:
     from tensorflow.python.eager.forwardprop_util import pack_tangents
 
+    if _is_compiled():
+        raise RuntimeError(COMPILED.format(defence))
     if pack_tangents([x]).tangents:  # a forward accumulator follows it
         raise RuntimeError(FORWARD.format(defence))
     known = x.shape.is_fully_defined()

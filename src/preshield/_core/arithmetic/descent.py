@@ -10,7 +10,8 @@ from .namespace import repeated
 
 __all__ = ["EVALUATIONS", "HISTORY", "STRONG_TRIALS", "TRIALS", "minimise"]
 
-EVALUATIONS = {"L-BFGS-B": 3, "CG": 4}  # for each iteration at most; real pictures need 2.4 and 4
+EVALUATIONS = {"L-BFGS-B": 3, "CG": 12}  # for each iteration; CG tries a step of 1 or less in each
+FIRST = 8  # more, for the first line, whose first step is as long as 1 in the unit of the data
 HISTORY = 5  # pairs of steps and changes that L-BFGS remembers
 TRIALS = 20  # evaluations in one line search
 STRONG_TRIALS = 4  # how many of them ask CG for a slope near 0: conjugacy needs a step near the minimum
@@ -99,7 +100,7 @@ def minimise(evaluate: Evaluate, start: Any, xp: Any, method: str, max_iter: int
     def advance(state: _State) -> _State:
         return _advanced(state, evaluate, xp, method, max_iter)
 
-    state = repeated(advance, state, EVALUATIONS[method] * max_iter)
+    state = repeated(advance, state, EVALUATIONS[method] * max_iter + FIRST)
     return state.point + state.best * state.direction
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "computed_once",
     "constant",
     "counted",
+    "doubled",
     "gathered",
     "numbers",
     "product",
@@ -86,6 +87,16 @@ def constant(value: Any, x: Any, xp: Any) -> Any:
     if isinstance(value, list):
         return xp.stack([constant(part, x, xp) for part in value])
     return xp.full((), value, dtype=x.dtype, **_place(x))
+
+
+def doubled(x: Any, xp: Any) -> Any:
+    """The numbers in double precision, if the framework and the device have it."""
+    kind = framework(x)
+    if kind == "torch" and x.device.type not in ("cpu", "cuda", "meta"):
+        return x
+    if kind == "jax" and not sys.modules["jax"].config.jax_enable_x64:
+        return x
+    return xp.astype(x, xp.float64, copy=False)
 
 
 def counted(count: int, x: Any, xp: Any) -> Any:

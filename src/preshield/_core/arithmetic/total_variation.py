@@ -9,7 +9,7 @@ from ..layout import spatial_axes
 from .borders import shifted
 from .descent import minimise
 from .draws import NativeDraws, below
-from .namespace import clipped, constant, counted, stop_gradient, straight_through
+from .namespace import clipped, constant, counted, doubled, stop_gradient, straight_through
 from .planes import from_planes, to_planes
 from .separable import filter_planes
 
@@ -56,10 +56,13 @@ def smooth(
         differentiated is, for each sample, the one that comes nearest to the result; the identity if empty.
     """
     planes = to_planes(stop_gradient(x), xp, axis)
+    if norm == 1:  # of whose kinks rounding would choose a side
+        planes = doubled(planes, xp)
     chosen = xp.reshape(below(draw.words(prod(x.shape[1:])), bound), planes.shape)
-    weight = constant(scale, x, xp)
+    weight = constant(scale, planes, xp)
     evaluate = partial(objective, x=planes, chosen=chosen, xp=xp, norm=norm, scale=weight)
-    out = from_planes(minimise(evaluate, planes, xp, method, max_iter), x, xp, axis)
+    found = xp.astype(minimise(evaluate, planes, xp, method, max_iter), x.dtype, copy=False)
+    out = from_planes(found, x, xp, axis)
     if limits:
         out = clipped(out, limits[0], limits[1], xp)
     return straight_through(out, _nearest(x, out, xp, blurs, axis) if blurs else x)
