@@ -30,12 +30,12 @@ from preshield import (
     cli,
     files,
 )
+from preshield._core import windows
 from preshield.cli import main
-from preshield.codecs import h264
+from preshield.codecs import h264, mp3
 from preshield.evaluation.evaluate import evaluate as evaluate_itself
 from preshield.evaluation.report import RobustnessReport
 from preshield.files import Media, encoder_for
-from preshield.frameworks import blocks
 from tests.vision import vision
 
 RNG = np.random.default_rng(0)
@@ -413,6 +413,13 @@ IN_PARTS = {  # parameters on the command line, and those that it adds
     "VideoCompression": (["constant_rate_factor=40"], {"clip_values": (0, 255), "video_format": "mkv"}),
     "WaveletDenoising": ([], {"clip_values": (0, 255)}),
 }
+DRAWN_IN_PARTS = {
+    "GaussianAugmentation": (["sigma=20"], {"augmentation": False, "clip_values": (0, 255)}),
+    "PixelDeflection": (["deflections=31"], {"clip_values": (0, 255)}),
+    "TotalVarMin": (["max_iter=1"], {"clip_values": (0, 255)}),
+}
+TAPS = np.random.default_rng(0).uniform(-0.1, 0.1, 40).round(3).tolist()
+WHOLE = {"Cutout": (["length=9"], {})}
 
 
 def test_which_defences_take_videos_in_parts():
@@ -425,13 +432,13 @@ def test_which_defences_take_videos_in_parts():
     assert {*IN_PARTS, "ThermometerEncoding"} == {*of_frames, "VideoCompression"}
 
 
-@pytest.mark.parametrize("name", [*IN_PARTS, "GaussianAugmentation"])
+@pytest.mark.parametrize("name", [*IN_PARTS, *DRAWN_IN_PARTS, *WHOLE])
 @pytest.mark.parametrize("sides", [(32, 48), (31, 47)], ids=str)
 def test_videos_in_parts_have_the_bytes_of_the_whole(folder, monkeypatch, name, sides):
     dark = CLIP[:, : sides[0], : sides[1]].copy()
     dark[:4] //= 128  # a scene of 0 and 1 does not make anybody doubt the range
     Path("in.mp4").write_bytes(h264.encode(dark, "mp4", 10, pixel_format="yuv444p"))
-    given, added = IN_PARTS.get(name, (["sigma=20"], {"augmentation": False, "clip_values": (0, 255)}))
+    given, added = (IN_PARTS | DRAWN_IN_PARTS | WHOLE)[name]
     clip = h264.decode(Path("in.mp4").read_bytes())
     values = {key: float(value) for key, value in (pair.split("=") for pair in given)}
     values = {key: int(value) if value.is_integer() else value for key, value in values.items()}
@@ -447,21 +454,78 @@ def test_videos_in_parts_have_the_bytes_of_the_whole(folder, monkeypatch, name, 
         return transform(self, x)
 
     monkeypatch.setattr(preshield.Preprocessor, "transform", spy)
-    monkeypatch.setattr(blocks, "WINDOW_BYTES", 3 * clip[0].nbytes)
+    monkeypatch.setattr(windows, "WINDOW_BYTES", 3 * clip[0].nbytes)
     parameters = ["--param", *given] if given else []
     assert run("apply", name, "in.mp4", "out.mkv", "--seed", "7", *parameters) == 0
     assert Path("out.mkv").read_bytes() == encoder_for(Path("out.mkv"), "video")(media)
-    assert seen == {"VideoCompression": [], "GaussianAugmentation": [10]}.get(name, [1, 3, 3, 3])
+    in_parts = [] if name in {"VideoCompression", *DRAWN_IN_PARTS} else [1, 3, 3, 3]
+    assert seen == ([10] if name in WHOLE else in_parts)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("Mp3Compression", {"bit_rate": 32000}),
+        ("Resample", {"sr_new": 12000}),
+        ("Resample", {"sr_new": 22050, "filter": "kaiser_fast"}),
+        ("Resample", {"sr_new": 15999, "filter": "kaiser_best", "restore": True}),
+        ("Resample", {"sr_new": 16000}),
+        ("LFilter", {"numerator_coef": [0.5, 0.3, -0.2], "axis": 0, "initial_cond": [0.3, -0.1]}),
+        ("LFilter", {"numerator_coef": TAPS, "axis": 0}),
+        ("LFilter", {"numerator_coef": [0.2, 0.1], "denominator_coef": [2.0, -1.0, 0.5], "axis": 0}),
+        ("LFilter", {"denominator_coef": [1.0, -0.9], "axis": 0, "initial_cond": [0.5]}),
+        ("FeatureSqueezing", {"bit_depth": 4}),
+        ("StandardisationMeanStd", {"mean": 0.1, "std": 0.3}),
+        ("GaussianAugmentation", {"sigma": 0.1}),
+    ],
+)
+def test_audio_in_parts_has_the_bytes_of_the_whole(folder, monkeypatch, name, parameters, channels):
+    signal = np.random.default_rng(0).uniform(-0.7, 0.7, (9001, channels)).astype(np.float32)
+    wavfile.write("in.wav", 16000, signal)
+    known = {
+        "Mp3Compression": {"sample_rate": 16000, "full_scale": 1.0},
+        "Resample": {"sr_original": 16000},
+        "StandardisationMeanStd": {},
+        "GaussianAugmentation": {"clip_values": (-1, 1), "augmentation": False},
+    }
+    defence = getattr(preshield, name)(**parameters, **known.get(name, {"clip_values": (-1, 1)}))
+    monkeypatch.setattr(mp3, "CHUNK", 2304)
+    with defence.frozen(7):
+        expected = defence.transform((signal if channels > 1 else signal[:, 0])[None])[0]
+    rate = parameters["sr_new"] if name == "Resample" and not parameters.get("restore") else 16000
+    whole = encoder_for(Path("out.wav"), "audio")(Media(expected, "audio", rate=rate, encoding="pcm_f32le"))
+
+    monkeypatch.setattr(windows, "WINDOW_BYTES", 1500)
+    if name not in ("FeatureSqueezing", "StandardisationMeanStd"):
+        monkeypatch.setattr(preshield.Preprocessor, "transform", None)
+    given = [f"{key}={value}" for key, value in parameters.items()]
+    assert run("apply", name, "in.wav", "out.wav", "--seed", "7", "--param", *given) == 0
+    assert Path("out.wav").read_bytes() == whole
+
+
+def test_audio_in_parts_is_checked_as_the_whole_is(folder, capsys):
+    signal = np.zeros(9000, np.float32)
+    signal[8000] = np.nan
+    wavfile.write("in.wav", 16000, signal)
+    for name, *parameters in [("lfilter",), ("mp3",), ("resample", "--param", "sr_new=8000"), ("feature",)]:
+        assert "`x` must be finite, got 1 NaN" in fails(
+            capsys, "apply", name, "in.wav", "out.wav", *parameters
+        )
+    wavfile.write("in.wav", 16000, signal[:3])
+    message = fails(capsys, "apply", "resample", "in.wav", "out.wav", "--param", "sr_new=4000")
+    assert "`x` must have at least 4 along time, axis 1 of (1, 3), to be resampled" in message
+    assert not Path("out.wav").exists()
 
 
 @pytest.mark.parametrize("name", ["video", "jpeg"])
 def test_a_video_that_is_damaged_in_the_middle_leaves_nothing(recordings, monkeypatch, capsys, name):
     def damaged(*args):
-        yield from itertools.islice(files.read_frames(*args), 5)
+        yield from itertools.islice(files.read_parts(*args), 5)
         raise ValueError("its frame 5 is damaged")
 
     before = set(recordings.iterdir())
-    monkeypatch.setattr(cli, "read_frames", damaged)
+    monkeypatch.setattr(cli, "read_parts", damaged)
     assert "its frame 5 is damaged" in fails(capsys, "apply", name, "in.mp4", "out.mp4")
     assert set(recordings.iterdir()) == before
 
@@ -469,20 +533,22 @@ def test_a_video_that_is_damaged_in_the_middle_leaves_nothing(recordings, monkey
 def test_the_limit_is_for_what_is_in_memory(recordings, monkeypatch, capsys):
     monkeypatch.setattr(files, "VIDEO_GROWTH", 0)
     nine = ("--max-bytes", str(9 * CLIP[0].nbytes))
+    monkeypatch.setattr(files, "AUDIO_GROWTH", 0)
+    wavfile.write("silence.wav", 16000, np.zeros(9 * CLIP[0].nbytes, np.int16))
+    message = fails(capsys, "apply", "lfilter", "silence.wav", "out.wav", *nine)
+    assert f"it holds {36 * CLIP[0].nbytes} bytes or more" in message
     for name in ("video", "jpeg"):
         assert run("apply", name, "in.mp4", f"{name}.mp4", *nine) == 0
     before = set(recordings.iterdir())
-    message = fails(capsys, "apply", "gaussianaug", "in.mp4", "out.mp4", *nine)
+    message = fails(capsys, "apply", "cutout", "in.mp4", "out.mp4", "--param", "length=9", *nine)
     assert f"cannot read 'in.mp4': it holds {10 * CLIP[0].nbytes} bytes or more" in message
-    assert message.endswith(
-        f"MAX_BYTES={10 * CLIP[0].nbytes} (GaussianAugmentation needs all frames in memory)\n"
-    )
+    assert message.endswith(f"MAX_BYTES={10 * CLIP[0].nbytes} (Cutout needs all frames in memory)\n")
     assert "(JpegCompression" not in fails(capsys, "apply", "jpeg", "in.mp4", "out.npy", *nine)
     assert set(recordings.iterdir()) == before
 
 
 def test_parameters_for_each_frame_need_the_whole_video(recordings, monkeypatch, capsys):
-    monkeypatch.setattr(blocks, "WINDOW_BYTES", 5 * CLIP[0].nbytes)
+    monkeypatch.setattr(windows, "WINDOW_BYTES", 5 * CLIP[0].nbytes)
     message = fails(capsys, "apply", "standard", "in.mp4", "out.mp4", "--param", "mean=[1, 2, 3, 4, 5]")
     assert "one sample of `x`, of shape (1, 32, 48, 3), got shape (5,)" in message
 

@@ -24,8 +24,8 @@ from preshield.files import (
     encoder_for,
     kind_of,
     range_of,
-    read_frames,
     read_media,
+    read_parts,
     read_picture,
     read_samples,
 )
@@ -562,11 +562,11 @@ def test_written_video_looks_the_same_and_keeps_its_size(tmp_path, size):
 
 def test_frames_of_a_video(tmp_path):
     path = video_file(tmp_path / "x.mp4", rate=8)
-    frames = list(read_frames(path))
+    frames = list(read_parts(path))
     assert {(frame.kind, frame.rate, frame.clip_values, frame.seconds) for frame in frames} == {
         ("video", 8, (0, 255), Fraction(3, 2))
     }
-    np.testing.assert_array_equal(np.stack([frame.x for frame in frames]), read_media(path).x)
+    np.testing.assert_array_equal(np.concatenate([frame.x for frame in frames]), read_media(path).x)
 
 
 def test_video_without_a_known_rate(tmp_path):

@@ -36,9 +36,9 @@ from .files import (
     check_target,
     encoder_for,
     kind_of,
-    read_frames,
     read_media,
-    write_frames,
+    read_parts,
+    write_parts,
 )
 from .neural.model_files import load_model, model_format
 from .neural.pretrained import is_named, load_pretrained
@@ -167,7 +167,7 @@ files:
   .mp4 .mkv     read as uint8 (F, H, W, 3) in [0, 255], turned upright, written
   .mov .avi     as H.264 at crf 10. Sound, subtitles and the shape of pixels
                 are lost; a variable frame rate becomes its average. One may
-                be longer than memory, unless the defence draws
+                be longer than memory, and so may audio
   .npy          any array; a single sample if it has the axes of one: 3, or 4
                 for a defence of video alone, or 1 for one of audio alone, else
                 a batch. As OUT for any IN, it holds the exact values
@@ -529,9 +529,9 @@ def _apply(arguments: argparse.Namespace) -> None:
                 f"{key}={given[key]!r} is for arrays; all other files are read with the channels last"
             )
     limit = _limit(arguments)
-    # A video may be longer than memory; an array has its length in front.
-    frames = read_frames(source, limit) if kind == "video" == kind_of(target) else None
-    media = read_media(source, limit) if frames is None else next(frames)
+    # Video and audio may be longer than memory; an array has its length in front.
+    parts = read_parts(source, limit) if kind in ("audio", "video") and kind_of(target) == kind else None
+    media = read_media(source, limit) if parts is None else next(parts)
     known = _known_of(media, source, target)
     # Nobody wants audio compressed as if it were slower, or a picture as if it were darker. The range of
     # audio may be chosen: a WAV of floats goes beyond [-1, 1], and holds whatever comes out.
@@ -541,72 +541,75 @@ def _apply(arguments: argparse.Namespace) -> None:
             raise ValueError(f"{key}={value!r} is not that of {str(source)!r}, {known[key]}; leave it out")
     usual = {"verbose": sys.stderr.isatty()} | known
     defence = _build(name, given, usual, media.clip_values, "--param 'clip_values=(low, high)'")
-    if frames is not None:
-        if _apply_to_frames(defence, media, frames, arguments):
-            return
-        del frames  # and close the file
+    if parts is not None:
+        with nullcontext() if arguments.seed is None else defence.frozen(arguments.seed):
+            if _apply_to_parts(defence, media, parts, arguments):
+                return
+        del parts  # and close the file
         try:
             media = read_media(source, limit)
         except ValueError as error:
             if isinstance(error.__cause__, ArgumentError):  # of the limit
-                error.add_note(f"({name} needs all frames in memory)")
+                what = "frames" if kind == "video" else "samples"
+                error.add_note(f"({name} needs all {what} in memory)")
             raise
 
     axes = next((SAMPLE_AXES[domain] for domain in domains if domain in SAMPLE_AXES), None)
     single = kind != "array" or media.x.ndim == axes
     with nullcontext() if arguments.seed is None else defence.frozen(arguments.seed):
         x = defence.transform(media.x[None] if single else media.x)
-    content = encode(
-        replace(
-            media,
-            x=x[0] if single and len(x) == 1 else x,
-            rate=media.rate if getattr(defence, "restore", True) else defence.sr_new,  # a `Resample`
-            clip_values=_range_of(defence) or media.clip_values,
-        )
-    )
+    content = encode(_result(defence, media, x[0] if single and len(x) == 1 else x))
     _check_target(target, force=arguments.force)  # again: the work may have taken a while
     write_atomically(target, content)
 
 
-def _apply_to_frames(
-    defence: Any, first: Media, rest: Iterator[Media], arguments: argparse.Namespace
-) -> bool:
-    """Defend a video frame by frame; False if the defence needs it whole."""
+def _apply_to_parts(defence: Any, first: Media, rest: Iterator[Media], arguments: argparse.Namespace) -> bool:
+    """Defend a video or a recording part by part; False if the defence needs it whole."""
 
     def read() -> Iterator[Any]:
-        for frame in chain([first], rest):
-            yield frame.x
-            count()
+        for part in chain([first], rest):
+            yield part.x
+            count(part)
 
-    results = defence._transform_frames(read())
+    results = defence._transform_parts(read(), first.x.ndim)
     if results is None:
         return False
     if hasattr(defence, "verbose"):
         defence.verbose = False  # for one bar is enough
 
     def made() -> Iterator[Media]:
-        clip_values = _range_of(defence) or first.clip_values
         for x in results:
-            yield replace(first, x=x, clip_values=clip_values)
-            count()
+            part = _result(defence, first, x)
+            yield part
+            count(part)
 
     with _seconds_done(arguments.defence, first) as count, written(arguments.target) as file:
-        write_frames(file, arguments.target, made())
+        write_parts(file, arguments.target, made())
         _check_target(arguments.target, force=arguments.force)  # again: the work may have taken a while
     return True
 
 
+def _result(defence: Any, media: Media, x: Any) -> Media:
+    """What a defence has made of media."""
+    return replace(
+        media,
+        x=x,
+        rate=media.rate if getattr(defence, "restore", True) else defence.sr_new,  # a `Resample`
+        clip_values=_range_of(defence) or media.clip_values,
+    )
+
+
 @contextmanager
-def _seconds_done(caption: str, video: Media) -> Iterator[Callable[[], None]]:
-    """A bar of the seconds of a video; what it yields is called for each frame that was read or written."""
-    rate, calls = 2 * (video.rate or 25), 0
-    total = None if video.seconds is None else math.ceil(video.seconds)
+def _seconds_done(caption: str, media: Media) -> Iterator[Callable[[Media], None]]:
+    """A bar of the seconds of media; what it yields is called with each part that was read or written."""
+    done: Fraction | float = 0
+    total = None if media.seconds is None else math.ceil(media.seconds)
     with progress_bar(total=total, desc=caption, unit="s", disable=not sys.stderr.isatty()) as bar:
 
-        def count() -> None:
-            nonlocal calls
-            calls += 1
-            bar.update(int(calls / rate) - bar.n)
+        def count(part: Media) -> None:
+            nonlocal done
+            done += Fraction(len(part.x)) / (part.rate or 25) / 2
+            bar.update(int(done) - bar.n)
 
         yield count
 

@@ -9,7 +9,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -37,11 +37,11 @@ __all__ = [
     "encoder_for",
     "kind_of",
     "range_of",
-    "read_frames",
     "read_media",
+    "read_parts",
     "read_picture",
     "read_samples",
-    "write_frames",
+    "write_parts",
 ]
 
 Kind: TypeAlias = Literal["array", "audio", "image", "video"]
@@ -94,7 +94,7 @@ class Media:
     alpha : ndarray of uint8, shape (H, W), optional
         Transparency of an image.
     seconds : Fraction, optional
-        How long a video is as a whole, if its headers say so.
+        How long a video or a recording is as a whole, if its headers say so.
     """
 
     x: Array
@@ -174,21 +174,21 @@ def read_media(path: Path, limit: Limit | None = None) -> Media:
     return media
 
 
-def read_frames(path: Path, limit: Limit | None = None) -> Iterator[Media]:
-    """Read a video frame by frame, so that it need not fit in memory.
+def read_parts(path: Path, limit: Limit | None = None) -> Iterator[Media]:
+    """Read a video frame by frame, or audio part by part, so that it need not fit in memory.
 
     Parameters
     ----------
     path : Path
         Its suffix tells the format; see `FORMATS`.
     limit : Limit, optional
-        How large a frame may be, and how much a decoder may hold; by default what the environment says. The
-        number of frames is not limited.
+        How large a frame may be, how much a decoder may hold, and how much audio there may be; by default
+        what the environment says. The number of frames is not limited.
 
     Yields
     ------
     Media
-        One frame each, `x` of shape `(H, W, 3)`.
+        Parts along time: each frame of a video, `x` of shape `(1, H, W, 3)`, or some samples of audio.
 
     Raises
     ------
@@ -196,13 +196,18 @@ def read_frames(path: Path, limit: Limit | None = None) -> Iterator[Media]:
         As `read_media`; what the headers do not tell is found when it is read.
     """
     try:
-        yield from _frames_of_video(path, Limit.given(limit), whole=False)
+        if kind_of(path) == "audio":
+            yield from _parts_of_audio(path, Limit.given(limit))
+        else:
+            yield from _frames_of_video(path, Limit.given(limit), whole=False)
     except Exception as error:
         raise _unreadable(path, error) from error
 
 
-def write_frames(file: IO[bytes], path: Path, frames: Iterable[Media]) -> None:
-    """Write a video as its frames come: the bytes that `encoder_for` gives for the whole.
+def write_parts(file: IO[bytes], path: Path, parts: Iterable[Media]) -> None:
+    """Write a video or audio as its parts come: the bytes that `encoder_for` gives for the whole.
+
+    Where nobody knows how long audio will be, the header of a WAV file has room for more than 4 GiB.
 
     Parameters
     ----------
@@ -210,20 +215,20 @@ def write_frames(file: IO[bytes], path: Path, frames: Iterable[Media]) -> None:
         Where it goes.
     path : Path
         Its suffix tells the format.
-    frames : iterable of Media
-        One or more, all of one size.
+    parts : iterable of Media
+        One or more, alike but for their lengths.
 
     Raises
     ------
     ValueError
-        If they have not three channels.
+        If they have not three channels, or more than eight.
     """
-    container = path.suffix.lower()[1:]
+    write = _write_wav if kind_of(path) == "audio" else partial(_write_video, path.suffix.lower()[1:])
     if file.seekable():
-        _write_video(container, file, frames)
+        write(file, parts)
         return
     with TemporaryFile(prefix="preshield-") as whole:  # an encoder goes back to write the header
-        _write_video(container, whole, frames)
+        write(whole, parts)
         whole.seek(0)
         shutil.copyfileobj(whole, file)
 
@@ -619,8 +624,16 @@ class _Growing:
         return np.frombuffer(self._memory, self._dtype).reshape(-1, *self._shape)
 
 
-def _read_audio(demuxer: str, next_part: NextPart, path: Path, limit: Limit) -> Media:
+def _read_audio(path: Path, limit: Limit) -> Media:
     tracks = _Growing(limit, path, AUDIO_GROWTH)
+    for part in _parts_of_audio(path, limit):
+        tracks.append(part.x)
+    return replace(part, x=tracks.array())
+
+
+def _parts_of_audio(path: Path, limit: Limit) -> Iterator[Media]:
+    """Audio as it is decoded. The limit counts all of it: what is not kept in memory may go to the disk."""
+    demuxer, next_part = AUDIO_DEMUXERS[path.suffix.lower()]
     with _opened(path, demuxer, next_part, limit) as file:
         streams = [stream for stream in file.streams.audio if stream.format]
         if not streams:
@@ -628,19 +641,25 @@ def _read_audio(demuxer: str, next_part: NextPart, path: Path, limit: Limit) -> 
         stream = streams[0]
         stream.codec_context.options = _strict(stream)
         encoding = _encoding(stream.codec_context.name, stream.codec_context.format.packed.name)
-        itemsize = _float_type(PCM[encoding][1], stream.codec_context.format.bytes).itemsize
-        tracks.announce((stream.duration or 0) * stream.codec_context.channels * itemsize)
+        bits, rate, announced = PCM[encoding][1], stream.sample_rate, stream.duration or 0
+        of_sample = _float_type(bits, stream.codec_context.format.bytes).itemsize
+        of_sample *= stream.codec_context.channels
+        file_size = path.stat().st_size
+        limit.check_bytes(announced * of_sample, file_size, AUDIO_GROWTH)
+        media = Media(np.empty(0), "audio", (-1.0, 1.0), rate=rate, encoding=encoding)
+        if announced:
+            media = replace(media, seconds=Fraction(announced, rate))
+        length = 0
         for frame in file.decode(stream):
-            tracks.append(_track(frame))
-        steps = tracks.array()
-        if not len(steps):
+            x = _to_float(_track(frame), bits)
+            length += len(x)
+            limit.check_bytes(length * of_sample, file_size, AUDIO_GROWTH)
+            if len(x):
+                yield replace(media, x=x[:, 0] if x.shape[1] == 1 else x)
+        if not length:
             raise ValueError("it holds no audio")
-        if stream.duration and len(steps) < stream.duration:
-            raise ValueError(f"it is truncated: it holds {len(steps)} samples of {stream.duration}")
-        rate = stream.sample_rate
-    tracks.announce(steps.size * itemsize)
-    x = _to_float(steps, PCM[encoding][1])
-    return Media(x[:, 0] if x.shape[1] == 1 else x, "audio", (-1.0, 1.0), rate=rate, encoding=encoding)
+        if length < announced:
+            raise ValueError(f"it is truncated: it holds {length} samples of {announced}")
 
 
 def _track(frame: Any) -> Array:
@@ -685,28 +704,52 @@ def _to_steps(x: Array, sample_format: str, bits: int | None) -> Array:
 
 
 def _wav(media: Media) -> bytes:
+    file = io.BytesIO()
+    seconds = Fraction(len(media.x), media.rate or 1) if media.x.ndim else None
+    _write_wav(file, [replace(media, seconds=seconds)])
+    return file.getvalue()
+
+
+def _write_wav(file: IO[bytes], parts: Iterable[Media]) -> None:
     import av
 
-    track = media.x[:, None] if media.x.ndim == 1 else media.x
-    if track.ndim != 2 or track.shape[1] > MOST_CHANNELS:
+    parts = iter(parts)
+    first = next(parts)
+    if first.x.ndim not in (1, 2) or (first.x.ndim == 2 and first.x.shape[1] > MOST_CHANNELS):
         raise ValueError(
             f"a .wav file holds one recording, (length,) or (length, C) with C up to {MOST_CHANNELS}, and "
-            f"the result has shape {media.x.shape}; write a .npy file"
+            f"the result has shape {first.x.shape}; write a .npy file"
         )
-    sample_format, bits = PCM[media.encoding]
-    layout, file = f"{track.shape[1]}c", io.BytesIO()
-    options = h264.MUXER_OPTIONS | {"rf64": "auto" if track.nbytes > LARGE else "never"}
-    refused = f"FFmpeg makes no .wav file of audio of shape {track.shape} at {media.rate} Hz"
-    with coding(refused), av.open(file, "w", format="wav", options=options) as output:
-        stream = output.add_stream(media.encoding, rate=media.rate, layout=layout)
-        for start in range(0, len(track), CHUNK):
-            steps = _to_steps(track[start : start + CHUNK], sample_format, bits)
-            frame = av.AudioFrame.from_ndarray(steps.reshape(1, -1), format=sample_format, layout=layout)
-            frame.sample_rate = media.rate
-            frame.pts = start
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode(None))
-    return file.getvalue()
+    sample_format, bits = PCM[first.encoding]
+    channels = first.x.shape[1] if first.x.ndim == 2 else 1
+    size = None if first.seconds is None else first.seconds * (first.rate or 0) * channels * first.x.itemsize
+    layout = f"{channels}c"
+    options = h264.MUXER_OPTIONS | {"rf64": "auto" if size is None or size > LARGE else "never"}
+    refused = f"FFmpeg makes no .wav file of audio of shape {first.x.shape} at {first.rate} Hz"
+    with coding(refused):
+        output = av.open(file, "w", format="wav", options=options)
+    try:
+        with coding(refused):
+            stream = output.add_stream(first.encoding, rate=first.rate, layout=layout)
+        done = 0
+        for part in chain([first], parts):
+            for start in range(0, len(part.x), CHUNK):
+                steps = _to_steps(part.x[start : start + CHUNK], sample_format, bits)
+                with coding(refused):
+                    frame = av.AudioFrame.from_ndarray(
+                        steps.reshape(1, -1), format=sample_format, layout=layout
+                    )
+                    frame.sample_rate = first.rate
+                    frame.pts = done + start
+                    output.mux(stream.encode(frame))
+            done += len(part.x)
+        with coding(refused):
+            output.mux(stream.encode(None))
+            output.close()
+    except BaseException:
+        with suppress(Exception):  # the end of a file that nobody will read
+            output.close()
+        raise
 
 
 # Video
@@ -715,7 +758,7 @@ def _wav(media: Media) -> bytes:
 def _read_video(path: Path, limit: Limit) -> Media:
     frames = _Growing(limit, path, VIDEO_GROWTH)
     for frame in _frames_of_video(path, limit, whole=True):
-        frames.append(frame.x[None])
+        frames.append(frame.x)
     return replace(frame, x=frames.array())
 
 
@@ -754,7 +797,7 @@ def _frames_of_video(path: Path, limit: Limit, *, whole: bool) -> Iterator[Media
             if shape not in (None, pixels.shape):
                 raise ValueError(f"it goes on with another size: {pixels.shape} after {shape}")
             shape = pixels.shape
-            yield Media(pixels, "video", (0.0, 255.0), rate=rate, seconds=seconds)
+            yield Media(pixels[None], "video", (0.0, 255.0), rate=rate, seconds=seconds)
     if not number:
         raise ValueError("it holds no frames")
 
@@ -763,19 +806,19 @@ def _video(container: str, media: Media) -> bytes:
     if media.x.ndim != 4:
         raise _no_video(media.x.shape)
     file = io.BytesIO()
-    _write_video(container, file, (replace(media, x=frame) for frame in media.x))
+    _write_video(container, file, (replace(media, x=frame[None]) for frame in media.x))
     return file.getvalue()
 
 
-def _write_video(container: str, file: IO[bytes], frames: Iterable[Media]) -> None:
-    frames = iter(frames)
-    first = next(frames)
-    height, width, channels = first.x.shape
+def _write_video(container: str, file: IO[bytes], parts: Iterable[Media]) -> None:
+    parts = iter(parts)
+    first = next(parts)
+    _, height, width, channels = first.x.shape
     if channels != 3:
         raise _no_video(("F", height, width, channels))
     h264.encode_into(
         file,
-        (_pixels(frame) for frame in chain([first], frames)),
+        (_pixels(replace(part, x=frame)) for part in chain([first], parts) for frame in part.x),
         container,
         OUTPUT_CRF,
         frame_rate=first.rate or h264.FRAME_RATE,
@@ -912,7 +955,9 @@ PICTURES: dict[bytes, tuple[str, str, PictureCheck]] = {  # by their first bytes
     b"BM": ("PIL.BmpImagePlugin", "BmpImageFile", _is_loaded),
 }
 
-DEMUXERS: dict[str, tuple[str, NextPart]] = {  # of video: FFmpeg's name, and how to find the parts of a file
+# FFmpeg's name, and how to find the parts of a file
+AUDIO_DEMUXERS: dict[str, tuple[str, NextPart]] = {".flac": ("flac", _no_parts), ".wav": ("wav", _next_chunk)}
+DEMUXERS: dict[str, tuple[str, NextPart]] = {
     ".avi": ("avi", _next_chunk),
     ".mkv": ("matroska", _next_element),
     ".mov": ("mov", _next_box),
@@ -920,7 +965,7 @@ DEMUXERS: dict[str, tuple[str, NextPart]] = {  # of video: FFmpeg's name, and ho
 }
 FORMATS: dict[str, Format] = {
     ".avi": Format("video", _read_video, partial(_video, "avi")),
-    ".flac": Format("audio", partial(_read_audio, "flac", _no_parts)),
+    ".flac": Format("audio", _read_audio),
     ".jpeg": Format("image", _read_jpeg, _jpeg),
     ".jpg": Format("image", _read_jpeg, _jpeg),
     ".mkv": Format("video", _read_video, partial(_video, "mkv")),
@@ -928,5 +973,5 @@ FORMATS: dict[str, Format] = {
     ".mp4": Format("video", _read_video, partial(_video, "mp4")),
     ".npy": Format("array", _read_npy, _npy),
     ".png": Format("image", _read_png, _png),
-    ".wav": Format("audio", partial(_read_audio, "wav", _next_chunk), _wav),
+    ".wav": Format("audio", _read_audio, _wav),
 }

@@ -18,11 +18,13 @@ from ._core.checks import (
 )
 from ._core.errors import ArgumentError
 from ._core.layout import channel_axis, expected_layouts, kept_dtype, other_layouts
+from ._core.passes import Pass
 from ._core.ranges import fits, looks_normalised, misfit, most_of, warn_caller
 from ._core.remedies import Taken
 from ._core.tensors import to_numpy
 from ._core.typing import Arithmetic, Array, Dtype, Seed, Shape
-from .frameworks.blocks import transform_into, windows
+from ._core.windows import windows
+from .frameworks.blocks import transform_into
 from .frameworks.dispatch import accelerated, call, pull_back
 from .frameworks.native import natively
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Preprocessor"]
 
 BOOLEAN = np.dtype(bool)
+VIDEO_AXES = 4  # of a video, or of some of its frames
 COMPUTED = ("_transform", "_gradient", "_draw", "_transform_labels")  # by `_arithmetic` as well
 NOT_KEPT = ("channel_index", "device_type")  # arguments of our constructors that are accepted for ART's sake
 
@@ -112,10 +115,10 @@ class Preprocessor:
         transformed functions; None where there is none. It may check parameters against the shape. That
         function gets the draw, too, if the defence is stochastic, and the labels last, if it changes them,
         and then returns both.
-    ``_transform_frames(frames)``
-        An iterator of the frames of one video after the defence, `(H, W, C)`, from one of those before; None
-        if the video must be whole. Written by defences that draw nothing and do not treat each frame alone,
-        or are for videos only.
+    ``_transform_parts(parts, ndim)``
+        For one recording or video that may be longer than memory: an iterator of its parts after the defence,
+        with time along their first axis, from one of those before, which have `ndim` axes; None if it must be
+        whole. By default a video goes through a few frames at a time, if nothing is drawn.
 
     Examples
     --------
@@ -582,15 +585,33 @@ class Preprocessor:
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
         return None
 
-    def _transform_frames(self, frames: Iterator[Array]) -> Iterator[Array] | None:
-        """The frames of one video, `(H, W, C)`, as they come and go; None if it must be whole.
+    def _transform_parts(self, parts: Iterator[Array], ndim: int) -> Iterator[Array] | None:
+        """Parts of one recording or video as they come and go; None if it must be whole.
 
         A defence of images treats each frame of a video alone. A draw is one for the whole video.
         """
-        if self.stochastic or "image" not in self.domains:
+        if self.stochastic or "image" not in self.domains or ndim != VIDEO_AXES:
             return None
-        self._range_doubted = True  # a dark scene says nothing of the range of the whole
-        return (frame for window in windows(frames) for frame in self.transform(window[None])[0])
+        return self._part_by_part(parts, ndim)
+
+    def _part_by_part(self, parts: Iterator[Array], ndim: int) -> Iterator[Array]:
+        """The parts of a defence that treats each entry along time alone.
+
+        What it draws, if anything, it draws in one go, in the order of time: then each window goes on where
+        the one before has ended.
+        """
+        if ndim == VIDEO_AXES:
+            self._range_doubted = True  # a dark scene says nothing of the range of the whole
+        if not self._uses_draw:
+            yield from (self.transform(window[None])[0] for window in windows(parts))
+            return
+        seed, taken = np.concatenate([self._next_seed(), random.FROZEN.numbers(self, 1)]), 0
+        for window in windows(parts):
+            x = self._checked(window[None], runs=True)
+            rng = draws.Draws(*draws.numbered(seed, 1), taken)
+            begun = Pass(self, x, self._draw(x, rng))
+            taken = rng.end
+            yield begun.output()[0]
 
     # Seeds and draws; a Chain has those of its stages
 

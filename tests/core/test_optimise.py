@@ -311,7 +311,7 @@ def test_before_a_row_stops_the_gradient_itself_has_been_searched():
         seen = []
 
         def objective(x, rows, seen=seen):
-            seen.append(x[0])
+            seen.append(x[0].copy())
             return crooked(x, rows)
 
         result = minimise(objective, start, max_iter=300)

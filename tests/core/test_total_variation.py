@@ -49,6 +49,24 @@ def test_gradient_meets_finite_differences(norm, shape):
 
 
 @pytest.mark.parametrize("norm", [1, 2, 3])
+def test_a_large_plane_whose_differences_come_in_bands(norm):
+    rng, shape = np.random.default_rng(0), (1, 283, 300)
+    z, x, mask = rng.random(shape), rng.random(shape), rng.random(shape) < 0.4
+    value, grad = evaluate(z, x, mask, norm, 0.7)
+    distance = np.sqrt(((z - x)[mask] ** 2).sum())
+    expected, total = (z - x) * mask / distance, 0.0
+    for axis in (1, 2):  # along columns, then along rows: a norm for each row, or column, of differences
+        steps = np.diff(z, axis=axis)
+        norms = (np.abs(steps) ** norm).sum(axis=3 - axis, keepdims=True) ** (1 / norm)
+        slopes = 0.7 * np.sign(steps) * np.abs(steps) ** (norm - 1) / norms ** (norm - 1)
+        total += norms.sum()
+        edge = [(0, 0), *((1, 1) if axis == a else (0, 0) for a in (1, 2))]
+        expected -= np.diff(np.pad(slopes, edge), axis=axis)
+    assert value[0] == pytest.approx(distance + 0.7 * total, rel=1e-12)
+    np.testing.assert_allclose(grad, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", [1, 2, 3])
 @pytest.mark.parametrize("scale", [0.05, 0.5, 5.0])
 def test_the_negative_subgradient_descends_at_the_kink(norm, scale):
     rng = np.random.default_rng(1)

@@ -130,6 +130,8 @@ KINDS = ["noise", "smooth", "two values", "grey", "half constant", "constant cha
 @example(shape=(2, 300, 3, 0), kind="smooth", sigma=0.04, scale=1.0, shift=0.0)
 @example(shape=(301, 3, 1, 0), kind="smooth", sigma=0.04, scale=1.0, shift=0.0)
 @example(shape=(128, 129, 3, 0), kind="smooth", sigma=0.04, scale=1.0, shift=0.0)
+@example(shape=(391, 385, 3, 0), kind="smooth", sigma=0.04, scale=1.0, shift=0.0)  # in strips
+@example(shape=(900, 523, 1, 0), kind="noise", sigma=0.2, scale=1.0, shift=0.0)
 def test_it_is_that_of_scikit_image(shape, kind, sigma, scale, shift):
     x = (random_frame(shape, kind) + shift) * scale
     out = shrink_wavelets(x[None], sigma * scale, axis=3)[0]
@@ -213,6 +215,7 @@ def test_the_range_is_clipped_before_and_after():
 )
 @example(shape=(33, 35, 3, 0), kind="noise", sigma=0.1)
 @example(shape=(67, 130, 1, 0), kind="smooth", sigma=0.02)
+@example(shape=(391, 385, 3, 0), kind="smooth", sigma=0.03)  # in strips
 def test_the_derivative_is_that_of_autodiff(shape, kind, sigma):
     x = random_frame(shape, kind)
     grad = np.random.default_rng(0).standard_normal(x.shape)
@@ -225,6 +228,18 @@ def test_the_derivative_is_that_of_autodiff(shape, kind, sigma):
         np.testing.assert_allclose(pulled, expected.numpy(), atol=1e-8)
     single = pull_back_wavelets(x[None].astype(np.float32), grad[None], sigma, axis=3)[0]
     assert single.dtype == np.float32
+
+
+def test_the_derivative_of_what_is_clipped_in_strips():
+    x = 1.4 * random_frame((391, 385, 3, 0), "smooth") - 0.2
+    grad = np.random.default_rng(0).standard_normal(x.shape)
+    tensor = torch.tensor(x, requires_grad=True)
+    out = by_torch(tensor.clamp(0, 1), 0.05, float(np.finfo(float).eps)).clamp(0, 1)
+    (expected,) = torch.autograd.grad(out, tensor, torch.tensor(grad))
+    np.testing.assert_allclose(shrink_wavelets(x[None], 0.05, (0, 1), axis=3)[0], out.detach(), atol=1e-9)
+    np.testing.assert_allclose(
+        pull_back_wavelets(x[None], grad[None], 0.05, (0, 1), axis=3)[0], expected, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("clip_values", [None, (0, 1), (0.1, 1.2), (np.array([0.1, 0.2, 0.3]), 1.2)], ids=str)

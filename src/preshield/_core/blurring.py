@@ -88,7 +88,9 @@ def blur(x: Array, taps: Array, *, axis: int, transpose: bool = False) -> Array:
         if transpose:
             _scale_edges(out, step, 0.5)
 
-    return map_planes(smooth, np.empty(x.shape, kept_dtype(x.dtype)), x, dtypes=(dtype, dtype), axis=axis)
+    out = np.empty(x.shape, kept_dtype(x.dtype))
+    reach = len(taps) // 2 + transpose  # which scales the first and the last row of a band
+    return map_planes(smooth, out, x, dtypes=(dtype, dtype), axis=axis, reach=reach)
 
 
 def blur_anywhere(taps: Array, ndim: int, *, axis: int) -> Arithmetic:

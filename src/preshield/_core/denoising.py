@@ -8,7 +8,7 @@ import numpy as np
 from .arithmetic.namespace import numbers
 from .arithmetic.wavelets import shrink as shrink_natively
 from .layout import spatial_axes, to_frames, working_dtype
-from .threads import BLOCK_BYTES, map_blocks
+from .threads import BLOCK_BYTES, map_blocks, threads_within
 from .typing import Arithmetic, Array, ClipValues, Dtype
 
 __all__ = ["DENOISERS", "denoise", "pull_back_wavelets", "shrink_wavelets", "wavelet_arithmetic"]
@@ -82,14 +82,20 @@ def shrink_wavelets(
     """
     from .kernels.wavelet import shrink
 
-    x = np.ascontiguousarray(x, working_dtype(x.dtype))
-    out = np.empty_like(x) if out is None else out
+    dtype = working_dtype(x.dtype)
+    out = np.empty(x.shape, dtype) if out is None else out
+    if x.dtype != dtype or not x.flags.c_contiguous:
+        out[...] = x
+        x = out
     low, high = _limits(x, clip_values)
     if low.ndim or high.ndim:
         span = high - low
-        unit = (x - low) / span
-        shrink_wavelets(unit, sigma, (0, 1), axis=axis, out=unit, progress=progress)
-        return np.clip(unit * span + low, low, high, out=out)
+        np.subtract(x, low, out=out)
+        np.divide(out, span, out=out)
+        shrink_wavelets(out, sigma, (0, 1), axis=axis, out=out, progress=progress)
+        np.multiply(out, span, out=out)
+        np.add(out, low, out=out)
+        return np.clip(out, low, high, out=out)
     if not _has_details(x, sigma, axis):
         bounds = (-np.inf, np.inf) if clip_values is None else (low, high)
         return np.clip(x, *bounds, out=out)
@@ -183,7 +189,7 @@ def _for_groups(
     progress: str | None = None,
 ) -> None:
     """Run a kernel of wavelets over the frames of three channels, or over all channels of others."""
-    from .kernels.wavelet import COLOURS
+    from .kernels.wavelet import COLOURS, ROOM
 
     frames = to_frames(out, axis=axis)
     shape, strides = np.array(frames.shape), np.array(frames.strides) // frames.itemsize
@@ -198,7 +204,9 @@ def _for_groups(
         numbers = groups.start, groups.stop
         kernel(target, *sources, numbers, shape, strides, float(sigma), limits, clipped)
 
-    map_blocks(work, count, max(1, BLOCK_BYTES * count // out.nbytes), progress=progress)
+    held = len(read) * min(ROOM, 4 / 3 * out.nbytes / count)  # the bands of a group, and of its gradient
+    block, threads = max(1, BLOCK_BYTES * count // out.nbytes), threads_within(held)
+    map_blocks(work, count, block, threads=threads, progress=progress)
 
 
 def _wavelet(frame: Array, sigma: float) -> Array:

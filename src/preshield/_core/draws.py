@@ -50,6 +50,8 @@ class Draws:
 
     Attributes
     ----------
+    end : int
+        Words of each sample that have been taken, without what rounds up.
     shared : numpy.random.Generator
         Draws what all samples have in common.
     """
@@ -59,7 +61,7 @@ class Draws:
     def __init__(self, key: Seed, index: Array, first: int = 0) -> None:
         self.key = key
         self.index = index
-        self.first = first
+        self.first = self.end = first
         self._taken = first
         self._closed = False
 
@@ -160,7 +162,8 @@ class Draws:
                 "Values are drawn in `_draw(x, rng)`, so that the backward pass sees those of the forward "
                 "pass; return them from there."
             )
-        first, self._taken = self._taken, self._taken + of_sample + of_sample % 2
+        first, self.end = self._taken, self._taken + of_sample
+        self._taken = self.end + of_sample % 2
         if self._taken > WORDS:
             raise ArgumentError(f"`size` must not ask for more than 2**32 words a sample, got {of_sample}.")
         return Draws(self.key, self.index, first)

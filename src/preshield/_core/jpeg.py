@@ -1,12 +1,13 @@
 """The round trip of a batch through JPEG, and its vector-Jacobian products."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .layout import working_dtype
-from .threads import block_length, map_blocks, thread_count
+from .threads import block_length, map_blocks, thread_count, threads_within
 from .typing import Array, Dtype, Shape
 
 __all__ = ["Settings", "round_trip", "straight_through"]
@@ -34,6 +35,7 @@ LOW = np.float32(1 / BYTE_SCALE - float(HIGH))
 # and back take saturated colours, such as red, up to 0.0062 levels out of it.
 TOLERANCE = 0.01
 BLOCK_BYTES = 1 << 19  # of values that a thread takes at once
+PART_BYTES = 1 << 21  # of a large picture that is converted first, about so many at a time
 STRIPS_APART = 8  # a part of a picture has so many at least: it computes the colour of two more
 
 
@@ -95,18 +97,17 @@ def round_trip(
     out, dtype = np.empty(x.shape, np.float32), working_dtype(x.dtype)
     pictures, found = _find_pictures(x.shape, axis), [0]
     strips = -(-pictures.size[0] // jpeg.STRIP)
-    parts = _parts(len(x) * len(pictures.starts), strips)
+    parts, apart = _parts((x,), len(pictures.starts), strips, dtype)
     weights: Any = (np.float32(1), np.float32(0)) if settings.largest == BYTE_SCALE else (HIGH, LOW)
     scale, top = dtype.type(BYTE_SCALE / settings.largest), dtype.type(BYTE_SCALE)
 
-    def work(numbers: slice) -> None:
-        rows, ends = _share(numbers, parts, strips)
-        values = _flat(x[rows], dtype)
+    def code(out: Array, x: Array, ends: tuple[int, int]) -> None:
+        pictures, values = _find_pictures(x.shape, axis), _flat(x, dtype)
         bits = jpeg.round_trip(
-            out[rows].reshape(-1),
+            out.reshape(-1),
             values,
             values.view(f"u{dtype.itemsize}"),
-            _starts(pictures, x, rows),
+            _starts(pictures, x),
             pictures.size,
             pictures.step,
             pictures.hop,
@@ -119,8 +120,12 @@ def round_trip(
         )
         found.append(int(bits))
 
-    block = block_length(x, BLOCK_BYTES) if parts == 1 else 1
-    map_blocks(work, len(x) * parts, block, progress=progress)
+    def work(numbers: slice) -> None:
+        rows, ends = _share(numbers, parts, strips)
+        _run_on_strips(code, out[rows], (x[rows],), ends, axis, apart=apart)
+
+    block, threads = block_length(x, BLOCK_BYTES) if parts == 1 else 1, _threads(x, parts, apart=apart)
+    map_blocks(work, len(x) * parts, block, threads=threads, progress=progress)
     most = np.array(max(found), f"u{dtype.itemsize}").view(dtype)[()]
     return out, float(most) if np.isfinite(most) and not np.signbit(most) else None
 
@@ -152,27 +157,31 @@ def straight_through(x: Array, grad: Array, settings: Settings, *, axis: int) ->
     from .kernels.jpeg import STRIP
 
     out, pictures, top = np.empty(x.shape, dtype), _find_pictures(x.shape, axis), settings.largest
-    height, beyond = pictures.size[0], TOLERANCE / BYTE_SCALE * settings.largest
-    strips = -(-height // STRIP)
-    parts = _parts(len(x) * len(pictures.starts), strips)
+    strips, beyond = -(-pictures.size[0] // STRIP), TOLERANCE / BYTE_SCALE * settings.largest
+    parts, apart = _parts((x, grad), len(pictures.starts), strips, dtype)
 
-    def work(numbers: slice) -> None:
-        rows, ends = _share(numbers, parts, strips)
+    def pull_back(out: Array, x: Array, grad: Array, ends: tuple[int, int]) -> None:
+        pictures = _find_pictures(x.shape, axis)
         jpeg_gradient.straight_through(
-            out[rows].reshape(-1),
-            _flat(grad[rows], dtype),
-            _flat(x[rows], dtype),
-            _starts(pictures, x, rows),
+            out.reshape(-1),
+            _flat(grad, dtype),
+            _flat(x, dtype),
+            _starts(pictures, x),
             pictures.size,
             pictures.step,
             pictures.hop,
             settings.factors,
             dtype.type(top),
             (dtype.type(-beyond), dtype.type(top + beyond)),
-            (STRIP * ends[0], min(STRIP * ends[1], height)),
+            (STRIP * ends[0], min(STRIP * ends[1], pictures.size[0])),
         )
 
-    map_blocks(work, len(x) * parts, block_length(x, BLOCK_BYTES) if parts == 1 else 1)
+    def work(numbers: slice) -> None:
+        rows, ends = _share(numbers, parts, strips)
+        _run_on_strips(pull_back, out[rows], (x[rows], grad[rows]), ends, axis, apart=apart)
+
+    block, threads = block_length(x, BLOCK_BYTES) if parts == 1 else 1, _threads(x, parts, apart=apart)
+    map_blocks(work, len(x) * parts, block, threads=threads)
     return out
 
 
@@ -203,9 +212,9 @@ def _find_pictures(shape: Shape, axis: int) -> Pictures:
     return Pictures(frames * plane, (height, width), 1, len(frames) * plane)  # (N, C, F, H, W)
 
 
-def _starts(pictures: Pictures, x: Array, rows: slice) -> Array:
+def _starts(pictures: Pictures, x: Array) -> Array:
     """Where the pictures of a block of samples begin."""
-    samples = np.arange(rows.stop - rows.start) * (x.size // len(x))
+    samples = np.arange(len(x)) * (x.size // len(x))
     return np.asarray(np.add.outer(samples, pictures.starts).reshape(-1))
 
 
@@ -216,10 +225,54 @@ def _flat(x: Array, dtype: Dtype) -> Array:
     return values
 
 
-def _parts(pictures: int, strips: int) -> int:
-    """In how many parts to cut each picture, if there are fewer of them than threads could work on."""
-    wanted = -(-2 * thread_count() // pictures)
-    return max(1, min(wanted, strips // STRIPS_APART)) if wanted > 1 else 1
+def _parts(read: tuple[Array, ...], pictures: int, strips: int, dtype: Dtype) -> tuple[int, bool]:
+    """In how many parts to cut each picture, and whether each is converted by itself.
+
+    There are several where there are fewer pictures than threads could work on, and where pictures are large
+    and must be converted: a thread then holds few strips of them.
+    """
+    wanted = -(-2 * thread_count() // (len(read[0]) * pictures))
+    apart = any(array.dtype != dtype or not array.flags.c_contiguous for array in read)
+    if apart:
+        wanted = max(wanted, read[0][0].size * dtype.itemsize // PART_BYTES)
+    parts = max(1, min(wanted, strips // STRIPS_APART))
+    return parts, apart and parts > 1
+
+
+def _threads(x: Array, parts: int, *, apart: bool) -> int:
+    """How many threads to use; each holds the values of a part, before and after, if it is apart."""
+    return threads_within(8 * x[0].size / parts if apart else 0)
+
+
+def _run_on_strips(
+    function: Callable[..., None],
+    out: Array,
+    read: tuple[Array, ...],
+    ends: tuple[int, int],
+    axis: int,
+    *,
+    apart: bool,
+) -> None:
+    """Call `function` with what to write, what to read, and which strips.
+
+    If `apart`, it gets these strips and their neighbours alone, with which they share colours.
+    """
+    if not apart:
+        function(out, *read, ends)
+        return
+    from .kernels.jpeg import STRIP
+
+    rows = out.ndim - (3 if axis == out.ndim - 1 else 2)
+    low = max(0, ends[0] - 1)
+    shifted = ends[0] - low, ends[1] - low
+
+    def lines(first: int, stop: int) -> tuple[slice, ...]:
+        return (*[slice(None)] * rows, slice(STRIP * first, STRIP * stop))
+
+    read = tuple(array[lines(low, ends[1] + 1)] for array in read)
+    made = np.empty(read[0].shape, out.dtype)
+    function(made, *read, shifted)
+    out[lines(*ends)] = made[lines(*shifted)]
 
 
 def _share(numbers: slice, parts: int, strips: int) -> tuple[slice, tuple[int, int]]:

@@ -167,6 +167,13 @@ def range_dtype(dtype: Dtype, clip_values: ClipValues) -> Dtype:
     return working_dtype(np.result_type(dtype, 0.0, *bounds))
 
 
+def part_of(value: Array, ndim: int, where: tuple[slice, ...]) -> Array:
+    """What of an array that broadcasts against a batch with `ndim` axes meets these slices of it."""
+    value = value.reshape((1,) * (ndim - value.ndim) + value.shape)
+    places = zip(where, value.shape[: len(where)], strict=True)
+    return value[tuple(place if length > 1 else slice(None) for place, length in places)]
+
+
 def saturated(x: Array, dtype: Dtype) -> Array:
     """Finite numbers rounded to integers of a type, or to booleans; what does not fit becomes the nearest."""
     if dtype.kind == "b":

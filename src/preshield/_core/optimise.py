@@ -61,7 +61,8 @@ def minimise(
     ----------
     objective : callable
         `(points (B, n), problems (B,)) -> (values (B,), gradients (B, n))`. It is called with the rows that
-        are still being worked on; `problems` holds their numbers in `x`.
+        are still being worked on; `problems` holds their numbers in `x`. The points are to be read, and hold
+        others after the call.
     x : ndarray of float64, shape (B, n)
         Starting points; not changed.
     method : {"L-BFGS-B", "CG", "Newton-CG", "Adam"}
@@ -97,11 +98,13 @@ def minimise(
     vectors = np.empty((len(x), vectors_needed(kind), x.shape[1]))
     points, rows = x.copy(), np.arange(len(x))
     while len(rows):
-        values, grads = (np.ascontiguousarray(a, np.float64) for a in objective(points[rows], rows))
+        asked = points if len(rows) == len(points) else points[rows]
+        values, grads = (np.ascontiguousarray(a, np.float64) for a in objective(asked, rows))
         rows = rows[
             advance(states, vectors, points, rows, values, grads, kind, max_iter, tolerance, precision)
         ]
-    return Minimum(vectors[:, X].copy(), states["value"], states["iterations"], states["evaluations"])
+        del grads  # before the next ones take memory
+    return Minimum(vectors[:, X], states["value"], states["iterations"], states["evaluations"])
 
 
 def _adam(objective: Objective, x: Array, max_iter: int, tolerance: float, learning_rate: float) -> Minimum:

@@ -116,25 +116,53 @@ class Resampler:
         runs = tuple((a, b, bool(early[a])) for a, b in pairwise(starts) if b > a)
         return runs if early.any() else ()
 
-    def apply(self, x: Array, out: Array) -> None:
-        """Resample `x` of shape `(N, C, old)` into `out` of shape `(N, C, new)`, of any length."""
+    def apply(self, x: Array, out: Array, begin: tuple[int, int] = (0, 0)) -> None:
+        """Resample `x` of shape `(N, C, old)` into `out` of shape `(N, C, new)`, of any length.
+
+        Of longer signals both may be a part; `begin` says at which input, and at which output.
+        """
         from .kernels.polyphase import apply_filters
 
         dtype = working_dtype(x.dtype)
 
         def work(samples: slice, outputs: slice) -> None:
-            low, high = self._inputs(outputs)
+            low, high = self._inputs(slice(outputs.start + begin[1], outputs.stop + begin[1]))
             segments = np.zeros((*x[samples].shape[:2], high - low), dtype)
-            inside = slice(max(0, low), min(high, x.shape[2]))
-            segments[..., inside.start - low : inside.stop - low] = x[samples, :, inside]
+            inside = slice(max(begin[0], low), min(high, begin[0] + x.shape[2]))
+            seen = x[samples, :, inside.start - begin[0] : inside.stop - begin[0]]
+            segments[..., inside.start - low : inside.stop - low] = seen
             flat = segments.reshape(-1, high - low)
             for part in self._parts(outputs):
                 values = np.empty((len(flat), part.stop - part.start), dtype)
-                rows, which, first = self._filters(part, dtype)
+                rows, which, first = self._filters(slice(part.start + begin[1], part.stop + begin[1]), dtype)
                 apply_filters(values, flat, rows, which, first - low)
                 out[samples, :, part] = values.reshape(*segments.shape[:2], -1)
 
         self._map(work, out, BLOCK_OUTPUTS, BLOCK_OUTPUTS * self.period)
+
+    def apply_to_parts(self, parts: Iterator[Array], length: Callable[[], int]) -> Iterator[Array]:
+        """Resample signals that come in parts `(N, C, n)`; what comes out is `apply` of the whole, in parts.
+
+        `length` says how many outputs the whole has; it is called when there are no more inputs.
+        """
+        held, begin = next(parts), (0, 0)
+
+        def made(stop: int) -> Array:
+            """The outputs from the last ones to before `stop`."""
+            out = np.empty((*held.shape[:2], stop - begin[1]), working_dtype(held.dtype))
+            self.apply(held, out, begin)
+            return out
+
+        for part in parts:
+            held = np.concatenate([held, part], axis=2)
+            # The outputs before this one have all of their inputs.
+            ready = int((begin[0] + held.shape[2] - self.wing - 2) / self.period)
+            if ready - begin[1] >= BLOCK_OUTPUTS:
+                yield made(ready)
+                first = max(begin[0], self._inputs(slice(ready, ready + 1))[0])
+                held, begin = held[..., first - begin[0] :], (first, ready)
+        if length() > begin[1]:
+            yield made(length())
 
     def transpose(self, grad: Array, out: Array) -> None:
         """The transpose of `apply`: `grad` of shape `(N, C, new)` into `out` of shape `(N, C, old)`."""

@@ -11,11 +11,12 @@ from .environment import number_from
 from .progress import progress_bar
 from .typing import Array
 
-__all__ = ["WORTH_A_THREAD", "block_length", "map_blocks", "thread_count"]
+__all__ = ["WORTH_A_THREAD", "block_length", "map_blocks", "map_parts", "thread_count", "threads_within"]
 
 RUNS = 4  # for each thread, so that none is left with most of the work
 MOST_THREADS = 256
 WORTH_A_THREAD = 1 << 24  # bytes to look at or to copy: less is done before another thread has woken up
+MOST_BYTES = 1 << 26  # that the threads of a call hold together, beside its input and its output
 BLOCK_BYTES = 1 << 19  # a block and what is made of it stay within the second-level cache
 
 
@@ -27,6 +28,11 @@ def thread_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def threads_within(held: float) -> int:
+    """Threads to use if each holds so many bytes: at least one, and together no more than `MOST_BYTES`."""
+    return max(1, min(thread_count(), int(MOST_BYTES / max(1.0, held))))
 
 
 def block_length(x: Array, bytes_per_block: int = BLOCK_BYTES) -> int:
@@ -109,6 +115,34 @@ def map_blocks(
     for error in errors:
         if error is not None:
             raise error
+
+
+def map_parts(function: Callable[[tuple[slice, ...]], None], x: Array, axis: int = 1) -> None:
+    """Call `function` with slices that make a part of a batch, on several threads.
+
+    Parameters
+    ----------
+    function : callable
+        Takes slices of the first axis, and of those up to `axis` if a sample is large, for a part of about
+        `BLOCK_BYTES`.
+    x : ndarray
+        The batch.
+    axis : int, default 1
+        Along which a large sample is cut, if there is such an axis.
+    """
+    length = x.shape[axis] if x.ndim > axis and len(x) else 1
+    pieces = min(x[:1].nbytes // BLOCK_BYTES, length)
+    if pieces <= 1:
+        map_blocks(lambda rows: function((rows,)), len(x), block_length(x))
+        return
+
+    def work(numbers: slice) -> None:
+        for number in range(numbers.start, numbers.stop):
+            sample, piece = divmod(number, pieces)
+            ends = (length * place // pieces for place in (piece, piece + 1))
+            function((slice(sample, sample + 1), *[slice(None)] * (axis - 1), slice(*ends)))
+
+    map_blocks(work, len(x) * pieces, 1)
 
 
 def _submit(function: Callable[[], None]) -> "Future[None]":

@@ -1,13 +1,18 @@
-"""MP3, in memory: LAME encodes and FFmpeg decodes, through PyAV, without the global interpreter lock."""
+"""MP3, in memory or in files: LAME encodes and FFmpeg decodes, through PyAV, without the global lock."""
 
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from io import BytesIO
+from itertools import chain
+from typing import IO
 
 import numpy as np
 
 from .._core.typing import Array
 from .errors import CodecError, coding
 
-__all__ = ["BIT_RATES", "SAMPLE_RATES", "decode", "encode"]
+__all__ = ["BIT_RATES", "SAMPLE_RATES", "decode", "decode_from", "encode", "encode_into"]
 
 SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz
 _MPEG_1 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -44,25 +49,63 @@ def encode(samples: Array, sample_rate: int, bit_rate: int | None = None) -> byt
     CodecError
         A ValueError: if LAME or FFmpeg refuses them.
     """
+    file = BytesIO()
+    encode_into(file, [samples], sample_rate, bit_rate)
+    return file.getvalue()
+
+
+def encode_into(
+    file: IO[bytes], parts: Iterable[Array], sample_rate: int, bit_rate: int | None = None
+) -> None:
+    """Compress a recording as it comes; what is written is what `encode` returns.
+
+    Parameters
+    ----------
+    file : file object
+        Can be written and sought.
+    parts : iterable of ndarray of int16, shape (L, C)
+        One or two channels, one sample or more in all. What it raises passes as it is.
+    sample_rate, bit_rate
+        Those of `encode`.
+
+    Raises
+    ------
+    CodecError
+        A ValueError: if LAME or FFmpeg refuses them.
+    OSError
+        If the file cannot be written.
+    """
     import av
 
-    file = BytesIO()
+    parts = iter(parts)
+    first = next(parts)
     refused = (
-        f"`samples` must be a recording that LAME can encode at {sample_rate} Hz, got shape {samples.shape}."
+        f"`samples` must be a recording that LAME can encode at {sample_rate} Hz, got shape {first.shape}."
     )
-    with coding(refused), av.open(file, "w", format="mp3") as container:
-        stream = container.add_stream("libmp3lame", rate=sample_rate)
-        stream.layout = "mono" if samples.shape[1] == 1 else "stereo"
-        stream.format = "s16p"
-        stream.bit_rate = bit_rate or 0
-        for start in range(0, len(samples), CHUNK):
-            planes = np.ascontiguousarray(samples[start : start + CHUNK].T)
-            frame = av.AudioFrame.from_ndarray(planes, format="s16p", layout=stream.layout.name)
-            frame.sample_rate = sample_rate
-            frame.pts = start
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return file.getvalue()
+    with coding(refused):
+        container = av.open(file, "w", format="mp3")
+    try:
+        with coding(refused):
+            stream = container.add_stream("libmp3lame", rate=sample_rate)
+            stream.layout = "mono" if first.shape[1] == 1 else "stereo"
+            stream.format = "s16p"
+            stream.bit_rate = bit_rate or 0
+        start = 0
+        for chunk in _chunks(chain([first], parts)):
+            with coding(refused):
+                planes = np.ascontiguousarray(chunk.T)
+                frame = av.AudioFrame.from_ndarray(planes, format="s16p", layout=stream.layout.name)
+                frame.sample_rate = sample_rate
+                frame.pts = start
+                container.mux(stream.encode(frame))
+            start += len(chunk)
+        with coding(refused):
+            container.mux(stream.encode(None))
+            container.close()
+    except BaseException:
+        with suppress(Exception):  # the end of a file that nobody will read
+            container.close()
+        raise
 
 
 def decode(data: bytes) -> Array:
@@ -84,15 +127,57 @@ def decode(data: bytes) -> Array:
     CodecError
         A ValueError: if FFmpeg finds no MP3 in it, or a damaged frame.
     """
+    frames = list(decode_from(BytesIO(data)))
+    if not frames:
+        raise CodecError(_unreadable(len(data)))
+    with coding(_unreadable(len(data))):  # frames with other numbers of channels
+        return np.concatenate(frames)
+
+
+def decode_from(file: IO[bytes]) -> Iterator[Array]:
+    """Decompress one recording part by part.
+
+    Parameters
+    ----------
+    file : file object
+        An MP3 file.
+
+    Yields
+    ------
+    ndarray of int16, shape (L, C)
+        What `decode` returns, one part after the other.
+
+    Raises
+    ------
+    CodecError
+        A ValueError: if FFmpeg finds no MP3 in it, or a damaged frame.
+    """
     import av
 
-    refused = f"`data` must be an MP3 file that FFmpeg can read, got {len(data)} bytes that are none."
-    with coding(refused):
-        with av.open(BytesIO(data), "r", format="mp3", metadata_errors="ignore") as container:
-            frames = [_to_pcm(frame.to_ndarray().T) for frame in container.decode(audio=0)]
-        if not frames:
-            raise CodecError(refused)
-        return np.concatenate(frames)
+    refused = _unreadable(file.seek(0, os.SEEK_END))
+    file.seek(0)
+    with coding(refused), av.open(file, "r", format="mp3", metadata_errors="ignore") as container:
+        for frame in container.decode(audio=0):
+            yield _to_pcm(frame.to_ndarray().T)
+
+
+def _unreadable(size: int) -> str:
+    return f"`data` must be an MP3 file that FFmpeg can read, got {size} bytes that are none."
+
+
+def _chunks(parts: Iterable[Array]) -> Iterator[Array]:
+    """The same samples in pieces of `CHUNK`, however they come."""
+    held: list[Array] = []
+    length = 0
+    for part in parts:
+        while length + len(part) >= CHUNK:
+            rest = CHUNK - length
+            yield np.concatenate([*held, part[:rest]])
+            held, length, part = [], 0, part[rest:]
+        held.append(part)
+        length += len(part)
+    if length:
+        yield np.concatenate(held)
 
 
 def _to_pcm(samples: Array) -> Array:

@@ -1,5 +1,6 @@
 """Feature squeezing: fewer bits for each value."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -7,8 +8,9 @@ import numpy as np
 from .._core.arithmetic.namespace import numbers
 from .._core.arithmetic.squeeze import squeeze
 from .._core.checks import check_bool, check_clip_values, check_integer, check_limits, check_option
-from .._core.layout import range_dtype, working_dtype
+from .._core.layout import part_of, range_dtype, working_dtype
 from .._core.planes import map_planes
+from .._core.threads import map_parts
 from .._core.typing import Arithmetic, Array, ClipValues, Dtype, Shape
 from ..preprocessor import Preprocessor
 
@@ -97,22 +99,27 @@ class FeatureSqueezing(Preprocessor):
         levels = float(2.0 ** int(self.bit_depth) - 1)
         low, span = self._range(x.shape, dtype)
         out = np.empty(x.shape, working_dtype(x.dtype))
-        if span.ndim == 0:
-
-            def work(out: Array, block: Array) -> None:
-                round_all(out.reshape(-1), block.reshape(-1), dtype.type(low), dtype.type(span), levels)
-        else:
+        if span.ndim:
             step, origin = span.astype(np.float64) / levels, low.astype(np.float64)
 
-            def work(out: Array, block: Array) -> None:
-                position = ((block - low) / span).astype(np.float64)
-                out[:] = np.rint(position * levels) * step + origin
+            def put(where: tuple[slice, ...]) -> None:
+                lowest, width, each, first = (part_of(a, x.ndim, where) for a in (low, span, step, origin))
+                position = ((x[where].astype(dtype, copy=False) - lowest) / width).astype(np.float64)
+                out[where] = np.rint(position * levels) * each + first
 
-        # For one range, blocks of any length if the order of memory is that of the axes.
-        flat = span.ndim == 0 and x.flags.c_contiguous
-        target, source = (a.reshape(-1) if flat else a for a in (out, x))
+            map_parts(put, x)
+            return out
+
+        def work(out: Array, block: Array) -> None:
+            round_all(out.reshape(-1), block.reshape(-1), dtype.type(low), dtype.type(span), levels)
+
+        # Blocks of any length if the order of memory is that of the axes.
+        target, source = (a.reshape(-1) if x.flags.c_contiguous else a for a in (out, x))
         map_planes(work, target, source, dtypes=(out.dtype, dtype))
         return out
+
+    def _transform_parts(self, parts: Iterator[Array], ndim: int) -> Iterator[Array]:
+        return self._part_by_part(parts, ndim)
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         if self.gradient == "identity":

@@ -1,5 +1,6 @@
 """Gaussian noise, added to the samples or beside them."""
 
+from collections.abc import Iterator
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
@@ -147,6 +148,9 @@ class GaussianAugmentation(Preprocessor):
         if self.clip_values is not None:
             np.clip(out, *self.clip_values, out=out, casting="unsafe")
         return out
+
+    def _transform_parts(self, parts: Iterator[Array], ndim: int) -> Iterator[Array] | None:
+        return None if self.augmentation else self._part_by_part(parts, ndim)
 
     def _gradient(self, x: Array, grad: Array, draw: Draw) -> Array:
         if not self.augmentation:

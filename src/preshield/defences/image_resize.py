@@ -7,6 +7,7 @@ from .._core.detection import OBJECT_DETECTION, check_label_type, image_size, im
 from .._core.errors import ArgumentError
 from .._core.layout import kept_dtype, saturated
 from .._core.resizing import check_interpolation, resize
+from .._core.threads import map_parts
 from .._core.typing import Array, ClipValues, Seed, Shape
 from ..preprocessor import Preprocessor
 
@@ -139,8 +140,16 @@ class ImageResize(Preprocessor):
 
     def _resized(self, x: Array) -> Array:
         """Images of one size."""
-        out = self._clipped(self._interpolated(x))
-        return saturated(out, x.dtype) if x.dtype.kind != "f" else out.astype(kept_dtype(x.dtype), copy=False)
+        made = self._clipped(self._interpolated(x))
+        if x.dtype.kind == "f":
+            return made.astype(kept_dtype(x.dtype), copy=False)
+        out = np.empty(made.shape, x.dtype.newbyteorder("="))
+
+        def put(where: tuple[slice, ...]) -> None:
+            out[where] = saturated(made[where], x.dtype)
+
+        map_parts(put, made)
+        return out
 
     def _back_of_one_size(self, x: Array, grad: Array) -> Array:
         """Gradient of images of one size."""

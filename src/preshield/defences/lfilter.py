@@ -1,5 +1,6 @@
 """Linear filters of audio."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from .._core.errors import ArgumentError
 from .._core.layout import kept_dtype, object_array
 from .._core.threads import block_length, map_blocks
 from .._core.typing import Array, ClipValues, Shape
+from .._core.windows import windows
 from ..preprocessor import Preprocessor
 
 __all__ = ["LFilter"]
@@ -138,8 +140,52 @@ class LFilter(Preprocessor):
 
     def _transform(self, x: Array, draw: None) -> Array:
         if x.dtype == object:
-            return object_array([self._forward(sample[None])[0] for sample in x])
-        return self._forward(x)
+            return object_array([self._forward(sample[None], self.initial_cond)[0] for sample in x])
+        return self._forward(x, self.initial_cond)
+
+    def _transform_parts(self, parts: Iterator[Array], ndim: int) -> Iterator[Array] | None:
+        along_time = int(self.axis) in (0, -ndim)
+        per_entry = self.clip_values is not None and any(map(np.ndim, self.clip_values))
+        if not along_time or per_entry:
+            return None
+        return self._filter_parts(parts) if self._is_finite else self._filter_on(parts)
+
+    @property
+    def _is_finite(self) -> bool:
+        """Whether the impulse response is finite."""
+        return np.size(self.denominator_coef) == 1
+
+    def _filter_parts(self, parts: Iterator[Array]) -> Iterator[Array]:
+        """One recording, whose parts overlap by the taps.
+
+        Nothing less than the taps is filtered unless it is all: its sums would have another order.
+        """
+        reach, held, done = np.size(self.numerator_coef) - 1, None, 0
+        state = self.initial_cond
+        for window in windows(parts):
+            x = self._checked(window[None])[0]
+            held = x if held is None else np.concatenate([held, x])
+            if len(held) > reach:
+                yield self._forward(held[None], state)[0, done:]
+                held, done, state = held[len(held) - reach :], reach, None
+        if held is not None and len(held) > done:
+            yield self._forward(held[None], state)[0, done:]
+
+    def _filter_on(self, parts: Iterator[Array]) -> Iterator[Array]:
+        """One recording, each part of which starts from the state after the one before."""
+        from scipy.signal import lfilter
+
+        state, zeros = None, np.zeros(max(np.size(self.numerator_coef), np.size(self.denominator_coef)) - 1)
+        for window in windows(parts):
+            x = self._checked(window[None])
+            if state is None:
+                state = self._state(self.initial_cond if self.initial_cond is not None else zeros, x.shape, 1)
+            b, a = self._coefficients
+            with np.errstate(over="ignore"):
+                out, state = lfilter(b, a, x.astype(x.dtype.newbyteorder("="), copy=False), 1, state)
+                out = out.astype(kept_dtype(x.dtype), copy=False)
+            self._check_stable(out)
+            yield self._clipped(out)[0]
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         if x.dtype == object:
@@ -147,11 +193,14 @@ class LFilter(Preprocessor):
             return object_array([self._backward(sample[None], g[None])[0] for sample, g in pairs])
         return self._backward(x, grad)
 
-    def _forward(self, x: Array) -> Array:
-        """Samples of one length."""
+    def _forward(self, x: Array, state: Any) -> Array:
+        """Samples of one length, from a state on."""
         if self.clip_values is not None:
             check_limits(self.clip_values, x.shape)
-        out = self._filter(x, self.initial_cond)
+        return self._clipped(self._filter(x, state))
+
+    def _clipped(self, out: Array) -> Array:
+        """Clip in place."""
         if self.clip_values is not None:
             np.clip(out, *self.clip_values, out=out, casting="unsafe")
         return out
@@ -170,7 +219,7 @@ class LFilter(Preprocessor):
         from scipy.signal import lfilter
 
         axis = self._time_axis(x.shape)
-        b, a = (np.asarray(c, dtype=np.float64) for c in (self.numerator_coef, self.denominator_coef))
+        b, a = self._coefficients
         start = self._state(state, x.shape, axis)
         out = np.empty(x.shape, kept_dtype(x.dtype))
 
@@ -186,6 +235,11 @@ class LFilter(Preprocessor):
                 map_blocks(work, len(x), block_length(x), progress="Linear filter" if self.verbose else None)
         self._check_stable(out)
         return out
+
+    @property
+    def _coefficients(self) -> tuple[Array, Array]:
+        numerator, denominator = np.asarray(self.numerator_coef), np.asarray(self.denominator_coef)
+        return numerator.astype(np.float64), denominator.astype(np.float64)
 
     def _time_axis(self, shape: Shape) -> int:
         """Axis of time in a batch."""

@@ -10,7 +10,7 @@ from .._core.draws import Draws
 from .._core.errors import ArgumentError
 from .._core.labels import class_rows, class_rows_anywhere
 from .._core.layout import kept_dtype, working_dtype
-from .._core.threads import block_length, map_blocks
+from .._core.threads import map_parts
 from .._core.typing import Arithmetic, Array, Dtype, Rng, Shape
 from ..preprocessor import Preprocessor
 
@@ -141,11 +141,11 @@ def _mix(x: Array, draw: Draw) -> Array:
     dtype = working_dtype(x.dtype)
     first, *others = draw.shares.astype(dtype)
 
-    def work(rows: slice) -> None:
-        total = first * x[rows].astype(dtype)
+    def work(where: tuple[slice, ...]) -> None:
+        total = first * x[where].astype(dtype)
         for share, order in zip(others, draw.orders, strict=True):
-            total += share * x[order[rows]].astype(dtype)
-        out[rows] = total
+            total += share * x[(order[where[0]], *where[1:])].astype(dtype)
+        out[where] = total
 
-    map_blocks(work, len(x), block_length(x))
+    map_parts(work, x)
     return out

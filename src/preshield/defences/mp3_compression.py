@@ -1,6 +1,8 @@
 """MP3 compression."""
 
 import math
+from collections.abc import Iterator
+from tempfile import TemporaryFile
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from .._core.layout import working_dtype
 from .._core.ranges import MARGIN, in_unit_range, largest, misfit
 from .._core.threads import map_blocks
 from .._core.typing import Array, Shape
+from .._core.windows import windows
 from ..codecs import mp3, mp3_pydub
 from ..preprocessor import Preprocessor
 
@@ -164,6 +167,32 @@ class Mp3Compression(Preprocessor):
         decoded = codec.decode(codec.encode(_to_pcm(track, full_scale), rate, bit_rate))
         track = _from_pcm(decoded[: len(track)], full_scale, sample.dtype)
         return track[:, 0] if sample.ndim == 1 else track.T if self.channels_first else track
+
+    def _transform_parts(self, parts: Iterator[Array], ndim: int) -> Iterator[Array] | None:
+        if self.engine != "pyav" or self.full_scale is None or self.channels_first:
+            return None  # the range is guessed from the whole
+        return self._compress_parts(parts)
+
+    def _compress_parts(self, parts: Iterator[Array]) -> Iterator[Array]:
+        """One recording there and back, through a compressed file on the disk."""
+        scale, length = self._scale(np.empty(0)), 0
+        shape, dtype = (), np.dtype(np.float32)
+
+        def tracks() -> Iterator[Array]:
+            nonlocal length, shape, dtype
+            for window in windows(parts):
+                part = self._checked(window[None])[0]
+                self._check_channels("x", part.shape)
+                length, shape, dtype = length + len(part), part.shape[1:], part.dtype
+                yield _to_pcm(part.reshape(len(part), -1), scale)
+
+        bit_rate = None if self.bit_rate is None else int(self.bit_rate)
+        with TemporaryFile(prefix="preshield-") as file:
+            mp3.encode_into(file, tracks(), int(self.sample_rate), bit_rate)
+            for decoded in mp3.decode_from(file):
+                part = _from_pcm(decoded[:length], scale, dtype)  # what follows is padding
+                length -= len(part)
+                yield part.reshape(len(part), *shape)
 
     @property
     def _stated_range(self) -> tuple[str, float] | None:

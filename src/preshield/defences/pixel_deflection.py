@@ -1,6 +1,6 @@
 """Pixel deflection."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from math import prod
 
@@ -31,13 +31,14 @@ from .._core.draws import Draws
 from .._core.errors import ArgumentError
 from .._core.layout import spatial_axes, to_frames, working_dtype
 from .._core.tensors import to_numpy
-from .._core.threads import map_blocks, thread_count
+from .._core.threads import map_blocks, thread_count, threads_within
 from .._core.typing import Arithmetic, Array, ClipValues, Dtype, Rng, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["PixelDeflection"]
 
-DEFLECTIONS_AT_ONCE = 1 << 12  # whose random numbers are drawn together, at least those of one channel
+DEFLECTIONS_AT_ONCE = 1 << 12  # whose random numbers are drawn together
+COPIES = 8  # of a frame that scikit-image's denoisers make
 DEFLECTIONS_WORTH_A_THREAD = 1 << 15  # fewer are done before another thread has woken up
 
 
@@ -97,8 +98,7 @@ class PixelDeflection(Preprocessor):
     Images `(N, H, W, C)` or videos `(N, F, H, W, C)`, each channel of each frame with draws of its own; the
     dtype is kept, and integers become `float32`. A window that is larger than the image holds all of it;
     rows and columns 0, from which the authors' code never copies, are like any other. With the same draw, a
-    map of zeros and no map give the same. Working memory is 32 bytes for each deflection of the channel that
-    a thread works on.
+    map of zeros and no map give the same. Memory holds the draws of a few thousand deflections at a time.
 
     On an accelerator, and in compiled programs of torch and JAX, the deflections are the same to the bit.
     Denoisers of scikit-image, maps for each sample and functions as maps go through NumPy there.
@@ -186,6 +186,11 @@ class PixelDeflection(Preprocessor):
             return self._denoise(out, self.denoiser, float(self.sigma))
         return out
 
+    def _transform_parts(self, parts: Iterator[Array], ndim: int) -> Iterator[Array] | None:
+        given = self.activation_map  # made of the whole by a function, or with an entry for each frame
+        whole = callable(given) or (given is not None and np.ndim(given) > 2)
+        return None if whole else self._part_by_part(parts, ndim)
+
     def _gradient(self, x: Array, grad: Array, draw: Draws) -> Array:
         if self.gradient == "identity":
             return grad
@@ -195,7 +200,7 @@ class PixelDeflection(Preprocessor):
         if self.denoiser == "wavelet":
             seen, axis = self._moved(deflect, x.copy(), maps, draw), self._channel_axis(x.ndim)
             grad = pull_back_wavelets(seen, grad, float(self.sigma), self.clip_values, axis=axis)
-        return self._moved(return_gradient, grad, maps, draw)
+        return self._moved(return_gradient, grad, maps, draw, backwards=True)
 
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
         axis = self._channel_axis(len(shape))
@@ -233,9 +238,16 @@ class PixelDeflection(Preprocessor):
         return shape[rows], shape[columns]
 
     def _moved(
-        self, move: Callable[..., None], x: Array, maps: Array, draw: Draws, progress: str | None = None
+        self,
+        move: Callable[..., None],
+        x: Array,
+        maps: Array,
+        draw: Draws,
+        progress: str | None = None,
+        *,
+        backwards: bool = False,
     ) -> Array:
-        """A copy of a batch, its values moved by a kernel."""
+        """A copy of a batch, its values moved by a kernel, which takes the last deflections first or last."""
         dtype = working_dtype(x.dtype)
         out = x.astype(dtype, copy=not x.flags.writeable)
         if not x.size:
@@ -244,17 +256,20 @@ class PixelDeflection(Preprocessor):
         height, width = planes.shape[3:]
         count, window = self._count(height * width), min(int(self.window), max(height, width))
         of_sample = planes.shape[1] * planes.shape[2]
-        step = max(1, DEFLECTIONS_AT_ONCE // max(1, count))
+        step, most = max(1, DEFLECTIONS_AT_ONCE // max(1, count)), max(1, min(DEFLECTIONS_AT_ONCE, count))
+        parts = [(start, min(start + most, count)) for start in range(0, count, most)]
         worth_a_thread = DEFLECTIONS_WORTH_A_THREAD // max(1, of_sample * count)
         of_plane = count * DRAWS
 
         def work(samples: slice) -> None:
-            words = np.empty((step, count, DRAWS), np.uint32)
+            memory = np.empty(step * most * DRAWS, np.uint32)
             for first in range(samples.start * of_sample, samples.stop * of_sample, step):
-                length = min(step, samples.stop * of_sample - first)
-                values = slice(first * of_plane, (first + length) * of_plane)
-                draw.fill_words(words[:length].reshape(-1), values, of_sample * of_plane)
-                move(planes, maps, words[:length], first, window)
+                length = min(step, samples.stop * of_sample - first)  # of planes; one if they have parts
+                for start, stop in reversed(parts) if backwards else parts:
+                    words = memory[: length * (stop - start) * DRAWS]
+                    begin = first * of_plane + start * DRAWS
+                    draw.fill_words(words, slice(begin, begin + words.size), of_sample * of_plane)
+                    move(planes, maps, words.reshape(length, stop - start, DRAWS), first, window)
 
         map_blocks(work, len(x), max(-(-len(x) // thread_count()), worth_a_thread), progress=progress)
         return out
@@ -279,7 +294,8 @@ class PixelDeflection(Preprocessor):
                 unit = np.clip((frames[sample, number] - low[number]) / span[number], 0, 1)
                 frames[sample, number] = denoise(unit, denoiser, sigma) * span[number] + low[number]
 
-        map_blocks(work, int(np.prod(frames.shape[:2])), 1, progress=progress)
+        threads = threads_within(COPIES * frames[0, 0].nbytes)
+        map_blocks(work, prod(frames.shape[:2]), 1, threads=threads, progress=progress)
         return np.clip(out, *self.clip_values, out=out, casting="unsafe")
 
     def _count(self, pixels: int) -> int:

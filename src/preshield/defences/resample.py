@@ -1,6 +1,6 @@
 """Resampling."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -13,6 +13,7 @@ from .._core.layout import kept_dtype, object_array, working_dtype
 from .._core.resampling import FILTERS, Resampler, resampler
 from .._core.threads import map_blocks
 from .._core.typing import Arithmetic, Array, Dtype, Shape
+from .._core.windows import windows
 from ..preprocessor import Preprocessor
 
 __all__ = ["Resample"]
@@ -133,6 +134,30 @@ class Resample(Preprocessor):
         self._check_length(x.shape)
         return self._backward(x, grad)
 
+    def _transform_parts(self, parts: Iterator[Array], ndim: int) -> Iterator[Array] | None:
+        return None if self.channels_first else self._resample_parts(parts)
+
+    def _resample_parts(self, parts: Iterator[Array]) -> Iterator[Array]:
+        """One recording, whose parts `(length, C)` or `(length,)` overlap in the filters."""
+        shape: Shape = ()
+        dtype = np.dtype(np.float32)
+
+        def signals() -> Iterator[Array]:
+            nonlocal shape, dtype
+            for window in windows(parts):
+                x = self._checked(window[None])
+                shape, dtype = (1, (shape[1] if shape else 0) + x.shape[1], *x.shape[2:]), x.dtype
+                yield self._signals(x)
+
+        made = signals()
+        lengths = (lambda: self._new_length(shape[1]), lambda: shape[1])
+        for step, length in zip(self._resamplers(), lengths, strict=False):
+            made = step.apply_to_parts(made, length)
+        for signal in made:
+            track = np.moveaxis(signal[0], 0, 1).astype(kept_dtype(dtype), copy=False)
+            yield track if len(shape) > 2 else track[:, 0]
+        self._check_length(shape)
+
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
         self._check_length(shape)
         axis = self._time_axis(shape)
@@ -161,15 +186,18 @@ class Resample(Preprocessor):
         self._run_steps(steps, self._signals(grad), self._signals(out))
         return out
 
-    def _steps(self, length: int) -> list[tuple[Resampler, int, int]]:
-        """What is done to signals of this length, each step with the length before and after it."""
+    def _resamplers(self) -> list[Resampler]:
+        """To the new rate, and back if wanted."""
         old, new = int(self.sr_original), int(self.sr_new)
         if old == new:
             return []
-        between = self._new_length(length)
-        there = (resampler(old, new, self.filter), length, between)
-        back = (resampler(new, old, self.filter), between, length)
-        return [there, back] if self.restore else [there]
+        there = resampler(old, new, self.filter)
+        return [there, resampler(new, old, self.filter)] if self.restore else [there]
+
+    def _steps(self, length: int) -> list[tuple[Resampler, int, int]]:
+        """What is done to signals of this length, each step with the length before and after it."""
+        lengths = [length, self._new_length(length), length]
+        return list(zip(self._resamplers(), lengths, lengths[1:], strict=False))
 
     def _run_steps(self, steps: Sequence[tuple[Step, int]], source: Array, out: Array) -> None:
         """Apply steps, each with the length of its result, to signals `(N, C, length)`; write into `out`."""

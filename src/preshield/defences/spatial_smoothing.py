@@ -151,7 +151,8 @@ class SpatialSmoothing(Preprocessor):
 
         out, axis = np.empty(x.shape, self._output_dtype(x.dtype)), self._channel_axis(x.ndim)
         progress = "Spatial smoothing" if self.verbose else None
-        return map_planes(smooth, out, x, dtypes=(dtype, dtype), axis=axis, progress=progress)
+        dtypes = (dtype, dtype)
+        return map_planes(smooth, out, x, dtypes=dtypes, axis=axis, reach=window // 2, progress=progress)
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         if self.gradient == "identity":
@@ -169,7 +170,8 @@ class SpatialSmoothing(Preprocessor):
             median_gradient(out, block, medians, grads, window, step)
 
         out, axis = np.empty(x.shape, dtype), self._channel_axis(x.ndim)
-        return map_planes(pull_back, out, x, found, grad, dtypes=(dtype, exact, exact, dtype), axis=axis)
+        dtypes = (dtype, exact, exact, dtype)
+        return map_planes(pull_back, out, x, found, grad, dtypes=dtypes, axis=axis, reach=2 * (window // 2))
 
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
         from .._core.kernels.median import median_network

@@ -1,5 +1,6 @@
 """Standardisation."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -9,8 +10,8 @@ from .._core.arithmetic.namespace import numbers
 from .._core.arithmetic.standardise import standardise
 from .._core.checks import check_bool, check_values, ignore_device_type
 from .._core.errors import ArgumentError
-from .._core.layout import working_dtype
-from .._core.threads import block_length, map_blocks
+from .._core.layout import part_of, working_dtype
+from .._core.threads import map_parts
 from .._core.typing import Arithmetic, Array, Dtype, Shape
 from ..preprocessor import Preprocessor
 
@@ -91,12 +92,15 @@ class StandardisationMeanStd(Preprocessor):
         mean, std = (self._for_sample(name, x.shape, dtype) for name in ("mean", "std"))
         out = np.empty(x.shape, np.float32)
 
-        def work(rows: slice) -> None:
-            each = rows if len(mean) > 1 else slice(None)
-            out[rows] = (x[rows].astype(dtype, copy=False) - mean[each]) / std[each]
+        def work(where: tuple[slice, ...]) -> None:
+            values = x[where].astype(dtype, copy=False) - part_of(mean, x.ndim, where)
+            out[where] = np.divide(values, part_of(std, x.ndim, where), out=values)
 
-        map_blocks(work, len(x), block_length(x))
+        map_parts(work, x)
         return out
+
+    def _transform_parts(self, parts: Iterator[Array], ndim: int) -> Iterator[Array]:
+        return self._part_by_part(parts, ndim)
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         return np.asarray(grad / self._for_sample("std", x.shape, working_dtype(grad.dtype)))
@@ -109,9 +113,12 @@ class StandardisationMeanStd(Preprocessor):
         return None if held is None else partial(standardise, mean=held[0], std=held[1])
 
     def _for_sample(self, name: str, shape: Shape, dtype: Dtype) -> Array:
-        """A parameter for each value of one sample, `(1, ...)`, or of one image without a batch axis."""
+        """A parameter that broadcasts against a batch, with an entry for each column if channels are last."""
         value, one = self._for_batch(name, shape, dtype)
-        return np.ascontiguousarray(np.broadcast_to(value, one))
+        if value.ndim and value.shape[-1] > 1:
+            value = value.reshape((1,) * (len(one) - value.ndim) + value.shape)
+            value = np.ascontiguousarray(np.broadcast_to(value, (*value.shape[:-2], *one[-2:])))
+        return value
 
     def _for_batch(self, name: str, shape: Shape, dtype: Dtype) -> tuple[Array, Shape]:
         """A parameter that broadcasts against a batch, and the shape of one sample."""

@@ -1,6 +1,7 @@
 """Thermometer encoding."""
 
 from functools import partial
+from math import prod
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from .._core.checks import (
 )
 from .._core.errors import ArgumentError
 from .._core.layout import per_channel, range_dtype, working_dtype
-from .._core.planes import map_planes
+from .._core.threads import map_parts
 from .._core.typing import Arithmetic, Array, ClipValues, Dtype, Shape
 from ..preprocessor import Preprocessor
 
@@ -126,13 +127,19 @@ class ThermometerEncoding(Preprocessor):
         low, span = self._range(x.shape, dtype)
         thresholds = self._thresholds(dtype)
         out = np.empty(self._output_shape(x.shape), np.float32)
-        inner = int(np.prod(x.shape[axis + 1 :]))
 
-        def encode(out: Array, block: Array) -> None:
-            code, values = out.reshape(-1, len(thresholds), inner), block.reshape(-1, inner)
-            code_all(code, values, low, span, thresholds)
+        def encode(where: tuple[slice, ...]) -> None:
+            values, target = np.ascontiguousarray(x[where], dtype), out[where]
+            code = target if target.flags.c_contiguous else np.empty(target.shape, out.dtype)
+            inner = prod(values.shape[axis + 1 :])
+            levels, rows = code.reshape(-1, len(thresholds), inner), values.reshape(-1, inner)
+            code_all(levels, rows, low, span, thresholds)
+            if code is not target:
+                target[:] = code
 
-        return map_planes(encode, out, x, dtypes=(out.dtype, dtype))
+        if out.size:
+            map_parts(encode, out, axis=2 if axis == 1 else 1)
+        return out
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         axis = self._channel_axis(x.ndim)

@@ -1,5 +1,6 @@
 """Total variance minimisation."""
 
+from collections.abc import Iterator
 from functools import partial
 from math import ceil, prod
 from typing import Any
@@ -24,13 +25,14 @@ from .._core.checks import (
 from .._core.draws import Draws
 from .._core.layout import kept_dtype, to_frames, working_dtype
 from .._core.optimise import METHODS, minimise
-from .._core.threads import map_blocks, thread_count
+from .._core.threads import map_blocks, thread_count, threads_within
 from .._core.typing import Arithmetic, Array, ClipValues, Dtype, Rng, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["TotalVarMin"]
 
 WIDTHS = tuple(2.0 ** (k / 2) for k in range(-2, 5))  # of the Gaussians that stand in, in pixels
+BYTES_OF_PIXEL = 140  # that its minimiser holds, most of them for five pairs of vectors
 VALUES_AT_ONCE = 1 << 15  # planes are minimised in batches of at most about this many pixels
 
 
@@ -81,8 +83,8 @@ class TotalVarMin(Preprocessor):
     Notes
     -----
     Images `(N, H, W, C)` or videos `(N, F, H, W, C)`, each channel of each frame on its own; the result is
-    `float32`. Working memory is about 25 numbers in double precision
-    for each pixel of the channels that a thread works on: one channel, or up to 32768 pixels of small ones.
+    `float32`. Working memory is 140 bytes for each pixel of the channels that are minimised at once: as many
+    as 64 MiB hold, but at least one. Above 690 x 690 pixels that is one at a time, whatever the threads.
 
     On an accelerator, and in compiled programs of torch and JAX, all channels are minimised at once, in the
     precision of the batch (with `norm=1` in double precision, if there is any), with at most 3 evaluations
@@ -176,13 +178,17 @@ class TotalVarMin(Preprocessor):
             target[where] = self._smooth(planes, self._masks(planes.shape, rows.start, of_sample, draw))
 
         if x.size:
-            total, most = int(np.prod(grid)), VALUES_AT_ONCE // int(np.prod(source.shape[3:]))
-            block = max(1, min(most, -(-total // thread_count())))
+            total, pixels = prod(grid), prod(source.shape[3:])
+            block = max(1, min(VALUES_AT_ONCE // pixels, -(-total // thread_count())))
+            threads = threads_within(block * pixels * BYTES_OF_PIXEL)
             progress = "Total variance minimisation" if self.verbose else None
-            map_blocks(work, total, block, progress=progress)
+            map_blocks(work, total, block, threads=threads, progress=progress)
         if self.clip_values is not None:
             np.clip(out, *self.clip_values, out=out, casting="unsafe")
         return out
+
+    def _transform_parts(self, parts: Iterator[Array], ndim: int) -> Iterator[Array]:
+        return self._part_by_part(parts, ndim)
 
     def _gradient(self, x: Array, grad: Array, draw: Draws) -> Array:
         if self.gradient == "identity" or not x.size:

@@ -203,30 +203,30 @@ class VideoCompression(Preprocessor):
         values = _levels(video.dtype, scale)[decoded[:, :height, :width]]
         return np.moveaxis(values, -1, axis)
 
-    def _transform_frames(self, frames: Iterator[Array]) -> Iterator[Array] | None:
+    def _transform_parts(self, parts: Iterator[Array], ndim: int) -> Iterator[Array] | None:
         if self.engine != "pyav" or self.clip_values is None:  # the range is guessed from the whole
             return None
-        return self._compress_frames(frames)
+        return self._compress_parts(parts)
 
-    def _compress_frames(self, frames: Iterator[Array]) -> Iterator[Array]:
+    def _compress_parts(self, parts: Iterator[Array]) -> Iterator[Array]:
         """One video there and back, through a compressed file on the disk."""
-        first = next(frames)
+        first = next(parts)
         scale, count, made = self._scale(first), 0, 0
-        height, width, _ = first.shape
+        _, height, width, _ = first.shape
         levels, crf = _levels(first.dtype, scale), int(self.constant_rate_factor)
 
         def pixels() -> Iterator[Array]:
             nonlocal count
-            for frame in chain([first], frames):
-                count += 1
-                self._check_videos("x", frame[None])
-                yield _to_pixels(frame, scale)
+            for part in chain([first], parts):
+                count += len(part)
+                self._check_videos("x", part)
+                yield from _to_pixels(part, scale)
 
         with TemporaryFile(prefix="preshield-") as file:
             h264.encode_into(file, pixels(), self.video_format, crf, self.preset)
             for decoded in h264.decode_from(file):
                 made += 1
-                yield levels[decoded[:height, :width]]
+                yield levels[decoded[None, :height, :width]]
         if made != count:
             raise CodecError(f"{self.engine} made {made} frames of {count}.")
 

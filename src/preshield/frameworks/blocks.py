@@ -1,7 +1,6 @@
 """A batch in blocks of samples: one seed for all, each sample drawn by its number, the bits of one call."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,9 @@ from .._core.tensors import framework
 from .._core.typing import Array, Defence, Dtype, Seed, Shape
 from .native import seed_of
 
-__all__ = ["backward", "check_blocks", "forward", "seed_and_numbers", "transform_into", "windows"]
+__all__ = ["backward", "check_blocks", "forward", "seed_and_numbers", "transform_into"]
 
 BLOCK_BYTES = 1 << 24
-WINDOW_BYTES = 1 << 23  # of frames, which are to leave an encoder of video most of the memory
 
 
 def check_blocks(defence: Defence, x: Any, remedy: str) -> None:
@@ -108,30 +106,6 @@ def transform_into(defence: Defence, x: Any, out: Any, index: Any = None) -> Any
         words = np.concatenate([seed, numbers[block]]) if len(seed) else seed
         out[block] = forward(defence, np.asarray(x[block]), words)
     return out
-
-
-def windows(frames: Iterator[Array]) -> Iterator[Array]:
-    """Frames of a video, as many at a time as a window holds, at least one.
-
-    Parameters
-    ----------
-    frames : iterator of ndarray, shape (H, W, C)
-        All of one size.
-
-    Yields
-    ------
-    ndarray, shape (F, H, W, C)
-        The first has one frame: what has an entry for each frame of the whole then fits no window.
-    """
-    window: list[Array] = []
-    length = 1
-    for frame in frames:
-        window.append(frame)
-        if len(window) == length:
-            yield np.stack(window)
-            window, length = [], max(1, WINDOW_BYTES // max(1, frame.nbytes))
-    if window:
-        yield np.stack(window)
 
 
 def _check_target(x: Any, out: Any, shape: Shape, dtype: Dtype) -> None:

@@ -10,23 +10,32 @@ from . import kernel, reduction
 __all__ = ["total_variation"]
 
 TINY = 1e-12  # a norm below this one counts as zero
+BAND = 1 << 16  # pixels of which the differences are held at once
 
 
-# A function here works on a whole plane: on a short row, the call would cost more than the arithmetic.
+# A function here works on a plane, or on many of its rows: on a short row, the call would cost more than the
+# arithmetic.
 
 
 @kernel
-def _differences(down: Array, right: Array, z: Array) -> None:
-    """Write the differences between neighbours, with zeros where a pixel at the border has none."""
+def _differences(down: Array, right: Array, z: Array, first: int) -> None:
+    """Write the differences between neighbours, with zeros where a pixel at the border has none.
+
+    Those of some rows, from `first` on: to the rows above and to the one below, and along the rows.
+    """
     height, width = z.shape
-    down[0] = down[height] = 0.0
-    for r in range(height - 1):
-        for j in range(width):
-            down[r + 1, j] = z[r + 1, j] - z[r, j]
-    for r in range(height):
+    for r in range(down.shape[0]):
+        row = first + r
+        if 0 < row < height:
+            for j in range(width):
+                down[r, j] = z[row, j] - z[row - 1, j]
+        else:
+            down[r] = 0.0
+    for r in range(right.shape[0]):
+        row = first + r
         right[r, 0] = right[r, width] = 0.0
         for j in range(width - 1):
-            right[r, j + 1] = z[r, j + 1] - z[r, j]
+            right[r, j + 1] = z[row, j + 1] - z[row, j]
 
 
 @kernel
@@ -38,13 +47,12 @@ def _power(d: float, norm: int) -> Any:
 
 @reduction
 def _add_up(rows: Array, columns: Array, down: Array, right: Array, norm: int) -> None:
-    """Sum `|difference|**norm` over each row of `down` and each column of `right`."""
+    """Sum `|difference|**norm` over each row of `down`, and add it up over each column of `right`."""
     for r in range(down.shape[0]):
         total = 0.0
         for j in range(down.shape[1]):
             total += _power(down[r, j], norm)
         rows[r] = total
-    columns[:] = 0.0
     for r in range(right.shape[0]):
         for j in range(right.shape[1]):
             columns[j] += _power(right[r, j], norm)
@@ -141,17 +149,27 @@ def total_variation(
     scale : float
     """
     planes, height, width = z.shape
-    down, right = np.empty((height + 1, width)), np.empty((height, width + 1))
+    band = min(height, max(1, BAND // width))
+    down, right = np.empty((band + 1, width)), np.empty((band, width + 1))
     rows, columns = np.empty(height + 1), np.empty(width + 1)
     for p in range(planes):
-        _differences(down, right, z[p])
-        _add_up(rows, columns, down, right, norm)
+        columns[:] = 0.0
+        for a in range(0, height, band):
+            b = min(a + band, height)
+            _differences(down[: b - a + 1], right[: b - a], z[p], a)
+            _add_up(rows[a : b + 1], columns, down[: b - a + 1], right[: b - a], norm)
         total = _norms_and_weights(rows, norm, scale) + _norms_and_weights(columns, norm, scale)
-        _differentiate(down, norm)
-        _differentiate(right, norm)
         distance = np.sqrt(_masked_square(z[p], x[p], mask[p]))
         value[p] = distance + scale * total
         pull = 1.0 / distance if distance > TINY else 0.0
-        _gradient(grad[p], z[p], x[p], mask[p], pull, rows, columns, down, right)
+        for a in range(0, height, band):
+            b = min(a + band, height)
+            below, beside = down[: b - a + 1], right[: b - a]
+            if band < height:  # they are those of the last band
+                _differences(below, beside, z[p], a)
+            _differentiate(below, norm)
+            _differentiate(beside, norm)
+            weights = rows[a : b + 1]
+            _gradient(grad[p, a:b], z[p, a:b], x[p, a:b], mask[p, a:b], pull, weights, columns, below, beside)
         if distance <= TINY:
             _shrink(grad[p], mask[p])

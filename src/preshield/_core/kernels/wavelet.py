@@ -5,6 +5,10 @@ holds a row of a group as it lies in memory: the colours of a pixel side by side
 other. The rows of channels come in pairs: those of the upper line, then those of the lower one. Only where a
 line meets memory is an array sliced: to count the references to a slice takes as long as the arithmetic of a
 row.
+
+A large group goes through in strips of rows: the finest levels are worked out strip by strip, once to find
+the thresholds and once more to apply them, and memory holds them for one strip alone, beside the coarser
+levels of the whole group. The result does not depend on the strips.
 """
 
 from typing import Any
@@ -15,8 +19,9 @@ from ..arithmetic.wavelets import COLOURS, GAINS, RGB, YCBCR
 from ..typing import Array
 from . import kernel, reduction
 
-__all__ = ["COLOURS", "pull_back", "shrink"]
+__all__ = ["COLOURS", "ROOM", "pull_back", "shrink"]
 
+ROOM = 1 << 22  # bytes that the bands of a group may take before it goes through in strips
 _YCBCR, _RGB, _GAINS = np.array(YCBCR), np.array(RGB), np.array(GAINS)
 
 
@@ -170,6 +175,31 @@ def _room(size: int, sizes: Array) -> int:
 
 
 @kernel
+def _set_rows(sizes: Array, fine: int, rows: int) -> None:
+    """Set the height of a strip, and of its means at the levels that are worked out strip by strip."""
+    for level in range(fine + 1):
+        sizes[level, 0] = rows
+        rows = (rows + 1) // 2
+
+
+@kernel
+def _cut_into_strips(sizes: Array, size: int, most: int) -> int:
+    """How many levels to work out strip by strip so that bands hold so many numbers, or as few as can be.
+
+    From `sizes` of a whole plane become those of a strip at these levels, which is one row at the next.
+    """
+    fine, height, room = 0, sizes[0, 0], _room(size, sizes)
+    while room > most and fine + 1 < len(sizes):
+        smaller = sizes.copy()
+        _set_rows(smaller, fine + 1, min(height, 4 << fine))
+        if _room(size, smaller) >= room:
+            break
+        sizes[:] = smaller
+        fine, room = fine + 1, _room(size, sizes)
+    return fine
+
+
+@kernel
 def _split(
     bands: Array, plane: int, k: int, rows: Array, top: int, bottom: int, width: int, fill: Any
 ) -> None:
@@ -260,63 +290,68 @@ def _energy(bands: Array, plane: int, k: int) -> tuple[float, float, float]:
 def _bands(store: Array, size: int, sizes: Array, level: int) -> Array:
     """The bands of all planes at a level, from 1: shape (planes, 4, rows, columns)."""
     start = 0
-    for finer in range(1, level):
-        start += 4 * size * sizes[finer, 0] * sizes[finer, 1]
+    for coarser in range(level + 1, len(sizes)):  # which do not move with the height of a strip
+        start += 4 * size * sizes[coarser, 0] * sizes[coarser, 1]
     height, width = sizes[level]
     return store[start : start + 4 * size * height * width].reshape(size, 4, height, width)
 
 
 @kernel
-def _split_planes(store: Array, size: int, sizes: Array, fill: Any, energy: Array) -> None:
-    """Split the means of the first level further; `energy` receives the sums of squares of all details."""
-    energy[:] = 0
-    for level in range(1, len(sizes)):
-        bands = _bands(store, size, sizes, level)
-        for plane in range(size):
-            if level > 1:
-                rows = _bands(store, size, sizes, level - 1)[plane, 0]
-                for k in range(bands.shape[2]):
-                    bottom = 2 * k + 1 if 2 * k + 1 < len(rows) else -1
-                    _split(bands, plane, k, rows, 2 * k, bottom, rows.shape[1], fill)
-            for k in range(bands.shape[2]):
-                horizontal, vertical, diagonal = _energy(bands, plane, k)
-                energy[plane, level - 1, 0] += horizontal
-                energy[plane, level - 1, 1] += vertical
-                energy[plane, level - 1, 2] += diagonal
+def _split_level(store: Array, size: int, sizes: Array, level: int, first: int, fill: Any) -> None:
+    """Split the means of one level; row `first` of the next one is the first of theirs."""
+    bands, finer = _bands(store, size, sizes, level), _bands(store, size, sizes, level - 1)
+    for plane in range(size):
+        rows = finer[plane, 0]
+        for k in range((len(rows) + 1) // 2):
+            bottom = 2 * k + 1 if 2 * k + 1 < len(rows) else -1
+            _split(bands, plane, first + k, rows, 2 * k, bottom, rows.shape[1], fill)
 
 
 @kernel
-def _join_planes(store: Array, size: int, sizes: Array, pair: Array, thresholds: Array, fold: Any) -> None:
-    """Undo `_split_planes`, with shrunk details."""
-    for level in range(len(sizes) - 1, 1, -1):
-        bands = _bands(store, size, sizes, level)
-        for plane in range(size):
-            rows = _bands(store, size, sizes, level - 1)[plane, 0]
-            for k in range(bands.shape[2]):
-                bottom = 2 * k + 1 if 2 * k + 1 < len(rows) else -1
-                _join(rows, 2 * k, bottom, rows.shape[1], pair, bands, plane, k, thresholds, level - 1, fold)
+def _add_energies(energy: Array, store: Array, size: int, sizes: Array, level: int, rows: Any) -> None:
+    """Add the squares of all details in some rows of a level, from the first to the one before the second."""
+    bands = _bands(store, size, sizes, level)
+    for plane in range(size):
+        for k in range(rows[0], rows[1]):
+            horizontal, vertical, diagonal = _energy(bands, plane, k)
+            energy[plane, level - 1, 0] += horizontal
+            energy[plane, level - 1, 1] += vertical
+            energy[plane, level - 1, 2] += diagonal
 
 
 @kernel
-def _split_frame(
-    bands: Array,
+def _join_level(
+    store: Array, size: int, sizes: Array, level: int, first: int, pair: Array, thresholds: Array, fold: Any
+) -> None:
+    """Undo `_split_level`, with shrunk details."""
+    bands, finer = _bands(store, size, sizes, level), _bands(store, size, sizes, level - 1)
+    for plane in range(size):
+        rows = finer[plane, 0]
+        for k in range((len(rows) + 1) // 2):
+            bottom, width = 2 * k + 1 if 2 * k + 1 < len(rows) else -1, rows.shape[1]
+            _join(rows, 2 * k, bottom, width, pair, bands, plane, first + k, thresholds, level - 1, fold)
+
+
+@kernel
+def _split_strip(
+    store: Array,
+    sizes: Array,
+    fine: int,
     rows: Array,
     extremes: Array,
     line: Array,
     x: Array,
     start: int,
-    shape: Array,
     strides: Array,
     scale: Any,
     bounds: Any,
     matrix: Any,
 ) -> None:
-    """Read a group, and split its planes once; find the least and the largest values of their columns."""
-    size, height, width = len(bands), shape[2], shape[3]
-    woven = strides[3] == size
-    one = x.dtype.type(1)
-    extremes[:, 0], extremes[:, 1] = np.inf, -np.inf
-    for k in range(bands.shape[2]):
+    """Read a strip, and split it as often as it is done strip by strip; take its values into extremes."""
+    size, height, width, one = len(extremes), sizes[0, 0], sizes[0, 1], x.dtype.type(1)
+    first: Any = np.int64(0)  # not a literal, for which Numba would compile a function once more
+    woven, bands = strides[3] == size, _bands(store, size, sizes, first + 1)
+    for k in range((height + 1) // 2):
         for half in range(min(2, height - 2 * k)):
             _get(line, x, start + (2 * k + half) * strides[2], strides, size, scale, bounds)
             _spread(rows, half, line, woven, matrix)
@@ -326,6 +361,49 @@ def _split_frame(
         for plane in range(size):
             bottom = size + plane if 2 * k + 1 < height else -1
             _split(bands, plane, k, rows, plane, bottom, width, one)
+    for level in range(2, fine + 1):
+        _split_level(store, size, sizes, level, first, one)
+
+
+@kernel
+def _split_group(
+    store: Array,
+    energy: Array,
+    sizes: Array,
+    fine: int,
+    rows: Array,
+    extremes: Array,
+    line: Array,
+    x: Array,
+    start: int,
+    height: int,
+    strides: Array,
+    scale: Any,
+    bounds: Any,
+    matrix: Any,
+) -> None:
+    """Split all strips of a group at all levels.
+
+    `energy` receives the sums of squares of all details, `extremes` the least and the largest value of each
+    column. Of the levels that are worked out strip by strip, memory then holds the last strip.
+    """
+    size, one, strip = len(extremes), x.dtype.type(1), sizes[0, 0]
+    begin: Any = np.int64(0)  # not a literal
+    energy[:] = 0
+    extremes[:, 0], extremes[:, 1] = np.inf, -np.inf
+    for first in range(0, height, strip):
+        _set_rows(sizes, fine, min(strip, height - first))
+        at = start + first * strides[2]
+        _split_strip(store, sizes, fine, rows, extremes, line, x, at, strides, scale, bounds, matrix)
+        for level in range(1, fine + 1):
+            _add_energies(energy, store, size, sizes, level, (begin, sizes[level, 0]))
+        if 0 < fine < len(sizes) - 1:
+            _split_level(store, size, sizes, fine + 1, first >> (fine + 1), one)
+    for level in range(fine + 1, len(sizes)):
+        if level > fine + 1:
+            _split_level(store, size, sizes, level, begin, one)
+        _add_energies(energy, store, size, sizes, level, (begin, sizes[level, 0]))
+    _set_rows(sizes, fine, strip)
 
 
 @kernel
@@ -412,43 +490,67 @@ def shrink(
     low, high = t(limits[0]), t(limits[1])
     scale, unit = (low, high - low), (t(0), one) if clipped else endless
     sizes, woven = _sizes(height, width), strides[3] == size
+    fine = _cut_into_strips(sizes, size, ROOM // x.itemsize)
+    strip, coarse = sizes[0, 0], fine + 1
     finest: Any = np.int64(0)  # not a literal, for which Numba would compile a function once more
     store = np.empty(_room(size, sizes), x.dtype)
-    bands = _bands(store, size, sizes, finest + 1)
     rows, pair = np.empty((2 * size, width), x.dtype), np.empty((2, width), x.dtype)
     extremes, line = np.empty((size, 2, width), x.dtype), np.empty(size * width, x.dtype)
     energy, slopes = np.empty((2, size, len(sizes) - 1, 3))
-    thresholds = np.empty(energy.shape, x.dtype)
+    thresholds, counts = np.empty(energy.shape, x.dtype), _sizes(height, width)
     to_ycbcr, to_rgb = _matrix(_YCBCR, x), _matrix(_RGB, x)
     for number in range(groups[0], groups[1]):
         start = _start(number, shape, strides, size)
-        _split_frame(bands, rows, extremes, line, x, start, shape, strides, scale, unit, to_ycbcr)
-        _split_planes(store, size, sizes, one, energy)
-        _set_thresholds(thresholds, slopes, energy, extremes, sizes, sigma)
-        _join_planes(store, size, sizes, pair, thresholds, one)
-        for k in range(bands.shape[2]):
-            for plane in range(size):
-                bottom = size + plane if 2 * k + 1 < height else -1
-                _join(rows, plane, bottom, width, pair, bands, plane, k, thresholds, finest, one)
-            for half in range(min(2, height - 2 * k)):
-                _gather(line, rows, half, woven, to_rgb)
-                at = start + (2 * k + half) * strides[2]
-                _put(out, at, strides, size, line, scale, (low, high) if clipped else endless)
+        _split_group(
+            store,
+            energy,
+            sizes,
+            fine,
+            rows,
+            extremes,
+            line,
+            x,
+            start,
+            height,
+            strides,
+            scale,
+            unit,
+            to_ycbcr,
+        )
+        _set_thresholds(thresholds, slopes, energy, extremes, counts, sigma)
+        for level in range(len(sizes) - 1, coarse, -1):
+            _join_level(store, size, sizes, level, finest, pair, thresholds, one)
+        for first in range(0, height, strip):
+            lines, at = min(strip, height - first), start + first * strides[2]
+            if strip < height:
+                _set_rows(sizes, fine, lines)
+                _split_strip(store, sizes, fine, rows, extremes, line, x, at, strides, scale, unit, to_ycbcr)
+            for level in range(min(coarse, len(sizes) - 1), 1, -1):
+                begin = first >> coarse if level == coarse else finest
+                _join_level(store, size, sizes, level, begin, pair, thresholds, one)
+            bands = _bands(store, size, sizes, finest + 1)
+            for k in range((lines + 1) // 2):
+                for plane in range(size):
+                    bottom = size + plane if 2 * k + 1 < lines else -1
+                    _join(rows, plane, bottom, width, pair, bands, plane, k, thresholds, finest, one)
+                for half in range(min(2, lines - 2 * k)):
+                    _gather(line, rows, half, woven, to_rgb)
+                    row = at + (2 * k + half) * strides[2]
+                    _put(out, row, strides, size, line, scale, (low, high) if clipped else endless)
 
 
 # The derivative
 
 
 @reduction
-def _push(bands: Array, grads: Array, plane: int, band: int, threshold: Any) -> float:
-    """How much less the result becomes if the threshold grows."""
+def _push(bands: Array, grads: Array, plane: int, band: int, k: int, threshold: Any) -> float:
+    """How much less a row of the result becomes if the threshold grows."""
     total, zero = 0.0, bands.dtype.type(0)
-    for k in range(bands.shape[2]):
-        for i in range(bands.shape[3]):
-            detail, grad = bands[plane, band, k, i], grads[plane, band, k, i]
-            rising = grad if detail > threshold else zero
-            falling = grad if detail < -threshold else zero
-            total += np.float64(rising - falling)
+    for i in range(bands.shape[3]):
+        detail, grad = bands[plane, band, k, i], grads[plane, band, k, i]
+        rising = grad if detail > threshold else zero
+        falling = grad if detail < -threshold else zero
+        total += np.float64(rising - falling)
     return total
 
 
@@ -464,22 +566,98 @@ def _pull_band(bands: Array, grads: Array, plane: int, band: int, threshold: Any
 
 
 @kernel
-def _pull_planes(
-    store: Array, grads: Array, size: int, sizes: Array, thresholds: Array, slopes: Array, by_range: Array
+def _split_grads(
+    store: Array,
+    grads: Array,
+    sizes: Array,
+    fine: int,
+    first: int,
+    rows: Array,
+    grad_rows: Array,
+    line: Array,
+    seen: Array,
+    pair: Array,
+    grad: Array,
+    start: int,
+    strides: Array,
+    thresholds: Array,
+    scale: Any,
+    bounds: Any,
+    clipped: bool,
+    to_rgb: Any,
+    matrix: Any,
 ) -> None:
-    """Pull the gradient back through all thresholds; `by_range` receives what they owe to ranges."""
-    by_range[:] = 0
-    for level in range(1, len(sizes)):
-        bands, of_level = _bands(store, size, sizes, level), _bands(grads, size, sizes, level)
-        count = sizes[level, 0] * sizes[level, 1]
+    """Read the gradient by a strip, which begins with row `first` of its group, and pull it back to bands.
+
+    If `clipped`, the strip is put together from `store`, to see which values are out of bounds.
+    """
+    size, lines, width, coarse = len(rows) // 2, sizes[0, 0], sizes[0, 1], fine + 1
+    finest: Any = np.int64(0)  # not a literal
+    t, woven = rows.dtype.type, strides[3] == size
+    as_it_is, endless = (t(0), t(1)), (t(-np.inf), t(np.inf))
+    bands, of_rows = _bands(store, size, sizes, finest + 1), _bands(grads, size, sizes, finest + 1)
+    if clipped:
+        for level in range(min(coarse, len(sizes) - 1), 1, -1):
+            begin = first >> coarse if level == coarse else finest
+            _join_level(store, size, sizes, level, begin, pair, thresholds, t(1))
+    for k in range((lines + 1) // 2):
+        if clipped:
+            for plane in range(size):
+                bottom = size + plane if 2 * k + 1 < lines else -1
+                _join(rows, plane, bottom, width, pair, bands, plane, k, thresholds, finest, t(1))
+        for half in range(min(2, lines - 2 * k)):
+            row = start + (2 * k + half) * strides[2]
+            _get(line, grad, row, strides, size, as_it_is, endless)
+            if clipped:
+                _gather(seen, rows, half, woven, to_rgb)
+                _hold(line, seen, scale, bounds)
+            _spread(grad_rows, half, line, woven, matrix)
         for plane in range(size):
+            bottom = size + plane if 2 * k + 1 < lines else -1
+            _split(of_rows, plane, k, grad_rows, plane, bottom, width, t(0))
+    for level in range(2, coarse):
+        _split_level(grads, size, sizes, level, finest, t(0))
+
+
+@kernel
+def _add_pushes(
+    pushes: Array, store: Array, grads: Array, size: int, sizes: Array, level: int, thresholds: Array
+) -> None:
+    """Add up how much less the result becomes if the thresholds of a level grow."""
+    bands, of_level = _bands(store, size, sizes, level), _bands(grads, size, sizes, level)
+    for plane in range(size):
+        for band in range(3):
+            threshold = thresholds[plane, level - 1, band]
+            for k in range(bands.shape[2]):
+                pushes[plane, level - 1, band] += _push(bands, of_level, plane, band + 1, k, threshold)
+
+
+@kernel
+def _pull_level(
+    store: Array, grads: Array, size: int, sizes: Array, level: int, thresholds: Array, weights: Array
+) -> None:
+    """Pull the gradient back through the thresholds of a level."""
+    bands, of_level = _bands(store, size, sizes, level), _bands(grads, size, sizes, level)
+    for plane in range(size):
+        for band in range(3):
+            threshold, weight = thresholds[plane, level - 1, band], weights[plane, level - 1, band]
+            _pull_band(bands, of_level, plane, band + 1, threshold, weight)
+
+
+@kernel
+def _set_weights(
+    weights: Array, by_range: Array, pushes: Array, thresholds: Array, slopes: Array, counts: Array
+) -> None:
+    """What each detail owes to its threshold, and what thresholds owe to the ranges of colours."""
+    by_range[:] = 0
+    for plane in range(len(pushes)):
+        for level in range(pushes.shape[1]):
+            count = counts[level + 1, 0] * counts[level + 1, 1]
             for band in range(3):
-                threshold, slope = thresholds[plane, level - 1, band], slopes[plane, level - 1, band]
-                push = _push(bands, of_level, plane, band + 1, threshold)
-                weight = store.dtype.type(2 * push * slope / count)
-                _pull_band(bands, of_level, plane, band + 1, threshold, weight)
+                push, slope = pushes[plane, level, band], slopes[plane, level, band]
+                weights[plane, level, band] = 2 * push * slope / count
                 if slope == 0:
-                    by_range[plane] += push * threshold
+                    by_range[plane] += push * thresholds[plane, level, band]
 
 
 @kernel
@@ -537,62 +715,133 @@ def pull_back(
     scale, unit = (low, high - low), (t(0), one) if clipped else endless
     as_it_is, rounding = (t(0), one), t(16 * np.finfo(x.dtype).eps) * (high - low)
     sizes, woven = _sizes(height, width), strides[3] == size
+    fine = _cut_into_strips(sizes, size, ROOM // x.itemsize)
+    strip, coarse = sizes[0, 0], fine + 1
     finest: Any = np.int64(0)  # not a literal, for which Numba would compile a function once more
     stores = np.empty((2, _room(size, sizes)), x.dtype)
     store, grads = stores[0], stores[1]
-    bands, of_rows = _bands(store, size, sizes, finest + 1), _bands(grads, size, sizes, finest + 1)
     rows, pair = np.empty((2 * size, width), x.dtype), np.empty((2, width), x.dtype)
     grad_rows, seen = np.empty((2 * size, width), x.dtype), np.empty(size * width, x.dtype)
     extremes, line = np.empty((size, 2, width), x.dtype), np.empty(size * width, x.dtype)
     energy, slopes = np.empty((2, size, len(sizes) - 1, 3))
     thresholds, nothing = np.empty(energy.shape, x.dtype), np.zeros(energy.shape, x.dtype)
+    pushes, weights, counts = np.empty(energy.shape), np.empty(energy.shape, x.dtype), _sizes(height, width)
     by_range, places = np.empty(size), np.empty((size, 2, 2), np.int64)
     to_ycbcr, to_rgb = _matrix(_YCBCR, x), _matrix(_RGB, x)
     from_ycbcr, from_rgb = _matrix(_YCBCR.T.copy(), x), _matrix(_RGB.T.copy(), x)
     for number in range(groups[0], groups[1]):
         start = _start(number, shape, strides, size)
-        _split_frame(bands, rows, extremes, line, x, start, shape, strides, scale, unit, to_ycbcr)
-        _split_planes(store, size, sizes, one, energy)
-        _set_thresholds(thresholds, slopes, energy, extremes, sizes, sigma)
+        _split_group(
+            store,
+            energy,
+            sizes,
+            fine,
+            rows,
+            extremes,
+            line,
+            x,
+            start,
+            height,
+            strides,
+            scale,
+            unit,
+            to_ycbcr,
+        )
+        _set_thresholds(thresholds, slopes, energy, extremes, counts, sigma)
         if clipped:
-            _join_planes(store, size, sizes, pair, thresholds, one)
-        for k in range(bands.shape[2]):
-            for plane in range(size):
-                bottom = size + plane if 2 * k + 1 < height else -1
-                if clipped:
-                    _join(rows, plane, bottom, width, pair, bands, plane, k, thresholds, finest, one)
-            for half in range(min(2, height - 2 * k)):
-                at = start + (2 * k + half) * strides[2]
-                _get(line, grad, at, strides, size, as_it_is, endless)
-                if clipped:
-                    _gather(seen, rows, half, woven, to_rgb)
-                    _hold(line, seen, scale, (low - rounding, high + rounding))
-                _spread(grad_rows, half, line, woven, from_rgb)
-            for plane in range(size):
-                bottom = size + plane if 2 * k + 1 < height else -1
-                _split(of_rows, plane, k, grad_rows, plane, bottom, width, t(0))
-        _split_planes(grads, size, sizes, t(0), energy)
-        _pull_planes(store, grads, size, sizes, thresholds, slopes, by_range)
+            for level in range(len(sizes) - 1, coarse, -1):
+                _join_level(store, size, sizes, level, finest, pair, thresholds, one)
+        pushes[:] = 0
+        for first in range(0, height, strip):
+            lines, at = min(strip, height - first), start + first * strides[2]
+            _set_rows(sizes, fine, lines)
+            if strip < height:
+                _split_strip(store, sizes, fine, rows, extremes, line, x, at, strides, scale, unit, to_ycbcr)
+            _split_grads(
+                store,
+                grads,
+                sizes,
+                fine,
+                first,
+                rows,
+                grad_rows,
+                line,
+                seen,
+                pair,
+                grad,
+                at,
+                strides,
+                thresholds,
+                scale,
+                (low - rounding, high + rounding),
+                clipped,
+                to_rgb,
+                from_rgb,
+            )
+            for level in range(1, coarse):
+                _add_pushes(pushes, store, grads, size, sizes, level, thresholds)
+            if 0 < fine < len(sizes) - 1:
+                _split_level(grads, size, sizes, coarse, first >> coarse, t(0))
+        for level in range(coarse, len(sizes)):
+            if level > coarse:
+                _split_level(grads, size, sizes, level, finest, t(0))
+            _add_pushes(pushes, store, grads, size, sizes, level, thresholds)
+        _set_weights(weights, by_range, pushes, thresholds, slopes, counts)
         by_extremes = size == COLOURS and np.any(by_range != 0)
         if by_extremes:
             _find_extremes(places, extremes, rows, line, x, start, shape, strides, scale, unit, to_ycbcr)
             for plane in range(size):
                 if by_range[plane] != 0:  # a colour without a range owes nothing to it
                     by_range[plane] /= _range(extremes, plane)
-        _join_planes(grads, size, sizes, pair, nothing, t(2))
-        for k in range(bands.shape[2]):
-            for plane in range(size):
-                bottom = size + plane if 2 * k + 1 < height else -1
-                _join(grad_rows, plane, bottom, width, pair, of_rows, plane, k, nothing, finest, t(2))
-                if by_extremes:
-                    for end in range(2):
-                        half, column = places[plane, end, 0] - 2 * k, places[plane, end, 1]
-                        if half in (0, 1):
-                            grad_rows[half * size + plane, column] += by_range[plane] * (2 * end - 1)
-            for half in range(min(2, height - 2 * k)):
-                at = start + (2 * k + half) * strides[2]
-                _gather(line, grad_rows, half, woven, from_ycbcr)
-                if clipped:
-                    _get(seen, x, at, strides, size, as_it_is, endless)
-                    _hold(line, seen, as_it_is, (low, high))
-                _put(out, at, strides, size, line, as_it_is, endless)
+        for level in range(len(sizes) - 1, fine, -1):
+            _pull_level(store, grads, size, sizes, level, thresholds, weights)
+            if level > coarse:
+                _join_level(grads, size, sizes, level, finest, pair, nothing, t(2))
+        for first in range(0, height, strip):
+            lines, at = min(strip, height - first), start + first * strides[2]
+            if strip < height:
+                _set_rows(sizes, fine, lines)
+                _split_strip(store, sizes, fine, rows, extremes, line, x, at, strides, scale, unit, to_ycbcr)
+                _split_grads(
+                    store,
+                    grads,
+                    sizes,
+                    fine,
+                    first,
+                    rows,
+                    grad_rows,
+                    line,
+                    seen,
+                    pair,
+                    grad,
+                    at,
+                    strides,
+                    thresholds,
+                    scale,
+                    (low - rounding, high + rounding),
+                    clipped,
+                    to_rgb,
+                    from_rgb,
+                )
+            for level in range(1, coarse):
+                _pull_level(store, grads, size, sizes, level, thresholds, weights)
+            for level in range(min(coarse, len(sizes) - 1), 1, -1):
+                begin = first >> coarse if level == coarse else finest
+                _join_level(grads, size, sizes, level, begin, pair, nothing, t(2))
+            bands = _bands(grads, size, sizes, finest + 1)
+            for k in range((lines + 1) // 2):
+                for plane in range(size):
+                    bottom = size + plane if 2 * k + 1 < lines else -1
+                    _join(grad_rows, plane, bottom, width, pair, bands, plane, k, nothing, finest, t(2))
+                    if by_extremes:
+                        for end in range(2):
+                            half, column = places[plane, end, 0] - first - 2 * k, places[plane, end, 1]
+                            if half in (0, 1):
+                                grad_rows[half * size + plane, column] += by_range[plane] * (2 * end - 1)
+                for half in range(min(2, lines - 2 * k)):
+                    row = at + (2 * k + half) * strides[2]
+                    _gather(line, grad_rows, half, woven, from_ycbcr)
+                    if clipped:
+                        _get(seen, x, row, strides, size, as_it_is, endless)
+                        _hold(line, seen, as_it_is, (low, high))
+                    _put(out, row, strides, size, line, as_it_is, endless)
