@@ -240,7 +240,7 @@ def test_a_single_defence_needs_no_list(make):
 
 @NETWORKS
 def test_a_stochastic_defence_in_prediction(make):
-    noise = GaussianAugmentation(0.5, False, apply_predict=True)
+    noise = GaussianAugmentation(0.2, False, apply_predict=True)
     classifier = make([noise, soft()])
     with noise.frozen(3):
         expected = logits([noise, soft()], X)

@@ -817,9 +817,15 @@ class Preprocessor:
             return
         parameter, most = stated
         peak = max(peaks, default=0.0)
-        images = "image" in self.domains and x.dtype != object and parameter == "clip_values"
-        if not fits(x, peaks, most) or (images and peak > most <= 1 and looks_normalised(x)):
-            self._doubt_range(misfit(x, parameter, getattr(self, parameter), most))
+        value = getattr(self, parameter)
+        pixels = (
+            "image" in self.domains
+            and x.dtype != object
+            and parameter == "clip_values"
+            and bool(np.all(np.asarray(value[0]) >= 0))
+        )
+        if not fits(x, peaks, most) or (pixels and peak > most <= 1 and looks_normalised(x)):
+            self._doubt_range(misfit(x, parameter, value, most))
 
     def _doubt_range(self, message: str) -> None:
         """Warn of the range of the data, once for each object."""

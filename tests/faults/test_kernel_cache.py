@@ -55,6 +55,28 @@ def test_a_kernel_is_cached(load, tmp_path):
     assert kernels._told == []
 
 
+def test_processes_that_start_together_do_not_take_each_others_kernel(load, monkeypatch):
+    """Both find no index, and one writes while the other does. Numba gives both files one name."""
+    first, second, save = load(), load(), caching.IndexDataCacheFile._save_data
+    between = iter([lambda: second(21)])
+
+    def interrupted(self, name, data):
+        for run in between:
+            run()
+        save(self, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(caching.IndexDataCacheFile, "_load_index", lambda self: {})
+        patch.setattr(caching.IndexDataCacheFile, "_save_data", interrupted)
+        assert first(2.5) == 5
+    assert next(between, None) is None
+    for value, kind in ((21, int), (2.5, float)):
+        doubled = load()(value)
+        assert doubled == 2 * value
+        assert type(doubled) is kind  # and not computed by the kernel for the other type
+    assert works(load())
+
+
 @pytest.mark.parametrize(("ending", "kept"), [(".nbi", 0), (".nbi", 20), (".nbc", 20)])
 def test_a_damaged_cache_is_mended(load, tmp_path, ending, kept):
     works(load())

@@ -46,7 +46,10 @@ def test_before_after_marks_predictions():
     ("draw", "message"),
     [
         (lambda: plots.difference_column(IMAGES, IMAGES[:1]), "`clean` and `attacked` must have one shape"),
-        (lambda: plots.difference_column(IMAGES, IMAGES, norm="l1"), "`norm` must be one of 'l2', 'linf'"),
+        (
+            lambda: plots.difference_column(IMAGES, IMAGES, norm="l3"),
+            "`norm` must be one of 'l2', 'linf', 'l1'",
+        ),
         (lambda: plots.difference_column(IMAGES, IMAGES, amplify=-1), "`amplify` must be at least 0"),
         (
             lambda: plots.before_after(IMAGES, IMAGES, IMAGES, predictions={"after": ["x", "y"]}),

@@ -3,6 +3,7 @@
 Each kernel is single-threaded; `preshield._core.threads` spreads a batch over threads.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile
 from numba.core.dispatcher import Dispatcher
 
 __all__ = ["fused", "kernel", "ordered", "reduction"]
@@ -68,10 +69,28 @@ class _Places(CompileResultCacheImpl):  # type: ignore[misc]
     )
 
 
+class _Files(IndexDataCacheFile):  # type: ignore[misc]
+    """An index and the files that it names, each by what it was compiled from and for.
+
+    Numba numbers them: two processes that start together give one number to kernels of different types.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        digest = hashlib.sha256(repr((key, self._source_stamp)).encode()).digest()
+        name = self._data_name(int.from_bytes(digest[:8]))
+        self._save_data(name, data)
+        self._save_index({**self._load_index(), key: name})
+
+
 class _Cache(FunctionCache):  # type: ignore[misc]
     """What Numba keeps on disk, unless it is damaged or cannot be written: then a kernel is compiled anew."""
 
     _impl_class = _Places
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        locator = self._impl.locator
+        self._cache_file = _Files(self._cache_path, self._impl.filename_base, locator.get_source_stamp())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Read a compiled kernel."""
