@@ -62,7 +62,8 @@ def nearest_latents(
             errors = generator.errors(images[rows])
 
             def objective(points: Array, searches: Array) -> tuple[Array, Array]:
-                values, grads = errors(points.reshape(-1, *shape), searches // restarts)  # noqa: B023
+                latents = points.copy().reshape(-1, *shape)  # noqa: B023 - a generator may keep its own
+                values, grads = errors(latents, searches // restarts)  # noqa: B023
                 return values, grads.reshape(points.shape)
 
             flat = first.reshape(count * restarts, -1).astype(np.float64)
