@@ -9,7 +9,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -26,6 +26,7 @@ from ._core.pictures import plain
 from ._core.threads import thread_count
 from ._core.typing import Array, Dtype, Shape
 from .codecs import h264
+from .codecs.containers import container_into
 from .codecs.errors import coding
 
 __all__ = [
@@ -726,9 +727,7 @@ def _write_wav(file: IO[bytes], parts: Iterable[Media]) -> None:
     layout = f"{channels}c"
     options = h264.MUXER_OPTIONS | {"rf64": "auto" if size is None or size > LARGE else "never"}
     refused = f"FFmpeg makes no .wav file of audio of shape {first.x.shape} at {first.rate} Hz"
-    with coding(refused):
-        output = av.open(file, "w", format="wav", options=options)
-    try:
+    with container_into(file, "wav", refused, options) as output:
         with coding(refused):
             stream = output.add_stream(first.encoding, rate=first.rate, layout=layout)
         done = 0
@@ -743,13 +742,6 @@ def _write_wav(file: IO[bytes], parts: Iterable[Media]) -> None:
                     frame.pts = done + start
                     output.mux(stream.encode(frame))
             done += len(part.x)
-        with coding(refused):
-            output.mux(stream.encode(None))
-            output.close()
-    except BaseException:
-        with suppress(Exception):  # the end of a file that nobody will read
-            output.close()
-        raise
 
 
 # Video

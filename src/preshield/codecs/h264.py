@@ -3,7 +3,6 @@
 import os
 import platform
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from fractions import Fraction
 from io import BytesIO
 from itertools import chain
@@ -12,6 +11,7 @@ from typing import IO
 import numpy as np
 
 from .._core.typing import Array
+from .containers import container_into
 from .errors import CodecError, coding
 
 __all__ = [
@@ -139,9 +139,7 @@ def encode_into(
     reformatter = VideoReformatter()
     got = f"got frames of shape {first.shape}"
     refused = f"`frames` must be a video that x264 can encode as {container}, {got}."
-    with coding(refused):
-        output = av.open(file, "w", format=CONTAINERS[container], options=MUXER_OPTIONS)
-    try:
+    with container_into(file, CONTAINERS[container], refused, MUXER_OPTIONS) as output:
         with coding(refused):
             stream = output.add_stream("libx264", rate=frame_rate)
             stream.height, stream.width = height + halved * (height % 2), width + halved * (width % 2)
@@ -156,13 +154,6 @@ def encode_into(
                 )
                 frame.pts = number
                 output.mux(stream.encode(frame))
-        with coding(refused):
-            output.mux(stream.encode(None))
-            output.close()
-    except BaseException:
-        with suppress(Exception):  # the end of a file that nobody will read
-            output.close()
-        raise
 
 
 def decode(data: bytes) -> Array:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from io import BytesIO
 from itertools import chain
 from typing import IO
@@ -10,6 +9,7 @@ from typing import IO
 import numpy as np
 
 from .._core.typing import Array
+from .containers import container_into
 from .errors import CodecError, coding
 
 __all__ = ["BIT_RATES", "SAMPLE_RATES", "decode", "decode_from", "encode", "encode_into"]
@@ -82,9 +82,7 @@ def encode_into(
     refused = (
         f"`samples` must be a recording that LAME can encode at {sample_rate} Hz, got shape {first.shape}."
     )
-    with coding(refused):
-        container = av.open(file, "w", format="mp3")
-    try:
+    with container_into(file, "mp3", refused) as container:
         with coding(refused):
             stream = container.add_stream("libmp3lame", rate=sample_rate)
             stream.layout = "mono" if first.shape[1] == 1 else "stereo"
@@ -99,13 +97,6 @@ def encode_into(
                 frame.pts = start
                 container.mux(stream.encode(frame))
             start += len(chunk)
-        with coding(refused):
-            container.mux(stream.encode(None))
-            container.close()
-    except BaseException:
-        with suppress(Exception):  # the end of a file that nobody will read
-            container.close()
-        raise
 
 
 def decode(data: bytes) -> Array:
