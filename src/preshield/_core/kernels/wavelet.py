@@ -566,31 +566,14 @@ def _pull_band(bands: Array, grads: Array, plane: int, band: int, threshold: Any
 
 
 @kernel
-def _split_grads(
-    store: Array,
-    grads: Array,
-    sizes: Array,
-    fine: int,
-    first: int,
-    rows: Array,
-    grad_rows: Array,
-    line: Array,
-    seen: Array,
-    pair: Array,
-    grad: Array,
-    start: int,
-    strides: Array,
-    thresholds: Array,
-    scale: Any,
-    bounds: Any,
-    clipped: bool,
-    to_rgb: Any,
-    matrix: Any,
-) -> None:
+def _split_grads(room: Any, rule: Any, grad: Array, thresholds: Array, first: int, start: int) -> None:
     """Read the gradient by a strip, which begins with row `first` of its group, and pull it back to bands.
 
-    If `clipped`, the strip is put together from `store`, to see which values are out of bounds.
+    If `clipped`, the strip is put together from `store`, to see which values are out of bounds. `room` and
+    `rule` are the same for all strips.
     """
+    store, grads, sizes, fine, rows, grad_rows, line, seen, pair = room
+    strides, scale, bounds, clipped, to_rgb, matrix = rule
     size, lines, width, coarse = len(rows) // 2, sizes[0, 0], sizes[0, 1], fine + 1
     finest: Any = np.int64(0)  # not a literal
     t, woven = rows.dtype.type, strides[3] == size
@@ -729,6 +712,8 @@ def pull_back(
     by_range, places = np.empty(size), np.empty((size, 2, 2), np.int64)
     to_ycbcr, to_rgb = _matrix(_YCBCR, x), _matrix(_RGB, x)
     from_ycbcr, from_rgb = _matrix(_YCBCR.T.copy(), x), _matrix(_RGB.T.copy(), x)
+    room = store, grads, sizes, fine, rows, grad_rows, line, seen, pair
+    rule = strides, scale, (low - rounding, high + rounding), clipped, to_rgb, from_rgb
     for number in range(groups[0], groups[1]):
         start = _start(number, shape, strides, size)
         _split_group(
@@ -757,27 +742,7 @@ def pull_back(
             _set_rows(sizes, fine, lines)
             if strip < height:
                 _split_strip(store, sizes, fine, rows, extremes, line, x, at, strides, scale, unit, to_ycbcr)
-            _split_grads(
-                store,
-                grads,
-                sizes,
-                fine,
-                first,
-                rows,
-                grad_rows,
-                line,
-                seen,
-                pair,
-                grad,
-                at,
-                strides,
-                thresholds,
-                scale,
-                (low - rounding, high + rounding),
-                clipped,
-                to_rgb,
-                from_rgb,
-            )
+            _split_grads(room, rule, grad, thresholds, first, at)
             for level in range(1, coarse):
                 _add_pushes(pushes, store, grads, size, sizes, level, thresholds)
             if 0 < fine < len(sizes) - 1:
@@ -802,27 +767,7 @@ def pull_back(
             if strip < height:
                 _set_rows(sizes, fine, lines)
                 _split_strip(store, sizes, fine, rows, extremes, line, x, at, strides, scale, unit, to_ycbcr)
-                _split_grads(
-                    store,
-                    grads,
-                    sizes,
-                    fine,
-                    first,
-                    rows,
-                    grad_rows,
-                    line,
-                    seen,
-                    pair,
-                    grad,
-                    at,
-                    strides,
-                    thresholds,
-                    scale,
-                    (low - rounding, high + rounding),
-                    clipped,
-                    to_rgb,
-                    from_rgb,
-                )
+                _split_grads(room, rule, grad, thresholds, first, at)
             for level in range(1, coarse):
                 _pull_level(store, grads, size, sizes, level, thresholds, weights)
             for level in range(min(coarse, len(sizes) - 1), 1, -1):
