@@ -190,11 +190,11 @@ def _cut_into_strips(sizes: Array, size: int, most: int) -> int:
     """
     fine, height, room = 0, sizes[0, 0], _room(size, sizes)
     while room > most and fine + 1 < len(sizes):
-        smaller = sizes.copy()
-        _set_rows(smaller, fine + 1, min(height, 4 << fine))
+        smaller, rows = sizes.copy(), min(height, 4 << fine)
+        _set_rows(smaller, fine + 1, rows)
         if _room(size, smaller) >= room:
             break
-        sizes[:] = smaller
+        _set_rows(sizes, fine + 1, rows)  # `sizes[:] = smaller` would take 3 seconds to compile
         fine, room = fine + 1, _room(size, sizes)
     return fine
 
