@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ _TITLE = "Robustness report"
 _LONG = 240  # characters of a parameter or a setting that are shown
 _WIDTH, _CHART_WIDTH = 10.0, 7.5  # inches; 96 CSS pixels each
 _STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --link: #0b5cad; }
+:root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --link: #0b5cad;
+  --tint: transparent; }
 @media (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e3e6ea; --link: #79b8ff; } }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, -apple-system,
   "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
@@ -36,6 +38,12 @@ figure { margin: 1em 0; }
 figure img { display: block; max-width: max(100%, 42em); height: auto; background: #fff; border-radius: 4px; }
 .preshield th a { text-decoration: none; }
 figcaption { font-size: .92em; margin-top: .5em; opacity: .85; }
+@media (max-width: 48em) {
+  .preshield tr:has(> .ps-strong) > th:first-child, .preshield tr > .ps-strong { position: sticky; left: 0;
+    background: linear-gradient(var(--tint) 0 0) var(--paper); }
+  .preshield tr > .ps-strong { --tint: rgba(128, 128, 128, .14); left: auto; right: 0; }
+  .preshield td > strong { display: inline-block; width: 6.2em; white-space: normal; vertical-align: top; }
+}
 @media print {
   :root { --paper: #fff; --ink: #000; --link: #000; color-scheme: light; }
   body { font-size: 10pt; } main { max-width: none; padding: 0; }
@@ -82,19 +90,21 @@ def page(report: "RobustnessReport") -> str:
     ImportError
         If Matplotlib is missing.
     """
+    classifier = report.settings.get("classifier", "")
+    title = f"{_TITLE}: {classifier}" if classifier else _TITLE
     notes = _notes(report, anchors=True)
     if not report.adaptive:
         notes.append(tag("p", "No diagnostics were run: they need the adaptive column."))
     sections: dict[str, Iterable[Html]] = {
         "": [
-            tag("h1", _TITLE),
-            tag("p", report.threat),
+            tag("h1", title),
+            tag("p", f"{len(report.labels)} sample{'s' * (len(report.labels) != 1)}. {report.threat}"),
             tag("div", *(tag("p", line) for line in _summary(report)), class_="ps-note ps-lead"),
         ],
         "Accuracy": [_table(report, anchors=True), *_bars(report)],
         "Remarks and diagnostics": notes or [tag("p", "No diagnostic fired.")],
-        "What the columns mean": [_explanations(report)],
         "Samples": _pictures(report),
+        "What the columns mean": [_explanations(report)],
         "Curves": [
             part for curve in report.curves if curve.values and curve.accuracy for part in _curve(curve)
         ],
@@ -113,7 +123,7 @@ def page(report: "RobustnessReport") -> str:
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
-        tag("title", _TITLE),
+        tag("title", title),
         html.style(_STYLE),
     )
     main = tag("main", *(Html(f"\n{section}\n") for section in body), class_="preshield")
@@ -196,8 +206,10 @@ def _span(shares: list[float]) -> str:
 def _explanations(report: "RobustnessReport") -> Html:
     lines = []
     for line in report.explanations():
-        name, _, meaning = line.replace("**", "").partition(": ")  # the one mark of Markdown in them
-        lines.append(tag("li", tag("strong", f"{name}: "), meaning))
+        name, _, meaning = line.replace("**", "").partition(": ")  # of the marks of Markdown, these and ` are used
+        words = re.split("`(.+?)`", meaning)  # every other one is code
+        parts = [tag("code", word, class_="ps-code") if i % 2 else word for i, word in enumerate(words)]
+        lines.append(tag("li", tag("strong", f"{name}: "), *parts))
     return tag("ul", *lines)
 
 
