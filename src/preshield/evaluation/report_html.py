@@ -206,7 +206,7 @@ def _span(shares: list[float]) -> str:
 def _explanations(report: "RobustnessReport") -> Html:
     lines = []
     for line in report.explanations():
-        name, _, meaning = line.replace("**", "").partition(": ")  # of the marks of Markdown, these and ` are used
+        name, _, meaning = line.replace("**", "").partition(": ")  # Markdown: this and code
         words = re.split("`(.+?)`", meaning)  # every other one is code
         parts = [tag("code", word, class_="ps-code") if i % 2 else word for i, word in enumerate(words)]
         lines.append(tag("li", tag("strong", f"{name}: "), *parts))
