@@ -885,7 +885,22 @@ def test_evaluate_options(calls, folder):
     (folder / "deep/er/report.md").write_text("of an earlier run")
     (_, x, y, _), options = evaluated(
         calls,
-        *("--samples", 3, "--eps", "8/255", "--eot", 2, "--seed", 5, "--budget", 7, "--batch-size", 2),
+        *(
+            "--samples",
+            3,
+            "--threat",
+            "linf",
+            "--eps",
+            "8/255",
+            "--eot",
+            2,
+            "--seed",
+            5,
+            "--budget",
+            7,
+            "--batch-size",
+            2,
+        ),
         *("--surrogate", "m.pt", "--clip-values", "-1", "1", "--out", "deep/er", "--first", 1),
         *("--attacks", "autoattack", "--checkpoint", "half", "--keep-examples", "made.npz"),
     )
@@ -915,7 +930,7 @@ def test_evaluate_options(calls, folder):
     [
         (["--eps", "0.5", "--threat", "l2"], "l2", 0.5),
         (["--eps", "1e-2", "--threat", "l2-minimum"], "l2-minimum", 0.01),
-        (["--eps", "0"], "linf", 0),
+        (["--eps", "0", "--threat", "linf"], "linf", 0),
     ],
 )
 def test_evaluate_threats(calls, arguments, threat, eps):
@@ -1002,6 +1017,7 @@ def test_evaluate_layout(calls, model, data, arguments, expected):
         (["--out", "in.png"], "--out must be a folder, got the file 'in.png'"),
         (["--out", "in.png/report"], "--out must be a folder, got the file 'in.png'"),
         (["--threat", "linf"], "--threat linf needs --eps"),
+        (["--eps", "0.1"], "--eps needs --threat: linf or l2 for any perturbation up to EPS, l2-minimum for"),
         (["--threat", "l1"], "argument --threat: invalid choice: 'l1'"),
         (["--eps", "8/0"], "argument --eps: must be a number or a fraction from 0 on, got '8/0'"),
         (["--eps", "nan"], "argument --eps: must be a number or a fraction from 0 on, got 'nan'"),
@@ -1196,7 +1212,7 @@ def test_evaluate_end_to_end(brightness, tmp_path, capfd, model, data, execute):
     arguments = [
         *("evaluate", "--out", tmp_path / "report"),
         *("--model", brightness / model, "--data", brightness / data, "--samples", "8"),
-        *("--eps", "8/255", "--budget", "5", "--eot", "2"),
+        *("--threat", "linf", "--eps", "8/255", "--budget", "5", "--eot", "2"),
         *("--defence", "jpeg:quality=50", "--defence", "spatial+gaussianaug:sigma=0.02"),
     ]
     code, out, err = execute(arguments, capfd)
@@ -1227,7 +1243,7 @@ def test_a_pretrained_model_end_to_end(tmp_path, capsys):
     arguments = [
         *("evaluate", "--model", "timm:test_resnet", "--weights", tmp_path / "w.safetensors"),
         *("--data", tmp_path / "data.npz", "--out", tmp_path / "report", "--defence", "feature:bit_depth=4"),
-        *("--eps", "2/255", "--budget", "1", "--keep-examples", tmp_path / "x.npz"),
+        *("--threat", "linf", "--eps", "2/255", "--budget", "1", "--keep-examples", tmp_path / "x.npz"),
     ]
     assert run(*arguments) == 0
     report = RobustnessReport.from_json(tmp_path / "report" / "report.json")
@@ -1251,7 +1267,18 @@ def pictures(brightness):
 @pytest.mark.parametrize("model", ["model.pt", "model.keras"])
 def test_a_folder_of_pictures_end_to_end(brightness, pictures, tmp_path, capsys, model):
     """Parts merged are one run, which a checkpoint gives back; bad files stop it before any attack."""
-    common = ["--model", brightness / model, "--data", pictures, "--eps", "8/255", "--budget", "2"]
+    common = [
+        "--model",
+        brightness / model,
+        "--data",
+        pictures,
+        "--threat",
+        "linf",
+        "--eps",
+        "8/255",
+        "--budget",
+        "2",
+    ]
 
     def report(name, *arguments):
         assert run("evaluate", *common, "--out", tmp_path / name, *arguments) == 0
@@ -1303,7 +1330,19 @@ def test_labels_beside_the_order_of_the_model(brightness, pictures, tmp_path, ca
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         assert (
-            run("evaluate", *arguments, "--eps", "0", "--budget", 1, "--classes", tmp_path / "names.txt") == 0
+            run(
+                "evaluate",
+                *arguments,
+                "--threat",
+                "linf",
+                "--eps",
+                "0",
+                "--budget",
+                1,
+                "--classes",
+                tmp_path / "names.txt",
+            )
+            == 0
         )
     warning = capsys.readouterr().err.splitlines()[-1]
     assert warning.startswith(

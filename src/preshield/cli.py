@@ -251,8 +251,8 @@ defences:
 examples:
   preshield evaluate --model timm:resnet50 --data pictures/ --samples 100 \\
       --defence jpeg:quality=75 --checkpoint half/
-  preshield evaluate --model model.keras --data test.npz --eps 8/255 \\
-      --defence jpeg:quality=50 \\
+  preshield evaluate --model model.keras --data test.npz \\
+      --threat linf --eps 8/255 --defence jpeg:quality=50 \\
       --defence spatial:window_size=3+feature:bit_depth=4 \\
       --out report/""",
     )
@@ -346,7 +346,7 @@ examples:
         choices=("l2-minimum", "linf-minimum", "l1-minimum", "linf", "l2"),
         metavar="THREAT",
         help="l2-minimum, linf-minimum or l1-minimum: the smallest perturbation that succeeds; linf or l2: "
-        "any perturbation up to EPS (default: linf if --eps is given, else l2-minimum)",
+        "any perturbation up to EPS (default: l2-minimum; must be given with --eps)",
     )
     attack.add_argument(
         "--attacks",
@@ -646,7 +646,12 @@ def _range_of(defence: Any) -> tuple[float, float] | None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    threat = arguments.threat or ("l2-minimum" if arguments.eps is None else "linf")
+    if arguments.threat is None and arguments.eps is not None:
+        raise ValueError(
+            "--eps needs --threat: linf or l2 for any perturbation up to EPS, l2-minimum for the smallest, "
+            "where EPS bounds the black-box attack"
+        )
+    threat = arguments.threat or "l2-minimum"
     if not threat.endswith("-minimum") and arguments.eps is None:
         raise ValueError(f"--threat {threat} needs --eps")
     if arguments.clip_values and not arguments.clip_values[0] < arguments.clip_values[1]:

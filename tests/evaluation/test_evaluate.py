@@ -458,7 +458,7 @@ def test_default_bound_of_the_black_box_attack(tmp_path):
         assert (lengths <= bounds * 1.01).all()
         assert (lengths[~found] > 0.9 * bounds[~found]).all()  # but for what the range clips
         assert found.any() == (bounds > EXACT * 1.01).any()
-    near = quick(columns=columns, eps=0.5, budget=50)["none"].columns["black-box"]
+    near = quick(columns=columns, threat="l2-minimum", eps=0.5, budget=50)["none"].columns["black-box"]
     assert not np.isfinite(near.norms[EXACT > 0.5]).any()
 
 
@@ -585,6 +585,11 @@ def test_samples_and_defences_are_left_alone():
     [
         ({"threat": "l1"}, ValueError, "`threat` must be one of 'l2-minimum', .* got 'l1'"),
         ({"threat": "linf"}, ValueError, "`eps` must be given with threat='linf': .* got None"),
+        (
+            {"eps": 0.1},
+            ValueError,
+            '`threat` must be given with `eps`, got eps=0.1 alone.*\n.*threat="linf", eps=0.1',
+        ),
         ({"threat": "l2"}, ValueError, "`eps` must be given with threat='l2'"),
         ({"eps": -1}, ValueError, "`eps` must be at least 0, got -1"),
         ({"eps": np.inf}, ValueError, "`eps` must be finite, got inf"),

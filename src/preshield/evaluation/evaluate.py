@@ -40,7 +40,7 @@ def evaluate(
     y: Any = None,
     defences: Any = (),
     *,
-    threat: str = "l2-minimum",
+    threat: str | None = None,
     eps: float | None = None,
     attacks: Any = None,
     eot: int = 16,
@@ -82,8 +82,9 @@ def evaluate(
         What to evaluate; `Chain` and `MajorityVote` too. In a dict, names of the rows; a value may be
         `(defence, classifier)` where a defence needs a classifier of its own. The undefended classifier is
         always evaluated.
-    threat : {"l2-minimum", "linf-minimum", "l1-minimum", "linf", "l2"}
-        The smallest perturbation that changes the prediction, or any up to `eps`, in this norm.
+    threat : {"l2-minimum", "linf-minimum", "l1-minimum", "linf", "l2"}, optional
+        The smallest perturbation that changes the prediction, or any up to `eps`, in this norm. By default
+        "l2-minimum"; with `eps` it must be given.
     eps : float, optional
         Bound of the perturbation. For the smallest one, bound of the black-box attack; by default it may
         go, from each sample, twice as far as the attack on the undefended classifier went, or, where that
@@ -197,7 +198,7 @@ def prepared(
     y: Any,
     defences: Any,
     *,
-    threat: str,
+    threat: str | None,
     eps: float | None,
     attacks: Any,
     eot: int,
@@ -224,6 +225,15 @@ def prepared(
     from .workers import check_client
 
     check_bool(verbose=verbose)
+    if eps is not None:
+        check_number("eps", eps, 0)
+    if threat is None and eps is not None:
+        raise ArgumentError(
+            f"`threat` must be given with `eps`, got eps={eps} alone. For any perturbation up to it:\n"
+            f'    threat="linf", eps={eps}\nFor the smallest one, where `eps` bounds the black-box attack:\n'
+            f'    threat="l2-minimum", eps={eps}'
+        )
+    threat = "l2-minimum" if threat is None else threat
     check_option("threat", threat, THREATS)
     check_integer("eot", eot, 1)
     check_integer("seed", seed, 0, None if attacks is None else MAX_SEED)
@@ -231,9 +241,7 @@ def prepared(
     check_integer("first", first, 0)
     if budget is not None:
         check_integer("budget", budget, 1)
-    if eps is not None:
-        check_number("eps", eps, 0)
-    elif not threat.endswith("-minimum"):
+    if eps is None and not threat.endswith("-minimum"):
         raise ArgumentError(
             f"`eps` must be given with threat={threat!r}: the bound of the perturbation, got None."
         )
