@@ -11,7 +11,7 @@ from ._core.tensors import to_numpy
 from ._core.typing import Array
 from .chain import Chain
 from .evaluation.classifiers import check_outputs, predictor, unchanged
-from .evaluation.several_views import SeveralViews, as_views
+from .evaluation.several_views import SeveralViews, as_views, names_of
 from .evaluation.subjects import as_labels
 from .evaluation.vote_report import VoteReport, elect
 from .preprocessor import Preprocessor
@@ -184,7 +184,7 @@ class MajorityVote(SeveralViews):
             raise ArgumentError(
                 f"`y` must hold one label for each of the {len(x)} samples of `x`, got {len(y)}."
             )
-        return VoteReport(tuple(self._names()), self.votes(x), y, self.min_votes)
+        return VoteReport(names_of(self.views), self.votes(x), y, self.min_votes)
 
     def get_params(self) -> dict[str, Any]:
         """Parameters by name, for the records of an evaluation."""

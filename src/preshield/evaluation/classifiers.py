@@ -102,9 +102,9 @@ def as_classifier(model: Any, x: Array, name: str = "classifier") -> Any:
     ----------
     model : object
         A torch module; a Keras model; a function of JAX; an ART classifier; a `PretrainedModel`; a
-        `MajorityVote` or `SqueezeDetector`; an adapter with gradients, which is returned as it is; anything else with
-        `predict_proba` or `predict`, or a callable, of which predictions alone are used. Models may return
-        their scores in an object, as `scores_of` has it.
+        `MajorityVote`; a `SqueezeDetector`; an adapter with gradients, which is returned as it is; anything
+        else with `predict_proba` or `predict`, or a callable, of which predictions alone are used. Models may
+        return their scores in an object, as `scores_of` has it.
     x : ndarray of float32, shape (N, ...)
         A few samples, as the model receives them. A torch module gets them in its own floating type.
     name : str
@@ -135,7 +135,7 @@ def as_classifier(model: Any, x: Array, name: str = "classifier") -> Any:
             return _from_keras(model, x, name)
         if is_a(model, "torch.nn", "Module"):
             return _from_torch(model, x, name)
-    if hasattr(model, "for_attacks"):  # of several views, which knows better than its predictions tell
+    if hasattr(model, "for_attacks"):  # compares views, and knows better than its predictions tell
         with noted(f"Raised by `{name}` when it was called with {_described(x)}."):
             return model.for_attacks(x)
     return _from_function(model, x, name)

@@ -357,7 +357,7 @@ def logits_of(outputs: Array, *, of_probabilities: bool) -> tuple[Array, Array]:
 
 def usable(outputs: Array, name: str = "classifier") -> Array:
     """Scores or labels, if they name a class; messages call what returned them `name`."""
-    rows = outputs.reshape(len(outputs), -1)
+    rows = outputs.reshape(len(outputs), math.prod(outputs.shape[1:]))
     spoilt = np.isnan(rows).any(axis=1) | (np.isposinf(rows).sum(axis=1) > 1)
     if spoilt.any():  # whatever the label, the largest would be the first class
         kind = "NaN" if np.isnan(rows).any() else "several infinite scores"

@@ -20,7 +20,7 @@ from .classifiers import PredictOnly, as_classifier, has_gradients, is_a, predic
 if TYPE_CHECKING:
     from .views_classifier import Rule
 
-__all__ = ["SeveralViews", "as_views"]
+__all__ = ["SeveralViews", "as_views", "names_of"]
 
 
 class SeveralViews(ABC):
@@ -72,6 +72,10 @@ class SeveralViews(ABC):
     def _rule(self) -> "Rule":
         """What is decided by the views, for an attack that differentiates it."""
 
+    def _adapted(self, classifier: Any) -> Any:
+        """The classifier of `as_classifier`, with what is known of it beyond a few samples."""
+        return classifier
+
     def for_attacks(self, x: Any) -> Any:
         """The same as a classifier that `evaluate` attacks, with gradients if the model has them.
 
@@ -94,7 +98,7 @@ class SeveralViews(ABC):
         rule = self._rule()
         x = to_numpy(x).astype(np.float32, copy=False)
         seen = next(self._seen(x)).astype(np.float32, copy=False)
-        classifier = as_classifier(self.classifier, seen, self._takes)
+        classifier = self._adapted(as_classifier(self.classifier, seen, self._takes))
         if not has_gradients(classifier):
             # An evaluation tells stochastic views apart by what they are.
             apart = copy.copy(self)
@@ -185,14 +189,6 @@ class SeveralViews(ABC):
         given = [each for each in self.views if each is not None or self._sees == "views"]
         return f"{self._sees}[{next(i for i, each in enumerate(given) if each is view)}]"
 
-    def _names(self) -> list[str]:
-        """What each view is, in a few words; equal ones are numbered."""
-        names: list[str] = []
-        for view in self.views:
-            name = " + ".join(stage._name for stage in _stages(view)) or "input"
-            names.append(name if name not in names else f"{name} ({len(names) + 1})")
-        return names
-
 
 def as_views(views: Any, name: str, *, as_it_is: bool = True) -> list[Preprocessor | None]:
     """Views as a list of defences of preshield, and None for the batch as it is, if that may be one.
@@ -222,6 +218,15 @@ def as_views(views: Any, name: str, *, as_it_is: bool = True) -> list[Preprocess
                 f"`{name}[{i}]` must change samples, got {view!r}, which is about labels; leave it out."
             )
     return found
+
+
+def names_of(views: Sequence[Preprocessor | None]) -> tuple[str, ...]:
+    """What each view is, in a few words; equal ones are numbered."""
+    names: list[str] = []
+    for view in views:
+        name = " + ".join(stage._name for stage in _stages(view)) or "input"
+        names.append(name if name not in names else f"{name} ({len(names) + 1})")
+    return tuple(names)
 
 
 def _apart(view: Preprocessor | None) -> Preprocessor | None:

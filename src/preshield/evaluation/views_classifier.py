@@ -96,7 +96,7 @@ class ViewsClassifier:
         own = [all(new is old for new, old in zip(views, self.views, strict=True)) for views in each]
         return [
             self
-            if rule is self.rule and same
+            if rule == self.rule and same
             else type(self)(self.classifier, views, rule, input_shape=self.input_shape)
             for rule in self.rule.variants()
             for views, same in zip(each, own, strict=True)
