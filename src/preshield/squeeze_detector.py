@@ -219,7 +219,7 @@ class SqueezeDetector(SeveralViews):
         ValueError
             As `distances`.
         """
-        return self.scores(x, index=index) > self.threshold_  # type: ignore[no-any-return]
+        return self.scores(x, index=index) > self.threshold_
 
     def classify(self, x: Any, *, index: Any = None) -> Array:
         """Label that the model gives each sample, or -1 if the sample is reported.

@@ -25,6 +25,7 @@ from tests.test_squeeze_detector import Times
 
 RNG = np.random.default_rng(2)
 MANY = np.concatenate([X] * 4)
+OTHERS = RNG.random((24, *X.shape[1:]), dtype=np.float32)  # of which none is at the threshold
 
 
 def log_softmax(z):
@@ -103,7 +104,7 @@ def test_gradients_do_not_vanish_where_views_are_sure():
 
 def stand_in(defences=None, **options):
     defences = [GaussianBlur(), FeatureSqueezing(UNIT, 2)] if defences is None else defences
-    return SqueezeDetector(smooth(**options), list(defences), 0.3).fit(MANY).for_attacks(X)
+    return SqueezeDetector(smooth(**options), list(defences), 0.3).fit(OTHERS).for_attacks(X)
 
 
 @pytest.mark.parametrize("of_probabilities", [False, True])

@@ -141,18 +141,18 @@ class Detection:
     def _worked_out(self, seen_as: Array) -> tuple[Array, Callable[[Array], Array]]:
         first, classes = seen_as[0], np.arange(seen_as.shape[2])
         label = first.argmax(axis=1)
-        top = classes == label[:, None]
+        top: Array = classes == label[:, None]
         second = np.where(top, -np.inf, first).argmax(axis=1)
         apart = distances(seen_as)
         shared = np.minimum(seen_as[1:], first)  # the probability that both have
         common = np.logaddexp.reduce(shared, axis=2)
         excess = np.log(np.maximum(apart, TINY)) - common - np.log(2) - self._limit
-        beyond = apart > self.threshold
+        beyond: Array = apart > self.threshold
         excess = np.where(beyond, np.maximum(excess, STEP), np.minimum(excess, -STEP))
-        reported = beyond.any(axis=0)
+        reported: Array = beyond.any(axis=0)
         lead = np.maximum(first.max(axis=1) - first[np.arange(len(first)), second], STEP)
         slack = -excess.max(axis=0)
-        scores = first - first.max(axis=1, keepdims=True)
+        scores: Array = first - first.max(axis=1, keepdims=True)
         scores = scores - np.where(beyond, excess, 0).sum(axis=0)[:, None]
         if self.aim == "agreement":
             lacking = seen_as[1:].max(axis=2, keepdims=True) - seen_as[1:]

@@ -137,8 +137,8 @@ class DetectionReport:
             f"{self.fpr:g}, compared behind {', '.join(self.defences)}. Accuracy: of the model alone. "
             "Reported: share of all samples; of the clean ones, the false positive rate. Detected: share of "
             "the samples that the model gets wrong, the true positive rate. Evaded: share of all samples "
-            "that are wrong and not reported. ROC area: successful examples against clean samples. What is left "
-            "against an attacker who knows the detector is measured by `evaluate`."
+            "that are wrong and not reported. ROC area: successful examples against clean samples. What is "
+            "left against an attacker who knows the detector is measured by `evaluate`."
         )
 
     def __str__(self) -> str:
