@@ -147,9 +147,9 @@ class Detection:
         shared = np.minimum(seen_as[1:], first)  # the probability that both have
         common = np.logaddexp.reduce(shared, axis=2)
         excess = np.log(np.maximum(apart, TINY)) - common - np.log(2) - self._limit
-        beyond: Array = apart > self.threshold
+        beyond: Array = np.asarray(apart > self.threshold)
         excess = np.where(beyond, np.maximum(excess, STEP), np.minimum(excess, -STEP))
-        reported: Array = beyond.any(axis=0)
+        reported: Array = np.asarray(beyond.any(axis=0))
         lead = np.maximum(first.max(axis=1) - first[np.arange(len(first)), second], STEP)
         slack = -excess.max(axis=0)
         scores: Array = first - first.max(axis=1, keepdims=True)
