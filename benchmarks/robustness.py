@@ -236,15 +236,15 @@ def detected_digits() -> Detected:
 DETECTED: dict[str, Callable[[], Detected]] = {"crops": detected_crops, "digits": detected_digits}
 
 
-def attack_detector(of: Detected, *, verbose: bool, **threat: Any) -> RobustnessReport:
-    settings = {"clip_values": (0, 1), "budget": 30, "columns": ["oblivious", "adaptive"], "verbose": verbose}
-    return evaluate(of.model, of.x, of.y, {"SqueezeDetector": of.detector}, **settings, **threat)
+def attack_detector(of: Detected, *, verbose: bool, **options: Any) -> RobustnessReport:
+    settings = {"clip_values": (0, 1), "columns": ["oblivious", "adaptive"], "verbose": verbose, **options}
+    return evaluate(of.model, of.x, of.y, {"SqueezeDetector": of.detector}, **settings)
 
 
 def run_detection(name: str) -> Callable[..., RobustnessReport]:
     def run(*, verbose: bool) -> RobustnessReport:
         of = DETECTED[name]()
-        return attack_detector(of, verbose=verbose, threat="linf", eps=of.eps)
+        return attack_detector(of, verbose=verbose, threat="linf", eps=of.eps, budget=BUDGET)
 
     return run
 
@@ -256,7 +256,7 @@ def measure_detection() -> dict[str, dict[str, Any]]:
         of = make()
         examples = {f"PGD, {words}": confident(of.model, of.x, of.y, eps) for words, eps in of.bounds.items()}
         report = of.detector.report(of.x, of.y, attacked=examples)
-        smallest = without_pictures(attack_detector(of, verbose=True))
+        smallest = without_pictures(attack_detector(of, verbose=True, budget=30))
         found[name] = {"oblivious": json.loads(report.to_json()), "smallest": json.loads(smallest.to_json())}
     return found
 
