@@ -209,6 +209,7 @@ class Detected(NamedTuple):
     y: Any
     eps: float
     bounds: dict[str, float]
+    budget: int  # of the attack within `eps`
 
 
 def detected_crops() -> Detected:
@@ -219,7 +220,7 @@ def detected_crops() -> Detected:
     squeezers = [FeatureSqueezing((0, 1), 4), SpatialSmoothing(3)]
     detector = SqueezeDetector(model, squeezers).fit(task.x_test[~attacked])
     bounds = {f"{k}/255": k / 255 for k in (2, 4, 8, 16, 32)}
-    return Detected(model, detector, task.x_test[attacked], task.y_test[attacked], 8 / 255, bounds)
+    return Detected(model, detector, task.x_test[attacked], task.y_test[attacked], 8 / 255, bounds, 30)
 
 
 def detected_digits() -> Detected:
@@ -230,7 +231,7 @@ def detected_digits() -> Detected:
     squeezers = [FeatureSqueezing((0, 1), 2), GaussianBlur(3, 0.4)]
     detector = SqueezeDetector(model, squeezers).fit(x[-360:-160])
     bounds = {f"{eps}": eps for eps in (0.05, 0.1, 0.2, 0.3, 0.4)}
-    return Detected(model, detector, x[-80:], y[-80:], 0.2, bounds)
+    return Detected(model, detector, x[-80:], y[-80:], 0.2, bounds, BUDGET)
 
 
 DETECTED: dict[str, Callable[[], Detected]] = {"crops": detected_crops, "digits": detected_digits}
@@ -244,7 +245,7 @@ def attack_detector(of: Detected, *, verbose: bool, **options: Any) -> Robustnes
 def run_detection(name: str) -> Callable[..., RobustnessReport]:
     def run(*, verbose: bool) -> RobustnessReport:
         of = DETECTED[name]()
-        return attack_detector(of, verbose=verbose, threat="linf", eps=of.eps, budget=BUDGET)
+        return attack_detector(of, verbose=verbose, threat="linf", eps=of.eps, budget=of.budget)
 
     return run
 

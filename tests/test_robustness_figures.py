@@ -112,7 +112,7 @@ def test_figures_in_words_stand_in_the_tables_of_their_section(path):
 
 
 def figures_in(text):
-    return re.findall(r"(?<![\d./])\d+\.\d+x?(?![\d.])", text)
+    return re.findall(r"(?<![\d./:])\d+\.\d+x?(?!\.?\d)", text)
 
 
 def test_detectors_are_attacked_with_knowledge_of_them(reports):
