@@ -1,7 +1,7 @@
 """Attack every defence on its embedded task, and write the figures down.
 
-python benchmarks/robustness.py            everything: docs/robustness.md and benchmarks/robustness.json
-python benchmarks/robustness.py --only X   one part of it: a task by its name, or "gradients"; may be repeated
+python benchmarks/robustness.py            everything: benchmarks/robustness.json and the pages that show it
+python benchmarks/robustness.py --only X   one task by its name, "gradients" or "detection"; may be repeated
 python benchmarks/robustness.py --write    the pages again, from the stored figures
 python benchmarks/robustness.py --check    a small part, compared with the stored figures
 python benchmarks/robustness.py --part     the small part alone, stored again
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -32,6 +32,8 @@ from tasks import moving_digits, spoken_digits
 
 from preshield import (
     DefenseGAN,
+    FeatureSqueezing,
+    GaussianBlur,
     InverseGAN,
     LFilter,
     MajorityVote,
@@ -39,6 +41,8 @@ from preshield import (
     PixelDefend,
     Preprocessor,
     Resample,
+    SpatialSmoothing,
+    SqueezeDetector,
     VariationalAutoencoder,
     VideoCompression,
     evaluate,
@@ -46,12 +50,16 @@ from preshield import (
 )
 from preshield.demo import exhibits, run_imagenet
 from preshield.demo import run_crops as run_demo
+from preshield.evaluation.detection_report import DetectionReport
+from preshield.evaluation.photographs import bundled_photographs, cut_crops
 from preshield.evaluation.report import RobustnessReport
 from preshield.neural.small_cnn import small_cnn, train
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "benchmarks" / "robustness.json"
 PAGE = ROOT / "docs" / "robustness.md"
+DETECTION = ROOT / "docs" / "detection.md"
+WHICH = ROOT / "docs" / "which_defence.md"
 PICTURE = ROOT / "docs" / "_static" / "demo.png"
 README = ROOT / "README.md"
 
@@ -90,6 +98,16 @@ learn from its training set how clean images look.
 PHOTOGRAPHS = """\
 What `preshield demo` does: four photographs of 224 x 224 pixels, and EfficientNet-Lite0, trained on
 ImageNet. Four are too few for an accuracy: read the norms.
+"""
+
+DETECTED_CROPS = """\
+The crops, behind a detector that compares predictions with those for 4 bits and for a median of 3x3. Its
+threshold comes from 160 other crops, for a false positive rate of 0.05. An attack that is reported has not
+succeeded; *Adaptive or rejected* counts it as the defender's success, *Adaptive* as wrong.
+"""
+DETECTED_DIGITS = """\
+The digits, behind a detector that compares predictions with those for 2 bits and for a slight blur. Its
+threshold comes from 200 other digits, for a false positive rate of 0.05.
 """
 
 
@@ -182,6 +200,81 @@ def run_digits(*, verbose: bool) -> RobustnessReport:
     return evaluate(model, x[-50:], y[-50:], defences, **settings)
 
 
+class Detected(NamedTuple):
+    """A model and its detector, fitted; samples to attack, their labels, and the bounds of the attacks."""
+
+    model: Any
+    detector: SqueezeDetector
+    x: Any
+    y: Any
+    eps: float
+    bounds: dict[str, float]
+    budget: int  # of the attack within `eps`
+
+
+def detected_crops() -> Detected:
+    task = cut_crops(bundled_photographs(), train_per_class=150, test_per_class=24)
+    model = small_cnn(task.x_train.shape[1:], len(task.class_names), seed=0)
+    train(model, task.x_train, task.y_train, epochs=8, seed=0)
+    attacked = np.arange(len(task.x_test)) % 3 == 0
+    squeezers = [FeatureSqueezing((0, 1), 4), SpatialSmoothing(3)]
+    detector = SqueezeDetector(model, squeezers).fit(task.x_test[~attacked])
+    bounds = {f"{k}/255": k / 255 for k in (2, 4, 8, 16, 32)}
+    return Detected(model, detector, task.x_test[attacked], task.y_test[attacked], 8 / 255, bounds, 30)
+
+
+def detected_digits() -> Detected:
+    digits = load_digits()
+    x, y = (digits.images[..., None] / 16).astype(np.float32), digits.target
+    model = small_cnn(x.shape[1:], 10, seed=0)
+    train(model, x[:-360], y[:-360], epochs=8, seed=0)
+    squeezers = [FeatureSqueezing((0, 1), 2), GaussianBlur(3, 0.4)]
+    detector = SqueezeDetector(model, squeezers).fit(x[-360:-160])
+    bounds = {f"{eps}": eps for eps in (0.05, 0.1, 0.2, 0.3, 0.4)}
+    return Detected(model, detector, x[-80:], y[-80:], 0.2, bounds, BUDGET)
+
+
+DETECTED: dict[str, Callable[[], Detected]] = {"crops": detected_crops, "digits": detected_digits}
+
+
+def attack_detector(of: Detected, *, verbose: bool, **options: Any) -> RobustnessReport:
+    settings = {"clip_values": (0, 1), "columns": ["oblivious", "adaptive"], "verbose": verbose, **options}
+    return evaluate(of.model, of.x, of.y, {"SqueezeDetector": of.detector}, **settings)
+
+
+def run_detection(name: str) -> Callable[..., RobustnessReport]:
+    def run(*, verbose: bool) -> RobustnessReport:
+        of = DETECTED[name]()
+        return attack_detector(of, verbose=verbose, threat="linf", eps=of.eps, budget=of.budget)
+
+    return run
+
+
+def measure_detection() -> dict[str, dict[str, Any]]:
+    """What detectors find of confident examples, and how small those are that evade them, by task."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, make in DETECTED.items():
+        of = make()
+        examples = {f"PGD, {words}": confident(of.model, of.x, of.y, eps) for words, eps in of.bounds.items()}
+        report = of.detector.report(of.x, of.y, attacked=examples)
+        smallest = without_pictures(attack_detector(of, verbose=True, budget=30))
+        found[name] = {"oblivious": json.loads(report.to_json()), "smallest": json.loads(smallest.to_json())}
+    return found
+
+
+def confident(model: Any, x: Any, y: Any, eps: float, steps: int = 40) -> Any:
+    """Examples of projected gradient descent within a bound, which goes on after the label has changed."""
+    moved = x
+    for _ in range(steps):
+        with tf.GradientTape() as tape:
+            tape.watch(point := tf.constant(moved))
+            scores = model(point, training=False)
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.constant(y), scores)
+        step = 2.5 * eps / steps * np.sign(tape.gradient(loss, point).numpy())
+        moved = np.clip(np.clip(moved + step, x - eps, x + eps), 0, 1).astype(np.float32)
+    return moved
+
+
 # One line for each task: its name, what it is, how its report is made.
 TASKS: dict[str, tuple[str, Callable[..., RobustnessReport]]] = {
     "Crops of photographs": (CROPS, run_crops),
@@ -190,6 +283,8 @@ TASKS: dict[str, tuple[str, Callable[..., RobustnessReport]]] = {
     "Moving digits": (VIDEOS, run_videos),
     "Small digits": (DIGITS, run_digits),
     "Photographs": (PHOTOGRAPHS, run_imagenet),
+    "Detection on crops": (DETECTED_CROPS, run_detection("crops")),
+    "Detection on digits": (DETECTED_DIGITS, run_detection("digits")),
 }
 
 OF_GRADIENTS = ("FeatureSqueezing, 3 bits", "SpatialSmoothing, 3x3", "JpegCompression, quality 50")
@@ -218,7 +313,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="measure the small part and compare it")
     parser.add_argument("--part", action="store_true", help="measure the small part and store it")
-    parser.add_argument("--only", action="append", choices=(*TASKS, "gradients"), help="measure only this")
+    parser.add_argument("--only", action="append", choices=(*TASKS, *PARTS), help="measure only this")
     parser.add_argument("--write", action="store_true", help="write the pages from the stored figures")
     arguments = parser.parse_args()
     tf.config.experimental.enable_op_determinism()
@@ -229,7 +324,7 @@ def main() -> int:
     if arguments.part:
         store("part", figures(measure_part()))
         return 0
-    for name in () if arguments.write else arguments.only or (*TASKS, "gradients"):
+    for name in () if arguments.write else arguments.only or (*TASKS, *PARTS):
         measure(name)
     if not (arguments.write or arguments.only):
         store("part", figures(measure_part()))
@@ -238,13 +333,15 @@ def main() -> int:
     README.write_text(readme, encoding="utf-8")
     tables = beside(PAGE.read_text(encoding="utf-8"))
     PAGE.write_text(page(reports, stored()["gradients"], tables), encoding="utf-8")
+    for path in (DETECTION, WHICH):
+        path.write_text(with_tables(path.read_text(encoding="utf-8"), reports), encoding="utf-8")
     return 0
 
 
 def measure(name: str) -> None:
-    """Measure one task, or the gradients of JPEG, and store what comes of it."""
-    if name == "gradients":
-        store("gradients", measure_gradients())
+    """Measure one task or part, and store what comes of it."""
+    if name in PARTS:
+        store(name, PARTS[name]())
         return
     report = TASKS[name][1](verbose=True)
     store("tasks", {**stored()["tasks"], name: json.loads(without_pictures(report).to_json())})
@@ -276,6 +373,10 @@ def measure_gradients() -> dict[str, dict[str, dict[str, float]]]:
             values = {"adaptive": adaptive.accuracy, "norm": norm, "ratio": norm / reference}
             found.setdefault(name, {})[kind] = values
     return found
+
+
+# What is measured beside the tasks, and stored under its name.
+PARTS: dict[str, Callable[[], Any]] = {"gradients": measure_gradients, "detection": measure_detection}
 
 
 def only(defence: Preprocessor, kind: str) -> Preprocessor:
@@ -329,10 +430,42 @@ def without_pictures(report: RobustnessReport) -> RobustnessReport:
 
 def in_readme(text: str, report: RobustnessReport) -> str:
     """README with the table of a report between its markers."""
-    table = report.to_markdown().partition("\n\n")[0]
     return re.sub(
-        r"(<!-- demo -->\n).*?(<!-- /demo -->)", lambda m: f"{m[1]}{table}\n{m[2]}", text, flags=re.DOTALL
+        r"(<!-- demo -->\n).*?(<!-- /demo -->)",
+        lambda m: f"{m[1]}{table_of(report)}\n{m[2]}",
+        text,
+        flags=re.DOTALL,
     )
+
+
+def table_of(report: RobustnessReport | DetectionReport) -> str:
+    """The table of a report in Markdown, without what its columns mean."""
+    return report.to_markdown().partition("\n\n")[0]
+
+
+FIGURE_TABLES = re.compile(r"(<!-- figures: (.+?) -->\n).*?(<!-- /figures -->)", re.DOTALL)
+
+
+def with_tables(text: str, reports: dict[str, RobustnessReport]) -> str:
+    """A page with tables of the stored figures between its markers.
+
+    A marker names "detection", a task of that part and a table of it, or a task of `TASKS` and some of its
+    rows, apart by semicolons.
+    """
+
+    def table(match: re.Match[str]) -> str:
+        first, *names = match[2].split("; ")
+        if first == "detection":
+            task, kind = names
+            record = {"oblivious": DetectionReport, "smallest": RobustnessReport}[kind]
+            found = record.from_json(json.dumps(stored()["detection"][task][kind]))
+            return f"{match[1]}{table_of(found)}\n{match[3]}"
+        head, rule, *rows = table_of(reports[first]).splitlines()
+        known = {row.split(" | ")[0].removeprefix("| "): row for row in rows}
+        shown = "\n".join([head, rule, *(known[name] for name in names or known)])
+        return f"{match[1]}{shown}\n{match[3]}"
+
+    return FIGURE_TABLES.sub(table, text)
 
 
 def page(

@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "labelled_pictures": {"neural"},
     "data_files": {"labelled_pictures", "files", "evaluation", "neural"},
     "majority_vote": {"preprocessor", "chain", "interop", "defences", "evaluation"},
+    "squeeze_detector": {"preprocessor", "evaluation"},
     "plots": set(),
     "variants": {"defences"},
     "interop": {"preprocessor", NAMESPACE},  # Keras finds the classes of a saved model there

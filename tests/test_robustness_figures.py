@@ -80,6 +80,47 @@ def test_the_worst_case_that_is_shown_is_no_better_than_any_column_that_is_shown
         assert worst == pytest.approx(row.worst_case, abs=0.0051), row.name
 
 
+@pytest.mark.parametrize("path", [robustness.DETECTION, robustness.WHICH], ids=lambda path: path.stem)
+def test_pages_show_the_stored_tables(path, reports):
+    text = path.read_text(encoding="utf-8")
+    assert robustness.with_tables(text, reports) == text, "run: nox -s robustness -- --write"
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    of_page = {*robustness.PAGE.read_text(encoding="utf-8").splitlines(), *with_notebooks(path)}
+    quoted = re.sub(r"<!-- figures: detection; .*?<!-- /figures -->", "", text, flags=re.DOTALL)
+    measured = [row for row in rows if row in quoted and re.search(r"\d\.\d", row)]
+    assert len(measured) > 3
+    assert [row for row in measured if row not in of_page] == []
+
+
+def with_notebooks(path):
+    """Rows of the tables that come from notebooks, which have a test of their own."""
+    found = re.findall(r"<!-- table: .*?<!-- /table -->", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return [line for table in found for line in table.splitlines()]
+
+
+@pytest.mark.parametrize("path", [robustness.DETECTION, robustness.WHICH], ids=lambda path: path.stem)
+def test_figures_in_words_stand_in_the_tables_of_their_section(path):
+    tables = re.compile(r"<!-- (?:figures|table): .*?<!-- /(?:figures|table) -->", re.DOTALL)
+    quoted = 0
+    for section in re.split(r"^## ", path.read_text(encoding="utf-8"), flags=re.MULTILINE):
+        shown = "\n".join(tables.findall(section))
+        if shown:
+            words = [word for line in tables.sub("", section).splitlines() for word in figures_in(line)]
+            quoted += len(words)
+            assert [word for word in words if word not in figures_in(shown)] == []
+    assert quoted > 5
+
+
+def figures_in(text):
+    return re.findall(r"(?<![\d./:])\d+\.\d+x?(?!\.?\d)", text)
+
+
+def test_detectors_are_attacked_with_knowledge_of_them(reports):
+    for name in ("Detection on crops", "Detection on digits"):
+        columns = reports[name]["SqueezeDetector"].columns
+        assert columns["adaptive"].safe <= columns["oblivious"].safe, name
+
+
 def test_readme_shows_the_stored_figures(reports):
     text = robustness.README.read_text(encoding="utf-8")
     assert robustness.in_readme(text, reports["Crops of photographs"]) == text, "run: nox -s robustness"

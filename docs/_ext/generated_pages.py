@@ -82,17 +82,18 @@ Reference
 def methods(cls: type) -> str:
     if issubclass(cls, preshield.Preprocessor):
         return "The methods are those of every defence: see :doc:`/contract`.\n"
-    return "A classifier with the facts of a defence: see :doc:`/majority_vote`.\n"
+    guide = "detection" if cls is preshield.SqueezeDetector else "majority_vote"
+    return f"A classifier with the facts of a defence: see :doc:`/{guide}`.\n"
 
 
 def members(cls: type) -> str:
-    own = [name for name, value in vars(cls).items() if callable(value) and not name.startswith("_")]
+    own = [name for name in dir(cls) if callable(getattr(cls, name)) and not name.startswith("_")]
     return "" if issubclass(cls, preshield.Preprocessor) else f"   :members: {', '.join(own)}\n"
 
 
 def output(cls: type[preshield.Preprocessor]) -> str:
     if not issubclass(cls, preshield.Preprocessor):
-        return "class indices, -1 for a rejected sample"
+        return "booleans" if cls is preshield.SqueezeDetector else "class indices, -1 for a rejected sample"
     if cls.domains == ("labels",):
         return "labels of a floating type; the data pass through"
     if cls.output_dtype is not None:

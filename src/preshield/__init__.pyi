@@ -40,6 +40,7 @@ from .neural.pretrained import load_pretrained as load_pretrained
 from .neural.robust_activation_map import RobustActivationMap as RobustActivationMap
 from .neural.vae import VariationalAutoencoder as VariationalAutoencoder
 from .preprocessor import Preprocessor as Preprocessor
+from .squeeze_detector import SqueezeDetector as SqueezeDetector
 from .variants import CutMixPyTorch as CutMixPyTorch
 from .variants import CutMixTensorFlowV2 as CutMixTensorFlowV2
 from .variants import CutoutPyTorch as CutoutPyTorch

@@ -200,12 +200,12 @@ def test_cells_of_rejection_by_hand():
     voting = RobustnessRow("voting", None, columns, 0.001)
     found = report(undefended(), voting, threat=Threat("l2", 1.0, (0.0, 1.0)))
     head, plain, row = found.cells()
-    assert head[-4:] == ("Coverage", "Accepted", "Adaptive or rejected", "Cost")
-    assert plain[-4:-1] == ("1.00", "0.75", "0.00")
-    assert row[-4:-1] == ("0.75", "0.67", "0.50")
+    assert head[-5:-1] == ("Coverage", "Accepted", "Adaptive or rejected", "Worst or rejected")
+    assert plain[-5:-1] == ("1.00", "0.75", "0.00", "0.00")
+    assert row[-5:-1] == ("0.75", "0.67", "0.50", "0.50")
     assert row[1:4] == ("0.50", "0.25", "0.25 [0.05, 0.70]")  # rejected is not right
     explained = "\n".join(found.explanations())
-    assert all(f"{name}: " in explained for name in ("Coverage", "Accepted", "Adaptive or rejected"))
+    assert all(f"{name}: " in explained for name in ("Coverage", "Accepted", "Worst or rejected"))
     assert "Coverage" not in "\n".join(report().explanations())
 
 

@@ -30,6 +30,7 @@ import numpy as np
 from PIL import Image
 
 from preshield.codecs import h264, mp3
+from preshield.evaluation.detection_report import DetectionReport, Scored
 from preshield.evaluation.report import Column, RobustnessReport, RobustnessRow, Threat
 from preshield.evaluation.vote_report import VoteReport
 from preshield.files import Media, encoder_for, read_media, read_samples
@@ -246,6 +247,19 @@ def _read_votes(data: bytes) -> str:
     return str(VoteReport.from_json(path))
 
 
+def _detections() -> bytes:
+    found = DetectionReport(
+        ("a",), 0.05, 0.5, np.array([0, 1]), Scored(np.array([[0.1], [0.2]]), np.array([0, 1])), {}
+    )
+    return found.to_json().encode()
+
+
+def _read_detections(data: bytes) -> str:
+    path = Path(_folder().name, "detections.json")
+    path.write_bytes(data)
+    return str(DetectionReport.from_json(path))
+
+
 def _file(suffix: str, whole: Callable[[], bytes], *, exact: bool = False) -> Campaign:
     return Campaign(whole, partial(_read_file, suffix), exact)
 
@@ -276,6 +290,7 @@ CAMPAIGNS: dict[str, Campaign] = {
     "report, values": Campaign(_report, _read_report, change=changed_value),
     "votes": Campaign(_votes, _read_votes),
     "votes, values": Campaign(_votes, _read_votes, change=changed_value),
+    "detections": Campaign(_detections, _read_detections, change=changed_value),
     "MP3 codec": Campaign(lambda: mp3.encode(SOUND.astype(np.int16)[:, None], 16000), mp3.decode),
     "H.264 codec": Campaign(lambda: h264.encode(_clip(), "mp4", 28), h264.decode),
     "H.264 codec, AVI": Campaign(lambda: h264.encode(_clip(), "avi", 28), h264.decode),

@@ -102,9 +102,9 @@ def as_classifier(model: Any, x: Array, name: str = "classifier") -> Any:
     ----------
     model : object
         A torch module; a Keras model; a function of JAX; an ART classifier; a `PretrainedModel`; a
-        `MajorityVote`; an adapter with gradients, which is returned as it is; anything else with
-        `predict_proba` or `predict`, or a callable, of which predictions alone are used. Models may return
-        their scores in an object, as `scores_of` has it.
+        `MajorityVote`; a `SqueezeDetector`; an adapter with gradients, which is returned as it is; anything
+        else with `predict_proba` or `predict`, or a callable, of which predictions alone are used. Models may
+        return their scores in an object, as `scores_of` has it.
     x : ndarray of float32, shape (N, ...)
         A few samples, as the model receives them. A torch module gets them in its own floating type.
     name : str
@@ -135,9 +135,9 @@ def as_classifier(model: Any, x: Array, name: str = "classifier") -> Any:
             return _from_keras(model, x, name)
         if is_a(model, "torch.nn", "Module"):
             return _from_torch(model, x, name)
-    if hasattr(model, "for_attacks"):  # a vote, which knows better than its predictions tell
-        _tried(model.predict, x, name, labels=True)
-        return model.for_attacks(x)
+    if hasattr(model, "for_attacks"):  # compares views, and knows better than its predictions tell
+        with noted(f"Raised by `{name}` when it was called with {_described(x)}."):
+            return model.for_attacks(x)
     return _from_function(model, x, name)
 
 
@@ -340,8 +340,9 @@ def _from_function(model: Any, x: Array, name: str) -> Any:
 
 def _called(model: Any, name: str) -> Callable[[Any], Any]:
     """What predicts: a method, or the model itself."""
-    methods = (getattr(model, name) for name in ("predict_proba", "predict") if hasattr(model, name))
-    function: Any = next(methods, model)
+    of_labels = ("_decide",) if hasattr(model, "for_attacks") else ()  # of a detector, no `predict`
+    names = (*of_labels, "predict_proba", "predict")
+    function: Any = next((getattr(model, name) for name in names if hasattr(model, name)), model)
     if not callable(function):
         raise ArgumentError(
             f"`{name}` must be a torch module, a Keras model, a function of JAX, an ART classifier, or "
@@ -388,9 +389,8 @@ def _tried(
     takes: Shape | None = None,
 ) -> Array:
     """Predictions for `x`, checked; what else the model raises passes as it is."""
-    given = given or f"a NumPy array of shape {x.shape} and dtype {x.dtype}"
     try:
-        with noted(f"Raised by `{name}` when it was called with {given}."):
+        with noted(f"Raised by `{name}` when it was called with {given or _described(x)}."):
             outputs = predict(x)
     except Exception as error:
         if takes is None or fits(x.shape[1:], takes[1:]):
@@ -400,6 +400,10 @@ def _tried(
             f"{how_to_resize(x.shape[1:], takes[1:])}: {error}"
         ) from error
     return check_outputs(outputs, len(x), name, labels=labels)
+
+
+def _described(x: Array) -> str:
+    return f"a NumPy array of shape {x.shape} and dtype {x.dtype}"
 
 
 def fits(shape: Shape, takes: tuple[int | None, ...]) -> bool:

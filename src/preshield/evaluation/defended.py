@@ -18,7 +18,7 @@ from .._core.tensors import on_device
 from .._core.typing import Array, Shape
 from ..preprocessor import Preprocessor
 from .classifiers import defences_in
-from .losses import Loss, best_other
+from .losses import Loss
 from .metrics import REJECTED
 from .oracle import Look, key
 from .perturbations import host, places, scaled, take
@@ -124,8 +124,8 @@ class DefendedModel:
             with self._drawn(numbers, (*seed, draws[0])):
                 outputs, pull, margin = self._forward(seen, ys)
             logits, derivative = logits_of(outputs, of_probabilities=self.classifier.of_probabilities)
-            if hasattr(self.classifier, "decide") and (y >= 0).all():
-                value, slope = _of_election(logits, y, targets, margin)
+            if hasattr(self.classifier, "climbed") and (y >= 0).all():
+                value, slope = self.classifier.climbed(logits, y, targets, margin)
             else:  # which may know the samples, and so has those of one draw at a time
                 of_draws = [loss(part, y, targets) for part in np.split(logits, len(draws))]
                 value, slope = map(np.concatenate, zip(*of_draws, strict=True))
@@ -346,19 +346,6 @@ def _margin(outputs: Array, y: Array) -> Array:
     return margin
 
 
-def _of_election(scores: Array, y: Array, targets: Array | None, margin: Array) -> tuple[Array, Array]:
-    """What an attack on a vote climbs, whatever its loss: minus the margin, and its derivative.
-
-    That is the score of the target or of the best wrong class: what the label loses elects nobody, nor do
-    votes for many wrong classes. Where a wrong class is elected, it is what the label lacks.
-    """
-    wrong = margin < 0
-    climbed = np.where(wrong, y, best_other(scores, y) if targets is None else targets)
-    signs = np.where(wrong, -1.0, 1.0)
-    slopes = signs[:, None] * (np.arange(scores.shape[1]) == climbed[:, None])
-    return signs * scores[np.arange(len(y)), climbed], slopes
-
-
 def logits_of(outputs: Array, *, of_probabilities: bool) -> tuple[Array, Array]:
     """Scores as logits, and the derivative of these."""
     outputs = usable(outputs).astype(np.float64)
@@ -370,7 +357,7 @@ def logits_of(outputs: Array, *, of_probabilities: bool) -> tuple[Array, Array]:
 
 def usable(outputs: Array, name: str = "classifier") -> Array:
     """Scores or labels, if they name a class; messages call what returned them `name`."""
-    rows = outputs.reshape(len(outputs), -1)
+    rows = outputs.reshape(len(outputs), math.prod(outputs.shape[1:]))
     spoilt = np.isnan(rows).any(axis=1) | (np.isposinf(rows).sum(axis=1) > 1)
     if spoilt.any():  # whatever the label, the largest would be the first class
         kind = "NaN" if np.isnan(rows).any() else "several infinite scores"

@@ -79,9 +79,9 @@ def evaluate(
         Labels: indices, one-hot rows, or probabilities with one largest entry in each row. To be left out if
         `x` brings them.
     defences : Preprocessor, or list or dict of them, optional
-        What to evaluate; `Chain` and `MajorityVote` too. In a dict, names of the rows; a value may be
-        `(defence, classifier)` where a defence needs a classifier of its own. The undefended classifier is
-        always evaluated.
+        What to evaluate; `Chain`, `MajorityVote` and a fitted `SqueezeDetector` too. In a dict, names of the
+        rows; a value may be `(defence, classifier)` where a defence needs a classifier of its own. The
+        undefended classifier is always evaluated.
     threat : {"l2-minimum", "linf-minimum", "l1-minimum", "linf", "l2"}, optional
         The smallest perturbation that changes the prediction, or any up to `eps`, in this norm. By default
         "l2-minimum"; with `eps` it must be given.

@@ -300,6 +300,12 @@ class RobustnessRow:
         return float(self.correct.mean())
 
     @property
+    def safe(self) -> float:
+        """The worst case if rejecting a sample counts as success of the defender."""
+        shares = [(column.outcomes != 0).mean(axis=0) for column in self.columns.values()]
+        return float(np.min(shares, axis=0).mean())
+
+    @property
     def interval(self) -> tuple[float, float]:
         """95% interval of the worst case (Wilson)."""
         return metrics.interval(self.worst_case, len(self.correct))
@@ -621,7 +627,7 @@ class RobustnessReport:
         rejects = self._rejects
         head = ["Defence", *(name.capitalize() for name in shown), "Worst case"]
         if rejects:
-            head += ["Coverage", "Accepted", "Adaptive or rejected"]
+            head += ["Coverage", "Accepted", *(f"{name.capitalize()} or rejected" for name in self._safe)]
         if self.threat.minimum:
             head += ["Norm", "Ratio"]
         return [(*head, "Cost"), *(self._cells_of(row, shown, rejects, bold) for row in self.rows)]
@@ -629,6 +635,12 @@ class RobustnessReport:
     @property
     def _rejects(self) -> bool:
         return any(c.rejection_rate > 0 for row in self.rows for c in row.columns.values())
+
+    @property
+    def _safe(self) -> tuple[str, ...]:
+        """The figures that are also shown with rejection counted as success."""
+        shown = [c for c in ("oblivious", "adaptive") if any(c in row.columns for row in self.rows)]
+        return (*shown, "worst")
 
     def _cells_of(self, row: RobustnessRow, shown: list[str], rejects: bool, bold: str) -> tuple[str, ...]:
         cells = [row.name]
@@ -638,12 +650,12 @@ class RobustnessReport:
         low, high = row.interval
         cells.append(f"{bold.format(f'{row.worst_case:.2f}')} [{low:.2f}, {high:.2f}]")
         if rejects:
-            clean, last = row.columns["clean"], row.columns.get("adaptive", row.columns["clean"])
+            clean = row.columns["clean"]
+            cells += [f"{1 - clean.rejection_rate:.2f}", _number(clean.accepted_accuracy, ".2f")]
             cells += [
-                f"{1 - clean.rejection_rate:.2f}",
-                _number(clean.accepted_accuracy, ".2f"),
-                f"{last.safe:.2f}",
+                f"{row.columns[name].safe:.2f}" if name in row.columns else "-" for name in self._safe[:-1]
             ]
+            cells.append(f"{row.safe:.2f}")
         if self.threat.minimum:
             norm, ratio = self.median_norm(row)
             cells += [_number(norm, ".3g"), _number(ratio, ".1f", "x")]
@@ -687,10 +699,11 @@ class RobustnessReport:
             "attribute `interval` of a column has that of any other figure."
         )
         if self._rejects:
+            named = ", ".join(f"{name.capitalize()} or rejected" for name in self._safe)
             lines += [
                 "Coverage: share of the clean samples that the classifier does not reject.",
                 "Accepted: accuracy on these; in all other columns a rejected sample counts as wrong.",
-                "Adaptive or rejected: as adaptive, if rejecting a sample counts as success of the defender.",
+                f"{named}: the same, if rejecting a sample counts as success of the defender.",
             ]
         if self.threat.minimum:
             lines.append(

@@ -13,9 +13,10 @@ from .._core.html import Html, tag
 from .._core.optional import require
 
 if TYPE_CHECKING:
+    from .detection_report import DetectionReport
     from .report import Curve, DefenceNote, Diagnostic, RobustnessReport, RobustnessRow
 
-__all__ = ["fragment", "page"]
+__all__ = ["fragment", "of_detection", "page", "page_of_detection"]
 
 _TITLE = "Robustness report"
 _LONG = 240  # characters of a parameter or a setting that are shown
@@ -113,9 +114,53 @@ def page(report: "RobustnessReport") -> str:
         "Versions": [_pairs("Versions", report.versions)] if report.versions else [],
         "Attacks": [_raw(report)],
     }
+    return _document(_TITLE, sections)
+
+
+def of_detection(report: "DetectionReport") -> str:
+    """Write what a notebook shows of a detector: the table, and what its columns mean."""
+    return html.scoped(_detected(report), tag("p", report.explanation()))
+
+
+def page_of_detection(report: "DetectionReport") -> str:
+    """Write what a detector found into one file that needs no other.
+
+    Parameters
+    ----------
+    report : DetectionReport
+        What was found.
+
+    Returns
+    -------
+    str
+        An HTML document; the picture is inside.
+
+    Raises
+    ------
+    ImportError
+        If Matplotlib is missing.
+    """
+    from .. import plots
+
+    title, curves = "Detection report", report.roc
+    words = "Share of the successful examples that are reported, against that of the clean samples."
+    sections: dict[str, Iterable[Html]] = {
+        "": [tag("h1", title), _detected(report), tag("p", report.explanation())],
+        "ROC": [_chart(lambda ax: plots.roc(curves, ax=ax), 4.0, words, words)] if curves else [],
+    }
+    return _document(title, sections)
+
+
+def _detected(report: "DetectionReport") -> Html:
+    (_, *head), *body = report.cells()
+    return html.table(("Samples", *head), body, label="Detection", strong=("Evaded",))
+
+
+def _document(title: str, sections: Mapping[str, Iterable[Html]]) -> str:
+    """A page of sections by their headings, those that hold something."""
     body = [
-        tag("section", tag("h2", title) if title else "", *(Html(f"\n{part}") for part in parts))
-        for title, parts in sections.items()
+        tag("section", tag("h2", name) if name else "", *(Html(f"\n{part}") for part in parts))
+        for name, parts in sections.items()
         if parts
     ]
     head = tag(
