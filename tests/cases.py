@@ -27,6 +27,7 @@ from preshield import (
     PixelDefend,
     PixelDeflection,
     Preprocessor,
+    RandomResizePad,
     Resample,
     SpatialSmoothing,
     StandardisationMeanStd,
@@ -286,6 +287,19 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
         "videos": (
             {"clip_values": (0, 255), "activation_map": brightness, "denoiser": "tv", "rng": 3},
             videos(scale=255),
+        ),
+    },
+    RandomResizePad: {
+        "images": ({}, images()),
+        "bilinear": (
+            {
+                "min_size": (4, 3),
+                "max_size": (9, 7),
+                "channels_first": True,
+                "interpolation": "bilinear",
+                "rng": 3,
+            },
+            images(2, channels_first=True, scale=255),
         ),
     },
     Resample: {

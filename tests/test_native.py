@@ -95,6 +95,7 @@ def test_which_defences_are_native():
         "LabelSmoothing",
         "Mixup",
         "PixelDeflection",
+        "RandomResizePad",
         "Resample",
         "SpatialSmoothing",
         "StandardisationMeanStd",

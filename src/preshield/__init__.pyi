@@ -17,6 +17,7 @@ from .defences.mixup import Mixup as Mixup
 from .defences.mp3_compression import Mp3Compression as Mp3Compression
 from .defences.pixel_defend import PixelDefend as PixelDefend
 from .defences.pixel_deflection import PixelDeflection as PixelDeflection
+from .defences.random_resize_pad import RandomResizePad as RandomResizePad
 from .defences.resample import Resample as Resample
 from .defences.spatial_smoothing import SpatialSmoothing as SpatialSmoothing
 from .defences.standardisation_mean_std import StandardisationMeanStd as StandardisationMeanStd
