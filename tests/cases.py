@@ -10,6 +10,7 @@ import torch
 from preshield import (
     BlurNet,
     Chain,
+    CropRescale,
     CutMix,
     Cutout,
     DefenseGAN,
@@ -126,6 +127,13 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
         "gaussian": (
             {"kernel_size": 7, "kernel": "gaussian", "channels_first": True},
             videos(channels_first=True),
+        ),
+    },
+    CropRescale: {
+        "images": ({}, images()),
+        "nearest": (
+            {"crop_size": (4, 3), "channels_first": True, "interpolation": "nearest", "rng": 3},
+            images(2, channels_first=True, scale=255),
         ),
     },
     CutMix: {

@@ -86,6 +86,7 @@ def test_which_defences_are_native():
     assert names == {
         "BlurNet",
         "Chain",
+        "CropRescale",
         "CutMix",
         "Cutout",
         "FeatureSqueezing",

@@ -1,6 +1,7 @@
 from .catalogue import list_defences as list_defences
 from .chain import Chain as Chain
 from .defences.blur_net import BlurNet as BlurNet
+from .defences.crop_rescale import CropRescale as CropRescale
 from .defences.cut_mix import CutMix as CutMix
 from .defences.cutout import Cutout as Cutout
 from .defences.defense_gan import DefenseGAN as DefenseGAN

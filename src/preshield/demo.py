@@ -6,11 +6,13 @@ from typing import Any
 from . import (
     BlurNet,
     Chain,
+    CropRescale,
     FeatureSqueezing,
     GaussianAugmentation,
     GaussianBlur,
     JpegCompression,
     PixelDeflection,
+    RandomResizePad,
     SpatialSmoothing,
     ThermometerEncoding,
     TotalVarMin,
@@ -51,6 +53,8 @@ def exhibits() -> dict[str, Preprocessor]:
         "BlurNet, box of 5x5": BlurNet(5),
         "PixelDeflection, 20 pixels, wavelet": PixelDeflection(unit, 20, 3),
         "WaveletDenoising, sigma 0.04": WaveletDenoising(unit),
+        "RandomResizePad, 28 to 31 in 32": RandomResizePad(28, 32),
+        "CropRescale, 24 of 32": CropRescale(24),
         "GaussianAugmentation, sigma 0.05": noise,
         "Chain, JPEG then median": Chain([jpeg, median]),
     }

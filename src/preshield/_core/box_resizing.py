@@ -7,11 +7,18 @@ import numpy as np
 from .cutting import Boxes
 from .layout import saturated, working_dtype
 from .threads import block_length, map_blocks
-from .typing import Array, Shape
+from .typing import Array, Dtype, Shape
 
-__all__ = ["INTERPOLATIONS", "resize_boxes", "return_boxes", "whole"]
+__all__ = ["INTERPOLATIONS", "is_native", "resize_boxes", "resized_shape", "return_boxes", "whole"]
 
 INTERPOLATIONS = ("nearest", "bilinear")
+LONGEST = 1 << 15  # pixels a side, above which products of two of them leave 32 bits
+
+
+def is_native(method: str, dtype: Dtype, *sizes: tuple[int, int]) -> bool:
+    """Whether the arithmetic for arrays of any framework takes images of this type and these sizes."""
+    rounded = dtype.kind != "f" and dtype.itemsize > 2  # by single precision
+    return not (method == "bilinear" and rounded) and max(map(max, sizes)) < LONGEST
 
 
 def whole(samples: int, size: tuple[int, int]) -> Boxes:
@@ -19,6 +26,11 @@ def whole(samples: int, size: tuple[int, int]) -> Boxes:
     height, width = size
     ends = (0, height, 0, width)
     return Boxes(*(np.full(samples, end) for end in ends))
+
+
+def resized_shape(shape: Shape, size: tuple[int, int], axis: int) -> Shape:
+    """The shape of images with their channels on `axis`, at another height and width."""
+    return (*shape[:2], *size) if axis == 1 else (shape[0], *size, shape[3])
 
 
 def resize_boxes(
@@ -47,14 +59,15 @@ def resize_boxes(
     """
     from .kernels.box_resize import blend_boxes, copy_boxes
 
-    out = np.empty(_resized(x.shape, size, axis), x.dtype.newbyteorder("="))
+    out = np.empty(resized_shape(x.shape, size, axis), x.dtype.newbyteorder("="))
+    old, new, step = _rows(source), _rows(target), _step(x, axis)
     if method == "nearest" and x.dtype.itemsize <= 8:
         same = out.dtype
         bits = np.dtype(f"u{same.itemsize}")
 
         def copy(made: Array, block: Array, owners: Array) -> None:
             block = np.ascontiguousarray(block, same)
-            copy_boxes(made.view(bits), block.view(bits), owners, *boxes, step)
+            copy_boxes(made.view(bits), block.view(bits), owners, old, new, step)
 
         function: Callable[..., None] = copy
     else:
@@ -65,12 +78,11 @@ def resize_boxes(
         def blend(made: Array, block: Array, owners: Array) -> None:
             direct = made.dtype == dtype
             values = made if direct else np.empty(made.shape, dtype)
-            kernel(values, np.ascontiguousarray(block, dtype), owners, *boxes, step)
+            kernel(values, np.ascontiguousarray(block, dtype), owners, old, new, step)
             if not direct:
                 made[...] = values if made.dtype.kind == "f" else saturated(values, made.dtype)
 
         function = blend
-    boxes, step = (_rows(source), _rows(target)), _step(x, axis)
     _spread(function, out, x, axis)
     return out
 
@@ -82,12 +94,12 @@ def return_boxes(
     from .kernels import box_resize
 
     dtype = working_dtype(grad.dtype)
-    out, boxes = np.zeros(_resized(grad.shape, size, axis), dtype), (_rows(source), _rows(target))
+    out, old, new = np.zeros(resized_shape(grad.shape, size, axis), dtype), _rows(source), _rows(target)
     step, linear = _step(grad, axis), method == "bilinear"
 
     def pull(made: Array, block: Array, owners: Array) -> None:
         block = np.ascontiguousarray(block, dtype)
-        box_resize.return_boxes(made, block, owners, *boxes, step, linear)
+        box_resize.return_boxes(made, block, owners, old, new, step, linear)
 
     _spread(pull, out, grad, axis)
     return out
@@ -95,10 +107,6 @@ def return_boxes(
 
 def _rows(boxes: Boxes) -> Array:
     return np.ascontiguousarray(np.stack(boxes, axis=1), np.int64)
-
-
-def _resized(shape: Shape, size: tuple[int, int], axis: int) -> Shape:
-    return (*shape[:2], *size) if axis == 1 else (shape[0], *size, shape[3])
 
 
 def _step(x: Array, axis: int) -> int:

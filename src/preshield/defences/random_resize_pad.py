@@ -6,8 +6,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._core.arithmetic.box_resize import resized_boxes
-from .._core.box_resizing import INTERPOLATIONS, resize_boxes, return_boxes, whole
-from .._core.checks import check_bool, check_integer, check_layout, check_option, check_rng
+from .._core.box_resizing import (
+    INTERPOLATIONS,
+    is_native,
+    resize_boxes,
+    resized_shape,
+    return_boxes,
+    whole,
+)
+from .._core.checks import check_bool, check_layout, check_option, check_rng, check_size
 from .._core.cutting import Boxes
 from .._core.detection import OBJECT_DETECTION, check_label_type, image_size, move_targets
 from .._core.draws import Draws
@@ -19,7 +26,6 @@ from ..preprocessor import Preprocessor
 __all__ = ["RandomResizePad"]
 
 GROWTH = 331, 299  # pixels of a side after and before, in the paper
-LONGEST = 1 << 15  # pixels a side, above which products of two of them leave 32 bits
 
 
 class _Placement(NamedTuple):
@@ -119,7 +125,10 @@ class RandomResizePad(Preprocessor):
         rng: Rng = None,
         layout: str | None = None,
     ) -> None:
-        least, most = _sides("min_size", min_size), _sides("max_size", max_size)
+        least, most = (
+            check_size(name, value, optional=True)
+            for name, value in (("min_size", min_size), ("max_size", max_size))
+        )
         if least and most:
             _check_order(least, most)
         check_bool(channels_first=channels_first, apply_fit=apply_fit, apply_predict=apply_predict)
@@ -150,7 +159,9 @@ class RandomResizePad(Preprocessor):
 
     def _transform(self, x: Array, draw: _Placement) -> Array:
         size = self._bounds(x.shape)[1]
-        return resize_boxes(x, whole(len(x), draw.size), draw.boxes, size, self.interpolation, axis=self._axis)
+        return resize_boxes(
+            x, whole(len(x), draw.size), draw.boxes, size, self.interpolation, axis=self._axis
+        )
 
     def _gradient(self, x: Array, grad: Array, draw: _Placement) -> Array:
         source = whole(len(x), draw.size)
@@ -158,10 +169,8 @@ class RandomResizePad(Preprocessor):
 
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
         _, size = self._bounds(shape)
-        # Integers between pixels are rounded, and labels of detectors are no arrays.
-        rounds = self.interpolation == "bilinear" and dtype.kind != "f"
-        if rounds or self._changes_labels or max(*size, *self._size(shape)) >= LONGEST:
-            return None
+        if self._changes_labels or not is_native(self.interpolation, dtype, size, self._size(shape)):
+            return None  # labels of detectors are no arrays
         return partial(_resized, size=size, axis=self._axis, linear=self.interpolation == "bilinear")
 
     def _bounds(self, shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -169,10 +178,10 @@ class RandomResizePad(Preprocessor):
         size = self._size(shape)
         if not all(size):
             raise ArgumentError(f"`x` must have at least one pixel in each image, got shape {shape}.")
-        least = _sides("min_size", self.min_size) or size
+        least = check_size("min_size", self.min_size, optional=True) or size
         after, before = GROWTH
         grown = [max(side + 1, (side * after + before // 2) // before) for side in least]
-        most = _sides("max_size", self.max_size) or (grown[0], grown[1])
+        most = check_size("max_size", self.max_size, optional=True) or (grown[0], grown[1])
         _check_order(least, most)
         return least, most
 
@@ -207,27 +216,16 @@ class RandomResizePad(Preprocessor):
         return move_targets(y, [draw.size] * len(tops), boxes, masks)  # type: ignore[return-value]
 
     def _output_shape(self, shape: Shape) -> Shape:
-        size = self._bounds(shape)[1]
-        return (*shape[:2], *size) if self._axis == 1 else (shape[0], *size, shape[3])
+        return resized_shape(shape, self._bounds(shape)[1], self._axis)
 
 
 def _resized(x: Any, xp: Any, draw: _Placement, **options: Any) -> Any:
     return resized_boxes(x, xp, draw.boxes, **options)
 
 
-def _sides(name: str, value: Any) -> tuple[int, int] | None:
-    """Height and width."""
-    if value is None:
-        return None
-    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(pair) != 2:
-        raise ArgumentError(f"`{name}` must be an integer or a pair of them, (height, width), got {value!r}.")
-    return check_integer(name, pair[0], 1), check_integer(name, pair[1], 1)
-
-
 def _check_order(least: tuple[int, int], most: tuple[int, int]) -> None:
     if not all(low < high for low, high in zip(least, most, strict=True)):
         raise ArgumentError(
-            f"`max_size` must be larger than `min_size`, or than the image without one, along both sides; got "
-            f"{most} and {least}. Pass for example max_size={tuple(side + 1 for side in least)}."
+            f"`max_size` must be larger than `min_size`, or than the image without one, along both sides; "
+            f"got {most} and {least}. Pass for example max_size={tuple(side + 1 for side in least)}."
         )

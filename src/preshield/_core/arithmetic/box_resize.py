@@ -35,11 +35,14 @@ def resized_boxes(
     linear : bool
         Whether to interpolate.
     """
-    first = 2 if axis == 1 else 1
+    first, exact = 2 if axis == 1 else 1, x.dtype
+    rounds = linear and not xp.isdtype(exact, "real floating")
+    if rounds:  # integers of 16 bits at most
+        x = xp.astype(x, xp.float32)
     for k, length in enumerate(size):
         into, of = (None if boxes is None else boxes[2 * k : 2 * k + 2] for boxes in (target, source))
         x = _along(x, xp, first + k, length, into, of, linear=linear)
-    return x
+    return xp.astype(xp.round(x), exact) if rounds else x
 
 
 def _along(x: Any, xp: Any, side: int, length: int, target: Any, source: Any, *, linear: bool) -> Any:

@@ -1,4 +1,4 @@
-"""Boxes of planes resized into boxes of other planes: by the nearest pixel, or between two along each axis."""
+"""Boxes of planes resized into boxes of other planes: the nearest pixel, or two along each axis."""
 
 from typing import Any
 
@@ -8,6 +8,8 @@ from ..typing import Array
 from . import kernel
 
 __all__ = ["blend_boxes", "copy_boxes", "return_boxes"]
+
+index: Any = np.uintp  # an unsigned index need not be compared with 0
 
 
 @kernel
@@ -56,7 +58,7 @@ def copy_boxes(out: Array, x: Array, owners: Array, source: Array, target: Array
     step : int
         Distance between horizontal neighbours.
     """
-    columns, unused = np.empty(out.shape[2] // step, np.int64), np.empty(out.shape[2] // step, np.int64)
+    columns, unused = np.empty((2, out.shape[2] // step), index)
     weights = np.empty(columns.size)
     for p in range(out.shape[0]):
         a, (top, bottom, left, right) = source[owners[p]], target[owners[p]]
@@ -72,17 +74,18 @@ def copy_boxes(out: Array, x: Array, owners: Array, source: Array, target: Array
             before, pixels = row, x[p, row]
             if step == 1:
                 for j in range(width):
-                    line[j] = pixels[columns[j]]
+                    line[index(j)] = pixels[columns[index(j)]]
             else:
                 for j in range(width):
                     for channel in range(step):
-                        line[j * step + channel] = pixels[columns[j] * step + channel]
+                        place = columns[index(j)] * index(step) + index(channel)
+                        line[index(j * step + channel)] = pixels[place]
 
 
 @kernel
 def blend_boxes(out: Array, x: Array, owners: Array, source: Array, target: Array, step: int) -> None:
     """The same by bilinear interpolation within the box."""
-    first, second = np.empty((2, max(out.shape[1:])), np.int64), np.empty((2, max(out.shape[1:])), np.int64)
+    first, second = np.empty((2, 2, max(out.shape[1:])), index)
     weights = np.empty((2, max(out.shape[1:])))
     line = np.empty(x.shape[2], x.dtype)  # a new row with the old columns; it stays in the cache
     for p in range(out.shape[0]):
@@ -101,8 +104,9 @@ def blend_boxes(out: Array, x: Array, owners: Array, source: Array, target: Arra
             made = out[p, top + i, left * step : right * step]
             for j in range(right - left):
                 for channel in range(step):
-                    one, two = line[near[j] * step + channel], line[far[j] * step + channel]
-                    made[j * step + channel] = one * rests[j] + two * shares[j]
+                    one = line[near[index(j)] * index(step) + index(channel)]
+                    two = line[far[index(j)] * index(step) + index(channel)]
+                    made[index(j * step + channel)] = one * rests[index(j)] + two * shares[index(j)]
 
 
 @kernel
@@ -110,7 +114,7 @@ def return_boxes(
     out: Array, grad: Array, owners: Array, source: Array, target: Array, step: int, linear: bool
 ) -> None:
     """The transpose of either: gradients `(P, h, w * step)` back to planes `(P, H, W * step)`, from zeros."""
-    first, second = np.empty((2, max(grad.shape[1:])), np.int64), np.empty((2, max(grad.shape[1:])), np.int64)
+    first, second = np.empty((2, 2, max(grad.shape[1:])), index)
     weights = np.empty((2, max(grad.shape[1:])))
     line = np.empty(out.shape[2], out.dtype)
     for p in range(out.shape[0]):
@@ -124,9 +128,9 @@ def return_boxes(
             for j in range(right - left):
                 for channel in range(step):
                     value = given[j * step + channel]
-                    line[first[1, j] * step + channel] += value * rests[j]
+                    line[first[1, j] * index(step) + index(channel)] += value * rests[j]
                     if linear:
-                        line[second[1, j] * step + channel] += value * shares[j]
+                        line[second[1, j] * index(step) + index(channel)] += value * shares[j]
             upper, lower = out[p, first[0, i]], out[p, second[0, i]]
             share, rest = out.dtype.type(weights[0, i]), out.dtype.type(1 - weights[0, i])
             for t in range(a[2] * step, a[3] * step):
