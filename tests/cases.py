@@ -30,6 +30,7 @@ from preshield import (
     Preprocessor,
     RandomResizePad,
     Resample,
+    Shield,
     SpatialSmoothing,
     StandardisationMeanStd,
     ThermometerEncoding,
@@ -320,6 +321,14 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             {"sr_original": 44100, "sr_new": 44101, "filter": "kaiser_best", "restore": True},
             np.rint(audio(1, scale=32767)).astype(np.int16),
         ),
+    },
+    Shield: {
+        "images": ({"clip_values": (0, 1)}, images()),
+        "videos": (
+            {"clip_values": (0, 255), "qualities": (10, 90), "channels_first": True, "rng": 3},
+            videos(2, channels_first=True, scale=255),
+        ),
+        "soft": ({"clip_values": (0, 1), "subsampling": "4:4:4", "gradient": "soft"}, images()),
     },
     SpatialSmoothing: {
         "images": ({}, images()),

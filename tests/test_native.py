@@ -98,6 +98,7 @@ def test_which_defences_are_native():
         "PixelDeflection",
         "RandomResizePad",
         "Resample",
+        "Shield",
         "SpatialSmoothing",
         "StandardisationMeanStd",
         "ThermometerEncoding",

@@ -20,6 +20,7 @@ from .defences.pixel_defend import PixelDefend as PixelDefend
 from .defences.pixel_deflection import PixelDeflection as PixelDeflection
 from .defences.random_resize_pad import RandomResizePad as RandomResizePad
 from .defences.resample import Resample as Resample
+from .defences.shield import Shield as Shield
 from .defences.spatial_smoothing import SpatialSmoothing as SpatialSmoothing
 from .defences.standardisation_mean_std import StandardisationMeanStd as StandardisationMeanStd
 from .defences.thermometer_encoding import ThermometerEncoding as ThermometerEncoding

@@ -13,6 +13,7 @@ from . import (
     JpegCompression,
     PixelDeflection,
     RandomResizePad,
+    Shield,
     SpatialSmoothing,
     ThermometerEncoding,
     TotalVarMin,
@@ -55,6 +56,7 @@ def exhibits() -> dict[str, Preprocessor]:
         "WaveletDenoising, sigma 0.04": WaveletDenoising(unit),
         "RandomResizePad, 28 to 31 in 32": RandomResizePad(28, 32),
         "CropRescale, 24 of 32": CropRescale(24),
+        "Shield, qualities 20 to 80": Shield(unit),
         "GaussianAugmentation, sigma 0.05": noise,
         "Chain, JPEG then median": Chain([jpeg, median]),
     }
