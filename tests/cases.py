@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from preshield import (
+    BarrageOfTransforms,
     BlurNet,
     Chain,
     CropRescale,
@@ -28,6 +29,7 @@ from preshield import (
     PixelDefend,
     PixelDeflection,
     Preprocessor,
+    RandomApply,
     RandomResizePad,
     Resample,
     Shield,
@@ -123,6 +125,19 @@ class Case:
 
 
 CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = {
+    BarrageOfTransforms: {
+        "images": (
+            {
+                "defences": [
+                    SpatialSmoothing(gradient="exact"),
+                    GaussianAugmentation(0.1, augmentation=False),
+                    GaussianBlur(3),
+                ],
+                "count": (1, 2),
+            },
+            images(),
+        ),
+    },
     BlurNet: {
         "box": ({}, images()),
         "gaussian": (
@@ -296,6 +311,18 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
         "videos": (
             {"clip_values": (0, 255), "activation_map": brightness, "denoiser": "tv", "rng": 3},
             videos(scale=255),
+        ),
+    },
+    RandomApply: {
+        "images": ({"defences": Cutout(3)}, images()),
+        "several": (
+            {
+                "defences": [JpegCompression((0, 1), gradient="soft"), FeatureSqueezing((0, 1), 2)],
+                "probability": 0.7,
+                "random_order": True,
+                "rng": 3,
+            },
+            videos(2),
         ),
     },
     RandomResizePad: {

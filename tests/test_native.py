@@ -84,6 +84,7 @@ def as_floats(case, dtype):
 def test_which_defences_are_native():
     names = {case.defence.__name__ for case in NATIVE}
     assert names == {
+        "BarrageOfTransforms",
         "BlurNet",
         "Chain",
         "CropRescale",
@@ -96,6 +97,7 @@ def test_which_defences_are_native():
         "LabelSmoothing",
         "Mixup",
         "PixelDeflection",
+        "RandomApply",
         "RandomResizePad",
         "Resample",
         "Shield",

@@ -1,3 +1,4 @@
+from .barrage_of_transforms import BarrageOfTransforms as BarrageOfTransforms
 from .catalogue import list_defences as list_defences
 from .chain import Chain as Chain
 from .defences.blur_net import BlurNet as BlurNet
@@ -43,6 +44,7 @@ from .neural.pretrained import load_pretrained as load_pretrained
 from .neural.robust_activation_map import RobustActivationMap as RobustActivationMap
 from .neural.vae import VariationalAutoencoder as VariationalAutoencoder
 from .preprocessor import Preprocessor as Preprocessor
+from .random_apply import RandomApply as RandomApply
 from .variants import CutMixPyTorch as CutMixPyTorch
 from .variants import CutMixTensorFlowV2 as CutMixTensorFlowV2
 from .variants import CutoutPyTorch as CutoutPyTorch

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import (
+    BarrageOfTransforms,
     BlurNet,
     Chain,
     CropRescale,
@@ -57,6 +58,9 @@ def exhibits() -> dict[str, Preprocessor]:
         "RandomResizePad, 28 to 31 in 32": RandomResizePad(28, 32),
         "CropRescale, 24 of 32": CropRescale(24),
         "Shield, qualities 20 to 80": Shield(unit),
+        "BarrageOfTransforms, 3 of 5": BarrageOfTransforms(
+            [FeatureSqueezing(unit, 4), jpeg, median, noise, CropRescale(24)], 3
+        ),
         "GaussianAugmentation, sigma 0.05": noise,
         "Chain, JPEG then median": Chain([jpeg, median]),
     }

@@ -61,9 +61,9 @@ class Shield(Preprocessor):
     Notes
     -----
     Images `(N, H, W, C)` or videos `(N, F, H, W, C)`, each frame on its own, with draws of its own. The
-    result is `float32`. Each block is, bit for bit, that of Pillow's file at the quality drawn, the same for its
-    channels. Layouts, channels and values are treated as in `JpegCompression`. All qualities are computed,
-    so that a pass takes as many times as long as `JpegCompression` as there are qualities.
+    result is `float32`. Each block is, bit for bit, that of Pillow's file at the quality drawn, which all
+    channels share. Layouts, channels and values are treated as in `JpegCompression`. All qualities are
+    computed, so that a pass takes as many times as long as `JpegCompression` as there are qualities.
 
     Vaccination is training on compressed images, ``model(shield.transform(x))`` in each step, or a classifier
     of ART with the defence in its list. The authors train one network for each quality of `JpegCompression`
