@@ -10,6 +10,12 @@ from .random_stages import RandomStages
 
 __all__ = ["BarrageOfTransforms"]
 
+PAPER = "https://doi.org/10.1109/CVPR.2019.00669"
+ATTACKS = (
+    "Sitawarin, Golan-Strieb, Wagner 2022 (arXiv:2207.03574): stronger gradients than BPDA, and a loss "
+    "averaged over transformations: accuracy 83% lower on Imagenette",
+)
+
 
 class BarrageOfTransforms(RandomStages):
     """Pass each sample through a random selection of defences, in a random order [1]_.
@@ -62,14 +68,6 @@ class BarrageOfTransforms(RandomStages):
     (4, 8, 8, 3)
     """
 
-    paper = "https://openaccess.thecvf.com/content_CVPR_2019/html/Raff_Barrage_of_Random_Transforms_for_Adversarially_Robust_Defense_CVPR_2019_paper.html"
-    known_attacks = (
-        (
-            "Sitawarin, Golan-Strieb, Wagner 2022 (arXiv:2207.03574): stronger gradients than BPDA, and a "
-            "loss averaged over transformations: accuracy 83% lower on Imagenette"
-        ),
-    )
-
     def __init__(
         self,
         defences: list[Any] | tuple[Any, ...],
@@ -86,6 +84,16 @@ class BarrageOfTransforms(RandomStages):
         check_integer("count", most, 0, len(defences))
         if least > most:
             raise ArgumentError(f"`count` must have its smaller number first, got {count!r}.")
+
+    @property
+    def paper(self) -> str:  # type: ignore[override]
+        """The paper that proposed it, and those of the defences."""
+        return f"{PAPER}, {self._papers}"
+
+    @property
+    def known_attacks(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Known attacks on it, and on the defences."""
+        return (*ATTACKS, *self._attacks)
 
     @property
     def _counts(self) -> tuple[int, int]:
