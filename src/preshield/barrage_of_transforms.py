@@ -12,8 +12,10 @@ __all__ = ["BarrageOfTransforms"]
 
 PAPER = "https://doi.org/10.1109/CVPR.2019.00669"
 ATTACKS = (
-    "Sitawarin, Golan-Strieb, Wagner 2022 (arXiv:2207.03574): stronger gradients than BPDA, and a loss "
-    "averaged over transformations: accuracy 83% lower on Imagenette",
+    (
+        "Sitawarin, Golan-Strieb, Wagner 2022 (arXiv:2207.03574): stronger gradients than BPDA, and a loss "
+        "averaged over transformations: accuracy 83% lower on Imagenette"
+    ),
 )
 
 
