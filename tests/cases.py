@@ -18,6 +18,7 @@ from preshield import (
     FeatureSqueezing,
     GaussianAugmentation,
     GaussianBlur,
+    ImageQuilting,
     ImageResize,
     ImageSquarePad,
     InverseGAN,
@@ -198,6 +199,29 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             images(channels_first=True, scale=255),
         ),
         "videos": ({"kernel_size": 13, "sigma": 4}, videos()),
+    },
+    ImageQuilting: {
+        "images": (
+            {
+                "clip_values": (0, 1),
+                "patch_size": 3,
+                "overlap": 1,
+                "patches": np.random.default_rng(6).random((20, 3, 3, 3)),
+            },
+            images(),
+        ),
+        "patches": (
+            {
+                "clip_values": (0, 255),
+                "patch_size": 2,
+                "overlap": 1,
+                "neighbours": 3,
+                "channels_first": True,
+                "patches": 255 * np.random.default_rng(5).random((20, 2, 2, 2)),
+                "rng": 3,
+            },
+            images(2, channels_first=True, scale=255),
+        ),
     },
     ImageResize: {
         "larger": ({"height": 9, "width": 8}, images()),

@@ -10,6 +10,7 @@ from .defences.defense_gan import InverseGAN as InverseGAN
 from .defences.feature_squeezing import FeatureSqueezing as FeatureSqueezing
 from .defences.gaussian_augmentation import GaussianAugmentation as GaussianAugmentation
 from .defences.gaussian_blur import GaussianBlur as GaussianBlur
+from .defences.image_quilting import ImageQuilting as ImageQuilting
 from .defences.image_resize import ImageResize as ImageResize
 from .defences.image_square_pad import ImageSquarePad as ImageSquarePad
 from .defences.jpeg_compression import JpegCompression as JpegCompression
