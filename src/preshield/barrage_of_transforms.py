@@ -6,7 +6,7 @@ from ._core.checks import check_integer
 from ._core.draws import Draws
 from ._core.errors import ArgumentError
 from ._core.typing import Rng
-from .random_stages import RandomStages
+from .random_stages import _RandomStages
 
 __all__ = ["BarrageOfTransforms"]
 
@@ -19,7 +19,7 @@ ATTACKS = (
 )
 
 
-class BarrageOfTransforms(RandomStages):
+class BarrageOfTransforms(_RandomStages):
     """Pass each sample through a random selection of defences, in a random order [1]_.
 
     Parameters

@@ -11,7 +11,7 @@ from ._core.errors import ArgumentError
 from ._core.generators import peeked_seed
 from ._core.passes import Pass
 from ._core.typing import Arithmetic, Array, Dtype, Seed, Shape
-from .composite import Composite
+from .composite import _Composite
 
 __all__ = ["Chain"]
 
@@ -27,7 +27,7 @@ class _Draw:
         self.once = False  # no gradient follows
 
 
-class Chain(Composite):
+class Chain(_Composite):
     """Apply several defences one after the other.
 
     What a stage receives is kept if a backward pass may follow, so the gradient obeys the chain rule at the

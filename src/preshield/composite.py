@@ -9,10 +9,10 @@ from ._core.typing import Dtype
 from .interop.foreign import adapted
 from .preprocessor import Preprocessor
 
-__all__ = ["Composite"]
+__all__ = ["_Composite"]
 
 
-class Composite(Preprocessor):
+class _Composite(Preprocessor):
     """Base class of a defence that is made of others, its stages: their facts, layouts and types.
 
     Parameters

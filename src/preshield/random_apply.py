@@ -6,12 +6,12 @@ from ._core.checks import check_bool, check_number
 from ._core.draws import Draws
 from ._core.typing import Rng
 from .preprocessor import Preprocessor
-from .random_stages import RandomStages
+from .random_stages import _RandomStages
 
 __all__ = ["RandomApply"]
 
 
-class RandomApply(RandomStages):
+class RandomApply(_RandomStages):
     """Apply each of some defences to a sample with some probability.
 
     Parameters

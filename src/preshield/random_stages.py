@@ -13,10 +13,10 @@ from ._core.errors import ArgumentError
 from ._core.generators import peeked_seed
 from ._core.passes import Pass
 from ._core.typing import Arithmetic, Array, Dtype, Rng, Seed, Shape
-from .composite import Composite
+from .composite import _Composite
 from .preprocessor import Preprocessor
 
-__all__ = ["RandomStages"]
+__all__ = ["_RandomStages"]
 
 # Odd sizes, with which a defence is asked whether it keeps the shape
 SHAPES = {"image": (3, 37, 41, 43), "video": (3, 5, 37, 41, 43), "audio": (3, 700, 2), "features": (3, 7)}
@@ -34,7 +34,7 @@ class _Draw:
         self.once = False  # no gradient follows
 
 
-class RandomStages(Composite):
+class _RandomStages(_Composite):
     """Base class: each sample passes some of the stages, in an order of its own.
 
     A subclass writes ``_plan(samples, rng)``, which draws for each sample and step the number of a stage, or
