@@ -127,17 +127,7 @@ class Case:
 
 CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = {
     BarrageOfTransforms: {
-        "images": (
-            {
-                "defences": [
-                    SpatialSmoothing(gradient="exact"),
-                    GaussianAugmentation(0.1, augmentation=False),
-                    GaussianBlur(3),
-                ],
-                "count": (1, 2),
-            },
-            images(),
-        ),
+        "images": ({"defences": [Cutout(2), GaussianBlur(3)], "count": (1, 2)}, images()),
     },
     BlurNet: {
         "box": ({}, images()),

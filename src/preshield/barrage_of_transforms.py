@@ -1,5 +1,7 @@
 """A random selection of defences in a random order."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ._core.checks import check_integer
@@ -111,11 +113,16 @@ class BarrageOfTransforms(_RandomStages):
     def _steps(self) -> int:
         return int(self._counts[1])
 
-    def _plan(self, samples: Any, rng: Draws) -> Any:
-        xp: Any = rng.xp
+    @property
+    def _plan(self) -> Callable[[Any, Draws], Any]:
         least, most = map(int, self._counts)
-        order = xp.argsort(rng.random((samples, len(self._stages)), "float32"), axis=1, stable=True)
-        order = order[:, :most]
-        count = rng.integers(least, most + 1, (samples, 1))
-        step = xp.argsort(xp.zeros_like(order), axis=1, stable=True)
-        return xp.where(step < count, order, xp.full_like(order, -1))
+        return partial(_selected, stages=len(self._stages), least=least, most=most)
+
+
+def _selected(samples: Any, rng: Draws, stages: int, least: int, most: int) -> Any:
+    """Which stages each sample passes, in which order."""
+    xp: Any = rng.xp
+    order = xp.argsort(rng.random((samples, stages), "float32"), axis=1, stable=True)[:, :most]
+    count = rng.integers(least, most + 1, (samples, 1))
+    step = xp.argsort(xp.zeros_like(order), axis=1, stable=True)
+    return xp.where(step < count, order, xp.full_like(order, -1))

@@ -1,5 +1,7 @@
 """Defences that are applied by chance."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ._core.checks import check_bool, check_number
@@ -82,18 +84,26 @@ class RandomApply(_RandomStages):
         """Known attacks on the defences."""
         return self._attacks
 
-    def _plan(self, samples: Any, rng: Draws) -> Any:
-        xp: Any = rng.xp
-        words = rng.random((samples, 2 * self._steps), "float32")
-        taken, order = words[:, : self._steps] < self.probability, words[:, self._steps :]
-        if self.random_order:
-            order = xp.argsort(order, axis=1, stable=True)
-        else:
-            order = xp.argsort(xp.zeros_like(order), axis=1, stable=True)
-        return xp.where(taken, order, xp.full_like(order, -1))
+    @property
+    def _plan(self) -> Callable[[Any, Draws], Any]:
+        return partial(
+            _by_chance,
+            stages=self._steps,
+            probability=float(self.probability),
+            random_order=bool(self.random_order),
+        )
 
     def _candidates(self, step: int) -> range:
         return range(self._steps) if self.random_order else range(step, step + 1)
+
+
+def _by_chance(samples: Any, rng: Draws, stages: int, probability: float, random_order: bool) -> Any:
+    """Which stages each sample passes, in which order."""
+    xp: Any = rng.xp
+    words = rng.random((samples, 2 * stages), "float32")
+    places = words[:, stages:] if random_order else xp.zeros_like(words[:, stages:])
+    order = xp.argsort(places, axis=1, stable=True)
+    return xp.where(words[:, :stages] < probability, order, xp.full_like(order, -1))
 
 
 def _listed(defences: Any) -> Any:

@@ -37,9 +37,9 @@ class _Draw:
 class _RandomStages(_Composite):
     """Base class: each sample passes some of the stages, in an order of its own.
 
-    A subclass writes ``_plan(samples, rng)``, which draws for each sample and step the number of a stage, or
-    -1 for none, by methods that arrays of any namespace have. No stage comes twice for a sample, whose draw
-    in it is the one that it would have alone.
+    A subclass writes `_plan`, a function of the number of samples and of `rng`, which draws for each sample
+    and step the number of a stage, or -1 for none, with what arrays of any namespace have. No stage comes
+    twice for a sample, whose draw in it is the one that it would have alone.
     """
 
     stochastic: ClassVar[bool] = True
@@ -60,7 +60,9 @@ class _RandomStages(_Composite):
         check_rng(rng)
         self.rng = rng
 
-    def _plan(self, samples: Any, rng: Draws) -> Any:
+    @property
+    def _plan(self) -> Callable[[Any, Draws], Any]:
+        """Of a module, or a `partial` of one, as what JAX compiles must be."""
         raise NotImplementedError
 
     def _candidates(self, step: int) -> range:
