@@ -34,6 +34,7 @@ from preshield import (
     DefenseGAN,
     FeatureSqueezing,
     GaussianBlur,
+    ImageQuilting,
     InverseGAN,
     LFilter,
     MajorityVote,
@@ -195,6 +196,7 @@ def run_digits(*, verbose: bool) -> RobustnessReport:
     generator = VariationalAutoencoder().fit(x[:-360])
     defences["InverseGAN"] = InverseGAN(gan=generator, apply_predict=True, rng=0)
     defences["DefenseGAN"] = DefenseGAN(gan=generator, rng=0)
+    defences["ImageQuilting, 3x3"] = ImageQuilting((0, 1), 3, 1, rng=0).fit(x[:-360])
     # Draws are where searches start, which changes little; each costs ten searches for each image.
     settings = {"clip_values": (0, 1), "budget": 30, "eot": 2, "verbose": verbose}
     return evaluate(model, x[-50:], y[-50:], defences, **settings)

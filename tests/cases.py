@@ -8,14 +8,17 @@ import numpy as np
 import torch
 
 from preshield import (
+    BarrageOfTransforms,
     BlurNet,
     Chain,
+    CropRescale,
     CutMix,
     Cutout,
     DefenseGAN,
     FeatureSqueezing,
     GaussianAugmentation,
     GaussianBlur,
+    ImageQuilting,
     ImageResize,
     ImageSquarePad,
     InverseGAN,
@@ -27,7 +30,10 @@ from preshield import (
     PixelDefend,
     PixelDeflection,
     Preprocessor,
+    RandomApply,
+    RandomResizePad,
     Resample,
+    Shield,
     SpatialSmoothing,
     StandardisationMeanStd,
     ThermometerEncoding,
@@ -120,11 +126,21 @@ class Case:
 
 
 CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = {
+    BarrageOfTransforms: {
+        "images": ({"defences": [Cutout(2), GaussianBlur(3)], "count": (1, 2)}, images()),
+    },
     BlurNet: {
         "box": ({}, images()),
         "gaussian": (
             {"kernel_size": 7, "kernel": "gaussian", "channels_first": True},
             videos(channels_first=True),
+        ),
+    },
+    CropRescale: {
+        "images": ({}, images()),
+        "nearest": (
+            {"crop_size": (4, 3), "channels_first": True, "interpolation": "nearest", "rng": 3},
+            images(2, channels_first=True, scale=255),
         ),
     },
     CutMix: {
@@ -173,6 +189,29 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             images(channels_first=True, scale=255),
         ),
         "videos": ({"kernel_size": 13, "sigma": 4}, videos()),
+    },
+    ImageQuilting: {
+        "images": (
+            {
+                "clip_values": (0, 1),
+                "patch_size": 3,
+                "overlap": 1,
+                "patches": np.random.default_rng(6).random((20, 3, 3, 3)),
+            },
+            images(),
+        ),
+        "patches": (
+            {
+                "clip_values": (0, 255),
+                "patch_size": 2,
+                "overlap": 1,
+                "neighbours": 3,
+                "channels_first": True,
+                "patches": 255 * np.random.default_rng(5).random((20, 2, 2, 2)),
+                "rng": 3,
+            },
+            images(2, channels_first=True, scale=255),
+        ),
     },
     ImageResize: {
         "larger": ({"height": 9, "width": 8}, images()),
@@ -288,6 +327,31 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             videos(scale=255),
         ),
     },
+    RandomApply: {
+        "images": ({"defences": Cutout(3)}, images()),
+        "several": (
+            {
+                "defences": [JpegCompression((0, 1), gradient="soft"), FeatureSqueezing((0, 1), 2)],
+                "probability": 0.7,
+                "random_order": True,
+                "rng": 3,
+            },
+            videos(2),
+        ),
+    },
+    RandomResizePad: {
+        "images": ({}, images()),
+        "bilinear": (
+            {
+                "min_size": (4, 3),
+                "max_size": (9, 7),
+                "channels_first": True,
+                "interpolation": "bilinear",
+                "rng": 3,
+            },
+            images(2, channels_first=True, scale=255),
+        ),
+    },
     Resample: {
         "down": ({"sr_original": 16000, "sr_new": 8000}, audio()),
         "up": (
@@ -298,6 +362,14 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
             {"sr_original": 44100, "sr_new": 44101, "filter": "kaiser_best", "restore": True},
             np.rint(audio(1, scale=32767)).astype(np.int16),
         ),
+    },
+    Shield: {
+        "images": ({"clip_values": (0, 1)}, images()),
+        "videos": (
+            {"clip_values": (0, 255), "qualities": (10, 90), "channels_first": True, "rng": 3},
+            videos(2, channels_first=True, scale=255),
+        ),
+        "soft": ({"clip_values": (0, 1), "subsampling": "4:4:4", "gradient": "soft"}, images()),
     },
     SpatialSmoothing: {
         "images": ({}, images()),

@@ -22,6 +22,7 @@ from preshield import (
     ThermometerEncoding,
     TotalVarMin,
 )
+from preshield._core.samples import drawing
 from preshield._core.variant import Variant
 from preshield.testing import CHECKS, Subject, check_preprocessor
 from tests.cases import ALL, CASES, features, images, videos
@@ -111,14 +112,10 @@ def test_whole_numbers_of_a_floating_type_are_integers(case, kind):
 
 
 def state_of(defence):
-    for stage in leaves(defence):
-        if stage._stream is not None:
-            stage._stream._pickled = 0  # the copies of a stream are numbered
+    for one in drawing(defence):
+        if one._stream is not None:
+            one._stream._pickled = 0  # the copies of a stream are numbered
     return pickle.dumps(vars(defence))
-
-
-def leaves(defence):
-    return [leaf for stage in defence._stages for leaf in leaves(stage)] or [defence]
 
 
 # A check that cannot fail is a defect: one broken defence for each rule

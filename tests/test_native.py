@@ -84,8 +84,10 @@ def as_floats(case, dtype):
 def test_which_defences_are_native():
     names = {case.defence.__name__ for case in NATIVE}
     assert names == {
+        "BarrageOfTransforms",
         "BlurNet",
         "Chain",
+        "CropRescale",
         "CutMix",
         "Cutout",
         "FeatureSqueezing",
@@ -95,7 +97,10 @@ def test_which_defences_are_native():
         "LabelSmoothing",
         "Mixup",
         "PixelDeflection",
+        "RandomApply",
+        "RandomResizePad",
         "Resample",
+        "Shield",
         "SpatialSmoothing",
         "StandardisationMeanStd",
         "ThermometerEncoding",

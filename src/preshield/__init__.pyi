@@ -1,6 +1,8 @@
+from .barrage_of_transforms import BarrageOfTransforms as BarrageOfTransforms
 from .catalogue import list_defences as list_defences
 from .chain import Chain as Chain
 from .defences.blur_net import BlurNet as BlurNet
+from .defences.crop_rescale import CropRescale as CropRescale
 from .defences.cut_mix import CutMix as CutMix
 from .defences.cutout import Cutout as Cutout
 from .defences.defense_gan import DefenseGAN as DefenseGAN
@@ -8,6 +10,7 @@ from .defences.defense_gan import InverseGAN as InverseGAN
 from .defences.feature_squeezing import FeatureSqueezing as FeatureSqueezing
 from .defences.gaussian_augmentation import GaussianAugmentation as GaussianAugmentation
 from .defences.gaussian_blur import GaussianBlur as GaussianBlur
+from .defences.image_quilting import ImageQuilting as ImageQuilting
 from .defences.image_resize import ImageResize as ImageResize
 from .defences.image_square_pad import ImageSquarePad as ImageSquarePad
 from .defences.jpeg_compression import JpegCompression as JpegCompression
@@ -17,7 +20,9 @@ from .defences.mixup import Mixup as Mixup
 from .defences.mp3_compression import Mp3Compression as Mp3Compression
 from .defences.pixel_defend import PixelDefend as PixelDefend
 from .defences.pixel_deflection import PixelDeflection as PixelDeflection
+from .defences.random_resize_pad import RandomResizePad as RandomResizePad
 from .defences.resample import Resample as Resample
+from .defences.shield import Shield as Shield
 from .defences.spatial_smoothing import SpatialSmoothing as SpatialSmoothing
 from .defences.standardisation_mean_std import StandardisationMeanStd as StandardisationMeanStd
 from .defences.thermometer_encoding import ThermometerEncoding as ThermometerEncoding
@@ -40,6 +45,7 @@ from .neural.pretrained import load_pretrained as load_pretrained
 from .neural.robust_activation_map import RobustActivationMap as RobustActivationMap
 from .neural.vae import VariationalAutoencoder as VariationalAutoencoder
 from .preprocessor import Preprocessor as Preprocessor
+from .random_apply import RandomApply as RandomApply
 from .squeeze_detector import SqueezeDetector as SqueezeDetector
 from .variants import CutMixPyTorch as CutMixPyTorch
 from .variants import CutMixTensorFlowV2 as CutMixTensorFlowV2

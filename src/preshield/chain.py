@@ -1,19 +1,17 @@
 """Several defences as one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ._core import random
-from ._core.checks import check_bool
 from ._core.errors import ArgumentError
 from ._core.generators import peeked_seed
 from ._core.passes import Pass
 from ._core.typing import Arithmetic, Array, Dtype, Seed, Shape
-from .interop.foreign import adapted
-from .preprocessor import Preprocessor
+from .composite import _Composite
 
 __all__ = ["Chain"]
 
@@ -29,7 +27,7 @@ class _Draw:
         self.once = False  # no gradient follows
 
 
-class Chain(Preprocessor):
+class Chain(_Composite):
     """Apply several defences one after the other.
 
     What a stage receives is kept if a backward pass may follow, so the gradient obeys the chain rule at the
@@ -72,33 +70,9 @@ class Chain(Preprocessor):
         apply_fit: bool = False,
         apply_predict: bool = True,
     ) -> None:
-        if not isinstance(defences, list | tuple):
-            raise ArgumentError(f"`defences` must be a list of defences, got {type(defences).__name__}.")
-        if not defences:
-            raise ArgumentError("`defences` must hold at least one defence, got an empty list.")
-        stages = adapted(defences)
-        for i, stage in enumerate(stages):
-            if not isinstance(stage, Preprocessor):
-                raise ArgumentError(
-                    f"`defences[{i}]` must be a defence of preshield or ART, got {stage!r} of type "
-                    f"{type(stage).__module__}.{type(stage).__name__}."
-                )
-        check_bool(apply_fit=apply_fit, apply_predict=apply_predict)
-        self.defences = defences
-        self._adapted = stages
-        self.apply_fit = apply_fit
-        self.apply_predict = apply_predict
-        if not self.domains:
-            of_each = ", ".join(f"{d._name}: {'/'.join(d.domains)}" for d in stages)
-            raise ArgumentError(f"`defences` must have a domain in common, got {of_each}.")
+        super().__init__(defences, apply_fit, apply_predict)
 
     # Facts, from the stages
-
-    @property
-    def domains(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Domains that every stage has; labels aside, which pass through other stages."""
-        of_data = [d.domains for d in self._stages if d.domains != ("labels",)] or [("labels",)]
-        return tuple(domain for domain in of_data[0] if all(domain in other for other in of_data))
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]
@@ -106,20 +80,9 @@ class Chain(Preprocessor):
         return any(d.stochastic for d in self._stages)
 
     @property
-    def gradient_kind(self) -> str:  # type: ignore[override]
-        """The weakest of the stages: identity, then surrogate, then exact."""
-        kinds = {d.gradient_kind for d in self._stages}
-        return next(kind for kind in ("identity", "surrogate", "exact") if kind in kinds)
-
-    @property
     def changes_shape(self) -> bool:  # type: ignore[override]
         """Whether a stage changes the shape."""
         return any(d.changes_shape for d in self._stages)
-
-    @property
-    def optimises_at_test_time(self) -> bool:  # type: ignore[override]
-        """Whether a stage optimises."""
-        return any(d.optimises_at_test_time for d in self._stages)
 
     @property
     def ragged(self) -> bool:  # type: ignore[override]
@@ -134,17 +97,12 @@ class Chain(Preprocessor):
     @property
     def paper(self) -> str:  # type: ignore[override]
         """Papers of the stages."""
-        return ", ".join(dict.fromkeys(d.paper for d in self._stages))
+        return self._papers
 
     @property
     def known_attacks(self) -> tuple[str, ...]:  # type: ignore[override]
         """Known attacks on the stages."""
-        return tuple(dict.fromkeys(attack for d in self._stages for attack in d.known_attacks))
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether every stage is fitted."""
-        return all(d.is_fitted for d in self._stages)
+        return self._attacks
 
     # Hooks
 
@@ -201,19 +159,10 @@ class Chain(Preprocessor):
             if i != learners[-1]:
                 x, y = stage(x, y)
 
-    @property
-    def _learns(self) -> bool:
-        return any(d._learns for d in self._stages)
-
     def _output_shape(self, shape: Shape) -> Shape:
         for stage in self._stages:
             shape = stage._output_shape(shape)
         return shape
-
-    def _output_dtype(self, dtype: Dtype) -> Dtype:
-        for stage in self._stages:
-            dtype = stage._output_dtype(dtype) if stage.domains != ("labels",) else dtype
-        return dtype
 
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
         functions, start = [], 0
@@ -228,11 +177,6 @@ class Chain(Preprocessor):
         return partial(_one_by_one, tuple(functions))
 
     # Layouts: those of the stages
-
-    @property
-    def _axes(self) -> tuple[bool | None, str | None]:
-        said = {d._axes for d in self._stages} - {(None, None)}
-        return said.pop() if len(said) == 1 else (None, None)
 
     def _check_layout(self, shape: Shape, settled: int | None = None, name: str | None = None) -> int | None:
         for i, stage in enumerate(self._stages):
@@ -251,10 +195,6 @@ class Chain(Preprocessor):
         return settled
 
     # Seeds: those of the stages, end to end
-
-    @property
-    def _takes_index(self) -> bool:
-        return all(d._takes_index for d in self._stages)
 
     @property
     def _seed_words(self) -> int:
@@ -290,12 +230,6 @@ class Chain(Preprocessor):
     @property
     def _states_shape(self) -> bool:
         return all(d._states_shape for d in self._stages)
-
-    @property
-    def _stages(self) -> Sequence[Preprocessor]:
-        """The stages; those of ART, which `defences` holds as they are, adapted once."""
-        self._adapted = adapted(self.defences, self._adapted)
-        return self._adapted
 
 
 def _one_by_one(

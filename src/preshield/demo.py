@@ -4,13 +4,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import (
+    BarrageOfTransforms,
     BlurNet,
     Chain,
+    CropRescale,
     FeatureSqueezing,
     GaussianAugmentation,
     GaussianBlur,
     JpegCompression,
     PixelDeflection,
+    RandomResizePad,
+    Shield,
     SpatialSmoothing,
     ThermometerEncoding,
     TotalVarMin,
@@ -51,6 +55,12 @@ def exhibits() -> dict[str, Preprocessor]:
         "BlurNet, box of 5x5": BlurNet(5),
         "PixelDeflection, 20 pixels, wavelet": PixelDeflection(unit, 20, 3),
         "WaveletDenoising, sigma 0.04": WaveletDenoising(unit),
+        "RandomResizePad, 28 to 31 in 32": RandomResizePad(28, 32),
+        "CropRescale, 24 of 32": CropRescale(24),
+        "Shield, qualities 20 to 80": Shield(unit),
+        "BarrageOfTransforms, 3 of 5": BarrageOfTransforms(
+            [FeatureSqueezing(unit, 4), jpeg, median, noise, CropRescale(24)], 3
+        ),
         "GaussianAugmentation, sigma 0.05": noise,
         "Chain, JPEG then median": Chain([jpeg, median]),
     }

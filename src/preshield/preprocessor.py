@@ -636,6 +636,11 @@ class Preprocessor:
         return stream
 
     @property
+    def _owns_stream(self) -> bool:
+        """Whether seeds come from a random stream of its own, and not from its stages alone."""
+        return self.stochastic and not self._stages
+
+    @property
     def _has_one_seed(self) -> bool:
         """Whether all passes of samples that have numbers have the same seed, whatever is frozen later."""
         return not self._uses_draw or (random.FROZEN.seed(self) is None and self._own_stream().is_fixed)
@@ -664,6 +669,7 @@ class Preprocessor:
 
     @property
     def _stages(self) -> "Sequence[Preprocessor]":
+        """Of what it is made; then its parameter `defences` holds them."""
         return ()
 
     @property

@@ -35,6 +35,7 @@ __all__ = [
     "check_output_shape",
     "check_ragged_gradient",
     "check_rng",
+    "check_size",
     "check_unknown",
     "check_values",
     "ignore_device_type",
@@ -144,6 +145,16 @@ def check_rng(rng: object) -> None:
             f"{rng!r} of type {type(rng).__name__}."
         )
     check_integer("rng", rng, minimum=0)
+
+
+def check_size(name: str, value: object, *, optional: bool = False) -> tuple[int, int] | None:
+    """Height and width in pixels, of a pair or of one integer for both."""
+    if value is None and optional:
+        return None
+    pair = value if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2:
+        raise ArgumentError(f"`{name}` must be an integer or a pair of them, (height, width), got {value!r}.")
+    return check_integer(name, pair[0], 1), check_integer(name, pair[1], 1)
 
 
 def is_pair(value: object) -> TypeGuard[tuple[Any, Any] | list[Any] | Array]:

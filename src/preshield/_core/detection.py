@@ -16,7 +16,7 @@ __all__ = ["OBJECT_DETECTION", "check_label_type", "image_size", "image_sizes", 
 OBJECT_DETECTION = "object_detection"
 LABEL_TYPES = ("classification", OBJECT_DETECTION)
 
-Move = Callable[[Array, tuple[int, int]], Array]  # from an array and the size of its image before
+Move = Callable[[Array, int], Array]  # from an array and the number of its image
 
 
 def check_label_type(label_type: object) -> None:
@@ -67,14 +67,14 @@ def move_targets(y: Any, sizes: Sequence[tuple[int, int]], boxes: Move, masks: M
     moved = []
     for i, (target, size) in enumerate(zip(targets, sizes, strict=True)):
         new = {key: _copy(value) for key, value in target.items() if key not in ("boxes", "masks")}
-        new["boxes"] = _moved(f"y[{i}]['boxes']", target["boxes"], size, boxes)
+        new["boxes"] = _moved(f"y[{i}]['boxes']", target["boxes"], size, boxes, i)
         if target.get("masks") is not None:
-            new["masks"] = _moved(f"y[{i}]['masks']", target["masks"], size, masks)
+            new["masks"] = _moved(f"y[{i}]['masks']", target["masks"], size, masks, i)
         moved.append({key: new.get(key) for key in target})
     return moved
 
 
-def _moved(name: str, value: Any, size: tuple[int, int], move: Move) -> Any:
+def _moved(name: str, value: Any, size: tuple[int, int], move: Move, number: int) -> Any:
     array = to_numpy(value)
     check_values(name, array)
     if name.endswith("['boxes']"):
@@ -82,7 +82,7 @@ def _moved(name: str, value: Any, size: tuple[int, int], move: Move) -> Any:
             raise ArgumentError(f"`{name}` must have shape (M, 4), got {array.shape}.")
     elif array.ndim < 2 or array.shape[-2:] != size:
         raise ArgumentError(f"`{name}` must have shape {('M', *size)}, as its image, got {array.shape}.")
-    return like(value, np.array(move(array, size)))
+    return like(value, np.array(move(array, number)))
 
 
 def _copy(value: Any) -> Any:

@@ -112,7 +112,7 @@ class Draws:
             return self.shared.integers(low, high, dtype=dtype, endpoint=endpoint)
         least, end = (np.asarray(bound).astype(np.int64, casting="same_kind") for bound in (low, high))
         span = end - least + bool(endpoint)
-        if span.min() < 1 or span.max() > 2**32:
+        if span.size and (span.min() < 1 or span.max() > 2**32):
             raise ArgumentError(f"`high` must lie 1 to 2**32 above `low`, got {low!r} and {high!r}.")
         # The share of the span at a number of 64 bits, which is made of two words.
         words, span = self._take(size, 2), np.expand_dims(span, -1)

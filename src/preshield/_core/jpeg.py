@@ -6,11 +6,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .checks import check_clip_values
+from .errors import ArgumentError
 from .layout import working_dtype
 from .threads import block_length, map_blocks, thread_count, threads_within
-from .typing import Array, Dtype, Shape
+from .typing import Array, ClipValues, Dtype, Shape
 
-__all__ = ["Settings", "round_trip", "straight_through"]
+__all__ = [
+    "SUBSAMPLINGS",
+    "Settings",
+    "check_range",
+    "check_sides",
+    "quanta",
+    "round_trip",
+    "straight_through",
+]
+
+LARGEST_SIDE = 65500  # pixels, libjpeg's limit
 
 # Rows and columns of pixels that share a value of colour.
 SUBSAMPLINGS = {"4:2:0": (2, 2), "4:2:2": (1, 2), "4:4:4": (1, 1)}
@@ -54,6 +66,24 @@ class Pictures(NamedTuple):
     size: tuple[int, int]  # height and width
     step: int  # 3 for interleaved RGB, else 1
     hop: int  # from plane to plane of RGB; 0 if interleaved or grey
+
+
+def check_range(clip_values: ClipValues) -> None:
+    """Refuse a range whose values are not levels of a picture, or such levels over 255."""
+    check_clip_values(clip_values)
+    low, high = (np.asarray(value) for value in clip_values)
+    if np.any(low != 0) or high.size != 1 or high.item() not in (1, 255):
+        raise ArgumentError(f"`clip_values` must be (0, 1) or (0, 255), got {clip_values!r}.")
+
+
+def check_sides(shape: Shape, axis: int) -> tuple[int, int]:
+    """Height and width of the frames of images or videos; refuse what a JPEG file cannot hold."""
+    height, width = [n for side, n in enumerate(shape) if side != axis][-2:]
+    if not all(1 <= side <= LARGEST_SIDE for side in (height, width)):
+        raise ArgumentError(
+            f"`x` must have frames of 1 to {LARGEST_SIDE} pixels a side, got {height} x {width}."
+        )
+    return height, width
 
 
 def quanta(quality: int) -> Array:

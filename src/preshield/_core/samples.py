@@ -12,7 +12,7 @@ from .layout import LARGE, as_array
 from .tensors import framework
 from .typing import ClipValues, Defence, Shape
 
-__all__ = ["check_keeps_samples", "leaves", "sample_axes", "transform_one"]
+__all__ = ["check_keeps_samples", "drawing", "leaves", "sample_axes", "transform_one"]
 
 COLOURS = {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3}  # of the modes of Pillow; alpha comes after them
 LEVELS = 255
@@ -55,6 +55,14 @@ def leaves(defence: Defence) -> Iterator[Defence]:
         yield defence
     for stage in defence._stages:
         yield from leaves(stage)
+
+
+def drawing(defence: Defence) -> Iterator[Defence]:
+    """Those with a random stream of their own: the defence, its stages, and those within them."""
+    if defence._owns_stream:
+        yield defence
+    for stage in defence._stages:
+        yield from drawing(stage)
 
 
 def check_keeps_samples(defence: Defence, what: str) -> None:

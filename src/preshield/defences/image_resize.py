@@ -188,13 +188,13 @@ class ImageResize(Preprocessor):
             return y
         new = int(self.height), int(self.width)
 
-        def boxes(array: Array, size: tuple[int, int]) -> Array:
-            vertical, horizontal = (length / old for length, old in zip(new, size, strict=True))
+        def boxes(array: Array, number: int) -> Array:
+            vertical, horizontal = (length / old for length, old in zip(new, draw[number], strict=True))
             scaled = array * np.array([horizontal, vertical, horizontal, vertical])
             return np.asarray(scaled, dtype=kept_dtype(array.dtype))
 
-        def masks(array: Array, size: tuple[int, int]) -> Array:
-            rows = np.reshape(array, (-1, 1, *size))
+        def masks(array: Array, number: int) -> Array:
+            rows = np.reshape(array, (-1, 1, *draw[number]))
             resized = resize(rows, new, "nearest-exact", channels_first=True)
             return resized.astype(array.dtype).reshape(*array.shape[:-2], *new)
 

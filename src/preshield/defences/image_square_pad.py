@@ -184,7 +184,9 @@ class ImageSquarePad(Preprocessor):
     def _transform_labels(self, y: Array | None, draw: list[tuple[int, int]]) -> Array | None:
         if y is None or not self._changes_labels:
             return y
-        return move_targets(y, draw, _shift, _pad_masks)  # type: ignore[return-value]
+        return move_targets(  # type: ignore[return-value]
+            y, draw, lambda boxes, i: _shift(boxes, draw[i]), lambda masks, i: _pad_masks(masks, draw[i])
+        )
 
     def _output_shape(self, shape: Shape) -> Shape:
         side = max(image_size(shape[1:], self._are_first))

@@ -8,21 +8,17 @@ from .._core import jpeg
 from .._core.arithmetic.jpeg import jpeg as jpeg_anywhere
 from .._core.checks import (
     check_bool,
-    check_clip_values,
     check_integer,
     check_layout,
     check_option,
     refuse_negative,
     resolve_channels_first,
 )
-from .._core.errors import ArgumentError
 from .._core.soft_jpeg import soft_gradient
 from .._core.typing import Arithmetic, Array, ClipValues, Dtype, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["JpegCompression"]
-
-LARGEST_SIDE = 65500  # pixels, libjpeg's limit
 
 
 class JpegCompression(Preprocessor):
@@ -115,10 +111,7 @@ class JpegCompression(Preprocessor):
         subsampling: str = "4:2:0",
         gradient: str = "identity",
     ) -> None:
-        check_clip_values(clip_values)
-        low, high = (np.asarray(value) for value in clip_values)
-        if np.any(low != 0) or high.size != 1 or high.item() not in (1, 255):
-            raise ArgumentError(f"`clip_values` must be (0, 1) or (0, 255), got {clip_values!r}.")
+        jpeg.check_range(clip_values)
         check_integer("quality", quality, 1, 100)
         check_option("subsampling", subsampling, tuple(jpeg.SUBSAMPLINGS))
         check_option("gradient", gradient, self.gradients)
@@ -135,7 +128,7 @@ class JpegCompression(Preprocessor):
         self.gradient = gradient
 
     def _transform(self, x: Array, draw: None) -> Array:
-        self._check_size(x.shape)
+        jpeg.check_sides(x.shape, self._channel_axis(x.ndim))
         progress = "JPEG compression" if self.verbose else None
         out, peak = jpeg.round_trip(x, self._settings, axis=self._channel_axis(x.ndim), progress=progress)
         self._check_seen(x, peak)
@@ -155,7 +148,7 @@ class JpegCompression(Preprocessor):
         return jpeg.Settings(int(self.quality), jpeg.SUBSAMPLINGS[self.subsampling], largest)
 
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic:
-        self._check_size(shape)
+        jpeg.check_sides(shape, self._channel_axis(len(shape)))
         settings = self._settings
         return partial(
             jpeg_anywhere,
@@ -165,10 +158,3 @@ class JpegCompression(Preprocessor):
             axis=self._channel_axis(len(shape)),
             gradient=self.gradient,
         )
-
-    def _check_size(self, shape: Shape) -> None:
-        sides = [n for axis, n in enumerate(shape) if axis != self._channel_axis(len(shape))][-2:]
-        if not all(1 <= side <= LARGEST_SIDE for side in sides):
-            raise ArgumentError(
-                f"`x` must have frames of 1 to {LARGEST_SIDE} pixels a side, got {sides[0]} x {sides[1]}."
-            )

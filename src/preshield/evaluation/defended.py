@@ -13,7 +13,7 @@ from .._core.errors import ArgumentError
 from .._core.layout import channel_axis
 from .._core.passes import Pass
 from .._core.random import FROZEN
-from .._core.samples import leaves
+from .._core.samples import drawing as drawing_of
 from .._core.tensors import on_device
 from .._core.typing import Array, Shape
 from ..preprocessor import Preprocessor
@@ -375,5 +375,5 @@ def drawing(classifier: Any) -> list[Preprocessor]:
         *defences_in(getattr(classifier, "model", None)),
     )
     views = (*(d for d in held if d.apply_predict), *getattr(classifier, "views", ()))
-    own = (leaf for view in views if isinstance(view, Preprocessor) for leaf in leaves(view))
-    return list({id(leaf): leaf for leaf in own if leaf.stochastic}.values())
+    own = (one for view in views if isinstance(view, Preprocessor) for one in drawing_of(view))
+    return list({id(one): one for one in own}.values())

@@ -3,7 +3,6 @@
 import copy
 from typing import Any, TypeVar
 
-from ..chain import Chain
 from ..preprocessor import Preprocessor
 
 __all__ = ["gradient_variants", "side_by_side"]
@@ -22,11 +21,12 @@ def gradient_variants(defence: Preprocessor | None) -> list[Preprocessor | None]
     Returns
     -------
     list of Preprocessor
-        Copies, and `defence` itself in the place of its own gradient. In variant `k` of a `Chain` each stage
-        has its own variant `k`, or its last one if it has fewer: the first variant has the strongest gradient
-        of each stage, and the last the weakest. A chain with another combination follows at the end.
+        Copies, and `defence` itself in the place of its own gradient. Of a `Chain`, and of what else is made
+        of stages, variant `k` has variant `k` of each stage, or the last one of a stage that has fewer: the
+        first variant has the strongest gradient of each stage, and the last the weakest. A defence with
+        another combination follows at the end.
     """
-    if isinstance(defence, Chain):
+    if defence is not None and defence._stages:
         variants: list[Preprocessor | None] = [
             defence if _same(stages, defence._stages) else _copy(defence, defences=stages)
             for stages in side_by_side([gradient_variants(stage) for stage in defence._stages])

@@ -11,7 +11,6 @@ import numpy as np
 from .._core.errors import ArgumentError
 from .._core.text import in_markdown, printable
 from .._core.typing import Array
-from ..chain import Chain
 from . import metrics
 from .comparison import Comparison, Comparisons, PerClass
 from .documents import aligned, document, plain, revived, saved
@@ -190,7 +189,7 @@ class DefenceNote:
     parameters : dict of str to str
         Every parameter, written out.
     stages : tuple of DefenceNote
-        Of a `Chain`.
+        Of a `Chain`, or of what else is made of others.
     """
 
     name: str
@@ -218,7 +217,7 @@ class DefenceNote:
             paper=defence.paper,
             known_attacks=defence.known_attacks,
             parameters={name: repr(value) for name, value in parameters.items()},
-            stages=tuple(map(cls.of, defence._stages)) if isinstance(defence, Chain) else (),
+            stages=tuple(map(cls.of, getattr(defence, "_stages", ()))),
         )
 
 

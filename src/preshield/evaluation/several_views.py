@@ -233,7 +233,7 @@ def _apart(view: Preprocessor | None) -> Preprocessor | None:
     """The same view, with stochastic stages that no other view has."""
     if view is None or not view.stochastic:
         return view
-    changes = {"defences": list(map(_apart, view._stages))} if isinstance(view, Chain) else {}
+    changes = {"defences": list(map(_apart, view._stages))} if view._stages else {}
     return copy.copy(view).set_params(**changes)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._core.errors import ArgumentError
 from .._core.random import SeedStream
-from .._core.samples import check_keeps_samples, leaves
+from .._core.samples import check_keeps_samples, drawing
 from .._core.typing import Array
 from ..preprocessor import Preprocessor
 
@@ -55,7 +55,7 @@ def load_state(defence: Preprocessor, state: Array) -> None:
 
 
 def _streams(defence: Preprocessor) -> list[SeedStream]:
-    return [leaf._own_stream() for leaf in leaves(defence) if leaf.stochastic]
+    return [one._own_stream() for one in drawing(defence)]
 
 
 def _recipe(defence: Preprocessor) -> str:
