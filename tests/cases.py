@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from preshield import (
+    BandPass,
     BlurNet,
     Chain,
     CutMix,
@@ -22,6 +23,7 @@ from preshield import (
     JpegCompression,
     LabelSmoothing,
     LFilter,
+    MedianSmoothing,
     Mixup,
     Mp3Compression,
     PixelDefend,
@@ -120,6 +122,17 @@ class Case:
 
 
 CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = {
+    BandPass: {
+        "band": ({"sample_rate": 16000, "low": 300, "high": 3400}, audio()),
+        "high-pass": (
+            {"sample_rate": 8000, "low": 500.5, "order": 2, "channels_first": True},
+            audio(2, channels_first=True),
+        ),
+        "low-pass": (
+            {"sample_rate": 44100, "high": 8000, "order": 7},
+            audio(1),
+        ),
+    },
     BlurNet: {
         "box": ({}, images()),
         "gaussian": (
@@ -242,6 +255,14 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
     LabelSmoothing: {
         "one-hot": ({}, images()),
         "classes": ({"max_value": 0.6, "num_classes": 3}, features()),
+    },
+    MedianSmoothing: {
+        "mono": ({}, audio()),
+        "exact": (
+            {"window_size": 6, "channels_first": True, "gradient": "exact"},
+            audio(2, channels_first=True),
+        ),
+        "16 bits": ({"window_size": 5, "gradient": "exact"}, np.rint(audio(2, scale=99)).astype(np.int16)),
     },
     Mixup: {
         "two": ({"num_classes": 3}, images()),

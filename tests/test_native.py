@@ -84,6 +84,7 @@ def as_floats(case, dtype):
 def test_which_defences_are_native():
     names = {case.defence.__name__ for case in NATIVE}
     assert names == {
+        "BandPass",
         "BlurNet",
         "Chain",
         "CutMix",
@@ -93,6 +94,7 @@ def test_which_defences_are_native():
         "GaussianBlur",
         "JpegCompression",
         "LabelSmoothing",
+        "MedianSmoothing",
         "Mixup",
         "PixelDeflection",
         "Resample",
