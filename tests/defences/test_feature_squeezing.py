@@ -172,3 +172,13 @@ def test_limits_that_do_not_fit_the_batch():
 def test_any_shape(shape):
     x = np.random.default_rng(0).random(shape)
     np.testing.assert_allclose(FeatureSqueezing((0, 1), 3).transform(x), np.rint(7 * x) / 7, atol=1e-15)
+
+
+@pytest.mark.parametrize("bits", [2, 8])
+def test_levels_of_sound_are_those_of_integer_samples(bits):
+    step = 2.0 ** (1 - bits)
+    defence = FeatureSqueezing((-1, 1 - step), bits)
+    clips = [np.random.default_rng(n).uniform(-1, 1, (n, 2)[: 1 + n % 2]) for n in (0, 7, 400)]
+    for out, clip in zip(defence.transform(clips), clips, strict=True):
+        np.testing.assert_allclose(out, np.rint(clip / step) * step, atol=1e-15)
+    assert defence.transform(np.zeros((1, 3))).tolist() == [[0, 0, 0]]

@@ -35,13 +35,14 @@ def medians(
     """
     from .kernels.median import median_network, median_planes
 
-    network, exact = median_network(*window), _exact_dtype(x.dtype)
+    (height, width), exact = window, _exact_dtype(x.dtype)
+    network = median_network(height, width)
 
     def smooth(out: Array, block: Array, step: int) -> None:
-        median_planes(out, block, *window, step, *network)
+        median_planes(out, block, height, width, step, *network)
 
     dtypes, out = (exact, exact), np.empty(x.shape, dtype)
-    return map_planes(smooth, out, x, dtypes=dtypes, axis=axis, reach=window[0] // 2, progress=progress)
+    return map_planes(smooth, out, x, dtypes=dtypes, axis=axis, reach=height // 2, progress=progress)
 
 
 def pull_back_medians(x: Array, found: Array, grad: Array, window: tuple[int, int], axis: int) -> Array:

@@ -1,15 +1,11 @@
-"""Recordings: where time is, channels as signals, and those of different lengths one by one."""
-
-from collections.abc import Callable
+"""Recordings: where time is, and channels as signals."""
 
 import numpy as np
 
 from .errors import ArgumentError
-from .layout import object_array
-from .threads import map_blocks
 from .typing import Array, Shape
 
-__all__ = ["check_time_axis", "each_recording", "signals", "time_axis"]
+__all__ = ["check_time_axis", "signals", "time_axis"]
 
 MOST_CHANNELS, LEAST_LENGTH = 8, 64  # so few values along time beside so many channels are the other layout
 
@@ -35,15 +31,3 @@ def signals(x: Array, *, channels_first: bool) -> Array:
     if x.ndim == 2:
         return x[:, None]
     return x if channels_first else np.moveaxis(x, 1, 2)
-
-
-def each_recording(function: Callable[..., Array], *batches: Array) -> Array:
-    """Apply a function for batches to every recording of object arrays, on several threads."""
-    results: list[Array] = [np.empty(0)] * len(batches[0])
-
-    def work(numbers: slice) -> None:
-        for i in range(numbers.start, numbers.stop):
-            results[i] = function(*(batch[i][None] for batch in batches))[0]
-
-    map_blocks(work, len(results), 1)
-    return object_array(results)

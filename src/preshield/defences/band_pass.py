@@ -9,8 +9,8 @@ from .._core.arithmetic.band_pass import band_pass
 from .._core.checks import check_bool, check_integer, check_number
 from .._core.errors import ArgumentError
 from .._core.layout import kept_dtype
-from .._core.recordings import check_time_axis, each_recording, time_axis
-from .._core.threads import block_length, map_blocks
+from .._core.recordings import check_time_axis, time_axis
+from .._core.threads import block_length, each_sample, map_blocks
 from .._core.typing import Arithmetic, Array, Dtype, Shape
 from ..preprocessor import Preprocessor
 
@@ -118,7 +118,7 @@ class BandPass(Preprocessor):
         self.apply_predict = apply_predict
 
     def _transform(self, x: Array, draw: None) -> Array:
-        return each_recording(self._filter, x) if x.dtype == object else self._filter(x)
+        return each_sample(self._filter, x) if x.dtype == object else self._filter(x)
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         return self._transform(grad, draw)
@@ -153,7 +153,9 @@ class BandPass(Preprocessor):
 
 def _check_cutoffs(sample_rate: int, low: float | None, high: float | None) -> None:
     if low is None and high is None:
-        raise ArgumentError("`low` or `high` must be a frequency in Hz, got None for both; pass high=4000.")
+        raise ArgumentError(
+            f"`low` or `high` must be a frequency in Hz, got None for both; pass high={sample_rate / 4:g}."
+        )
     half, least = sample_rate / 2, sample_rate / SHARPEST
     for name, value, other in (("low", low, high), ("high", high, low)):
         if value is None:

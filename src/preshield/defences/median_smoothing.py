@@ -2,7 +2,8 @@
 
 from .._core.checks import check_bool, check_integer, check_option
 from .._core.medians import median_arithmetic, medians, pull_back_medians
-from .._core.recordings import check_time_axis, each_recording, time_axis
+from .._core.recordings import check_time_axis, time_axis
+from .._core.threads import each_sample
 from .._core.typing import Arithmetic, Array, Dtype, Shape
 from ..preprocessor import Preprocessor
 
@@ -91,14 +92,14 @@ class MedianSmoothing(Preprocessor):
 
     def _transform(self, x: Array, draw: None) -> Array:
         if x.dtype == object:
-            return each_recording(self._smooth, x)
+            return each_sample(self._smooth, x)
         return self._smooth(x)
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         if self.gradient == "identity":
             return grad
         if x.dtype == object:
-            return each_recording(self._pull_back, x, grad)
+            return each_sample(self._pull_back, x, grad)
         return self._pull_back(x, grad)
 
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:

@@ -10,8 +10,9 @@ from .._core.arithmetic.resample import resample
 from .._core.checks import check_bool, check_integer, check_option, resolve_channels_first
 from .._core.errors import ArgumentError
 from .._core.layout import kept_dtype, working_dtype
-from .._core.recordings import check_time_axis, each_recording, signals, time_axis
+from .._core.recordings import check_time_axis, signals, time_axis
 from .._core.resampling import FILTERS, Resampler, resampler
+from .._core.threads import each_sample
 from .._core.typing import Arithmetic, Array, Dtype, Shape
 from .._core.windows import windows
 from ..preprocessor import Preprocessor
@@ -212,7 +213,7 @@ class Resample(Preprocessor):
         """Apply a function for batches to every sample of object arrays."""
         for i, sample in enumerate(batches[0]):
             self._check_length((1, *sample.shape), f"x[{i}][None]")
-        return each_recording(function, *batches)
+        return each_sample(function, *batches)
 
     def _new_length(self, length: int) -> int:
         return length * int(self.sr_new) // int(self.sr_original)

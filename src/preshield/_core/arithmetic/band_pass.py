@@ -3,7 +3,7 @@
 from math import pi, tan
 from typing import Any
 
-from .namespace import clipped, counted
+from .namespace import clipped, counted, moved
 
 __all__ = ["band_pass"]
 
@@ -32,9 +32,9 @@ def band_pass(
         Of time.
     """
     length = x.shape[axis]
-    spectrum = xp.fft.rfft(xp.moveaxis(x, axis, -1), n=size)
+    spectrum = xp.fft.rfft(moved(x, axis, -1, xp), n=size)
     gain = xp.astype(_gains(x, xp, low, high, order, size), spectrum.dtype)
-    return xp.moveaxis(xp.fft.irfft(spectrum * gain, n=size)[..., :length], -1, axis)
+    return moved(xp.fft.irfft(spectrum * gain, n=size)[..., :length], -1, axis, xp)
 
 
 def _gains(x: Any, xp: Any, low: float | None, high: float | None, order: int, size: int) -> Any:
