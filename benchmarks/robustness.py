@@ -101,9 +101,9 @@ test set. `examples/video.ipynb` tells more.
 
 No package was found that brings a network trained on real videos. The names and summaries of the packages of
 PyPI, npm and Debian were searched for action recognition, video classification, Kinetics, MoViNet, SlowFast,
-X3D, I3D, R(2+1)D, VideoMAE, gesture and sign language. What they name, such as pytorchvideo, slowfast, mmaction2
-and movinets-helper, are libraries of architectures, whose weights must be fetched from elsewhere. So the figures
-are those of a small network on a small task.
+X3D, I3D, R(2+1)D, VideoMAE, gesture and sign language. What they name, such as pytorchvideo, slowfast,
+mmaction2 and movinets-helper, are libraries of architectures, whose weights must be fetched from elsewhere.
+So the figures are those of a small network on a small task.
 """
 DIGITS = """\
 Handwritten digits of 8 x 8 pixels that come with scikit-learn, the classifier of the crops, and defences that

@@ -15,7 +15,6 @@ from preshield import (
     Chain,
     FeatureSqueezing,
     GaussianAugmentation,
-    GaussianBlur,
     JpegCompression,
     LabelSmoothing,
     Preprocessor,
@@ -661,7 +660,7 @@ def test_what_is_not_real_is_refused(case, convert, message):
 def test_samples_of_different_lengths_are_refused_where_they_make_no_sense():
     ragged = np.empty(2, dtype=object)
     ragged[:] = np.zeros(3), np.zeros(5)
-    for defence in (GaussianBlur(), GaussianAugmentation(), SpatialSmoothing()):
+    for defence in (FeatureSqueezing((0, 1)), GaussianAugmentation(), SpatialSmoothing()):
         with pytest.raises(
             TypeError, match="must be an array of numbers, got samples of 2 shapes; bring them to one shape"
         ):

@@ -178,7 +178,6 @@ def test_any_shape(shape):
 def test_levels_of_sound_are_those_of_integer_samples(bits):
     step = 2.0 ** (1 - bits)
     defence = FeatureSqueezing((-1, 1 - step), bits)
-    clips = [np.random.default_rng(n).uniform(-1, 1, (n, 2)[: 1 + n % 2]) for n in (0, 7, 400)]
-    for out, clip in zip(defence.transform(clips), clips, strict=True):
-        np.testing.assert_allclose(out, np.rint(clip / step) * step, atol=1e-15)
+    x = np.random.default_rng(bits).uniform(-1, 1, (2, 400, 2))
+    np.testing.assert_allclose(defence.transform(x), np.rint(x / step) * step, atol=1e-15)
     assert defence.transform(np.zeros((1, 3))).tolist() == [[0, 0, 0]]

@@ -10,7 +10,7 @@ from .._core.arithmetic.squeeze import squeeze
 from .._core.checks import check_bool, check_clip_values, check_integer, check_limits, check_option
 from .._core.layout import part_of, range_dtype, working_dtype
 from .._core.planes import map_planes
-from .._core.threads import each_sample, map_parts
+from .._core.threads import map_parts
 from .._core.typing import Arithmetic, Array, ClipValues, Dtype, Shape
 from ..preprocessor import Preprocessor
 
@@ -45,8 +45,8 @@ class FeatureSqueezing(Preprocessor):
 
     Notes
     -----
-    Any shape with a batch axis, or an object array of samples of different shapes. Floating types are kept;
-    integers become `float32`. Ties go to the even level.
+    Any shape with a batch axis. Floating types are kept; integers become `float32`. Ties go to the even
+    level.
 
     Levels of sound should include silence. With ``clip_values=(-1, 1 - 2.0 ** (1 - bit_depth))`` they are
     those of integer samples, the multiples of ``2.0 ** (1 - bit_depth)``: the quantisation of [3]_. With
@@ -71,7 +71,6 @@ class FeatureSqueezing(Preprocessor):
     """
 
     domains = ("image", "video", "audio", "features")
-    ragged = True
     gradients = ("identity", "soft")
     paper = "arXiv:1704.01155"
     known_attacks = (
@@ -102,10 +101,6 @@ class FeatureSqueezing(Preprocessor):
         self.gradient = gradient
 
     def _transform(self, x: Array, draw: None) -> Array:
-        return each_sample(self._squeeze, x) if x.dtype == object else self._squeeze(x)
-
-    def _squeeze(self, x: Array) -> Array:
-        """Samples of one shape."""
         from .._core.kernels.squeeze import squeeze as round_all
 
         dtype = range_dtype(x.dtype, self.clip_values)
@@ -137,12 +132,6 @@ class FeatureSqueezing(Preprocessor):
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         if self.gradient == "identity":
             return grad
-        if x.dtype == object:
-            return each_sample(self._slope, x, grad)
-        return self._slope(x, grad)
-
-    def _slope(self, x: Array, grad: Array) -> Array:
-        """Gradient through smooth steps, at samples of one shape."""
         low, span = self._range(x.shape, np.dtype(np.float64))
         position = (x - low) / span * (2.0 ** int(self.bit_depth) - 1)
         between = position - np.floor(position) - 0.5  # 0 half-way between two levels
