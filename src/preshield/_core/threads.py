@@ -7,11 +7,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from .environment import number_from
+from .layout import object_array
 from .progress import progress_bar
 from .typing import Array
 
-__all__ = ["WORTH_A_THREAD", "block_length", "map_blocks", "map_parts", "thread_count", "threads_within"]
+__all__ = [
+    "WORTH_A_THREAD",
+    "block_length",
+    "each_sample",
+    "map_blocks",
+    "map_parts",
+    "thread_count",
+    "threads_within",
+]
 
 RUNS = 4  # for each thread, so that none is left with most of the work
 MOST_THREADS = 256
@@ -143,6 +154,18 @@ def map_parts(function: Callable[[tuple[slice, ...]], None], x: Array, axis: int
             function((slice(sample, sample + 1), *[slice(None)] * (axis - 1), slice(*ends)))
 
     map_blocks(work, len(x) * pieces, 1)
+
+
+def each_sample(function: Callable[..., Array], *batches: Array) -> Array:
+    """Apply a function for batches to every sample of object arrays, on several threads."""
+    results: list[Array] = [np.empty(0)] * len(batches[0])
+
+    def work(numbers: slice) -> None:
+        for i in range(numbers.start, numbers.stop):
+            results[i] = function(*(batch[i][None] for batch in batches))[0]
+
+    map_blocks(work, len(results), 1)
+    return object_array(results)
 
 
 def _submit(function: Callable[[], None]) -> "Future[None]":

@@ -48,11 +48,17 @@ class FeatureSqueezing(Preprocessor):
     Any shape with a batch axis. Floating types are kept; integers become `float32`. Ties go to the even
     level.
 
+    Levels of sound should include silence. With ``clip_values=(-1, 1 - 2.0 ** (1 - bit_depth))`` they are
+    those of integer samples, the multiples of ``2.0 ** (1 - bit_depth)``: the quantisation of [3]_. With
+    ``(-1, 1)`` none of them is 0, and silence becomes a constant offset.
+
     References
     ----------
     .. [1] Xu, Evans, Qi. Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks.
        NDSS 2018. arXiv:1704.01155
     .. [2] Agustsson, Theis. Universally Quantized Neural Compression. NeurIPS 2020. arXiv:2006.09952
+    .. [3] Hussain, Neekhara, Dubnov, McAuley, Koushanfar. WaveGuard: Understanding and Mitigating Audio
+       Adversarial Examples. USENIX Security 2021. arXiv:2103.03344
 
     Examples
     --------
@@ -60,6 +66,8 @@ class FeatureSqueezing(Preprocessor):
     >>> from preshield import FeatureSqueezing
     >>> FeatureSqueezing((0, 1), bit_depth=1).transform(np.array([[0.2, 0.7]]))
     array([[0., 1.]])
+    >>> FeatureSqueezing((-1, 0.75), bit_depth=3).transform(np.array([[0.1, -0.2, 0.6]]))  # a waveform
+    array([[ 0.  , -0.25,  0.5 ]])
     """
 
     domains = ("image", "video", "audio", "features")

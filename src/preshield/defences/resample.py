@@ -9,16 +9,15 @@ import numpy as np
 from .._core.arithmetic.resample import resample
 from .._core.checks import check_bool, check_integer, check_option, resolve_channels_first
 from .._core.errors import ArgumentError
-from .._core.layout import kept_dtype, object_array, working_dtype
+from .._core.layout import kept_dtype, working_dtype
+from .._core.recordings import check_time_axis, signals, time_axis
 from .._core.resampling import FILTERS, Resampler, resampler
-from .._core.threads import map_blocks
+from .._core.threads import each_sample
 from .._core.typing import Arithmetic, Array, Dtype, Shape
 from .._core.windows import windows
 from ..preprocessor import Preprocessor
 
 __all__ = ["Resample"]
-
-MOST_CHANNELS, LEAST_LENGTH = 8, 64  # so few values along time beside so many channels are the other layout
 
 Step: TypeAlias = Callable[[Array, Array], None]  # from, into
 
@@ -214,20 +213,13 @@ class Resample(Preprocessor):
         """Apply a function for batches to every sample of object arrays."""
         for i, sample in enumerate(batches[0]):
             self._check_length((1, *sample.shape), f"x[{i}][None]")
-        results: list[Array] = [np.empty(0)] * len(batches[0])
-
-        def work(numbers: slice) -> None:
-            for i in range(numbers.start, numbers.stop):
-                results[i] = function(*(batch[i][None] for batch in batches))[0]
-
-        map_blocks(work, len(results), 1)
-        return object_array(results)
+        return each_sample(function, *batches)
 
     def _new_length(self, length: int) -> int:
         return length * int(self.sr_new) // int(self.sr_original)
 
     def _time_axis(self, shape: Shape) -> int:
-        return 2 if len(shape) == 3 and self.channels_first else 1
+        return time_axis(shape, channels_first=self.channels_first)
 
     def _check_length(self, shape: Shape, name: str = "x") -> None:
         axis = self._time_axis(shape)
@@ -243,15 +235,7 @@ class Resample(Preprocessor):
                 f"`{name}` must have at least {least} along time, axis {axis} of {shape}, to be resampled "
                 f"from {self.sr_original} to {self.sr_new} Hz, got {shape[axis]}; {remedy}."
             )
-        if len(shape) == 3 and shape[axis] <= MOST_CHANNELS < LEAST_LENGTH <= shape[3 - axis]:
-            raise ArgumentError(
-                f"`{name}` must have time along axis {axis} with channels_first={self.channels_first}, got "
-                f"{shape}, of {shape[axis]} along time and {shape[3 - axis]} channels; pass "
-                f"channels_first={not self.channels_first}."
-            )
+        check_time_axis(shape, channels_first=self.channels_first, name=name)
 
     def _signals(self, x: Array) -> Array:
-        """View as `(N, C, length)`."""
-        if x.ndim == 2:
-            return x[:, None]
-        return x if self.channels_first else np.moveaxis(x, 1, 2)
+        return signals(x, channels_first=self.channels_first)

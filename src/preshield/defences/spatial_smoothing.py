@@ -2,13 +2,10 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .._core.arithmetic.median import median
-from .._core.arithmetic.namespace import numbers
 from .._core.checks import (
     check_bool,
     check_clip_values,
@@ -19,14 +16,12 @@ from .._core.checks import (
     ignore_device_type,
     resolve_channels_first,
 )
-from .._core.layout import spatial_axes, working_dtype
-from .._core.planes import map_planes
+from .._core.layout import spatial_axes
+from .._core.medians import median_arithmetic, medians, pull_back_medians
 from .._core.typing import Arithmetic, Array, ClipValues, Dtype, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["SpatialSmoothing"]
-
-COMPARED = ("uint8", "int8", "int16", "int32", "int64")  # integers of which every framework has the smaller
 
 
 class SpatialSmoothing(Preprocessor):
@@ -140,60 +135,27 @@ class SpatialSmoothing(Preprocessor):
         low, high = self.clip_values
         return _as_integers(low, math.ceil, dtype), _as_integers(high, math.floor, dtype)
 
+    @property
+    def _window(self) -> tuple[int, int]:
+        return int(self.window_size), int(self.window_size)
+
     def _median(self, x: Array) -> Array:
-        from .._core.kernels.median import median_network, median_planes
-
-        window, dtype = int(self.window_size), _exact_dtype(x.dtype)
-        network = median_network(window)
-
-        def smooth(out: Array, block: Array, step: int) -> None:
-            median_planes(out, block, window, step, *network)
-
-        out, axis = np.empty(x.shape, self._output_dtype(x.dtype)), self._channel_axis(x.ndim)
-        progress = "Spatial smoothing" if self.verbose else None
-        dtypes = (dtype, dtype)
-        return map_planes(smooth, out, x, dtypes=dtypes, axis=axis, reach=window // 2, progress=progress)
+        dtype, progress = self._output_dtype(x.dtype), "Spatial smoothing" if self.verbose else None
+        return medians(x, self._window, self._channel_axis(x.ndim), dtype=dtype, progress=progress)
 
     def _gradient(self, x: Array, grad: Array, draw: None) -> Array:
         if self.gradient == "identity":
             return grad
-        from .._core.kernels.median import median_gradient
-
         limits = self._limits(x.shape, x.dtype)
         found = self._median(x)
         if limits is not None:
             low, high = limits
             grad = np.where((found >= low) & (found <= high), grad, 0)
-        window, exact, dtype = int(self.window_size), _exact_dtype(x.dtype), working_dtype(grad.dtype)
-
-        def pull_back(out: Array, block: Array, medians: Array, grads: Array, step: int) -> None:
-            median_gradient(out, block, medians, grads, window, step)
-
-        out, axis = np.empty(x.shape, dtype), self._channel_axis(x.ndim)
-        dtypes = (dtype, exact, exact, dtype)
-        return map_planes(pull_back, out, x, found, grad, dtypes=dtypes, axis=axis, reach=2 * (window // 2))
+        return pull_back_medians(x, found, grad, self._window, self._channel_axis(x.ndim))
 
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
-        from .._core.kernels.median import median_network
-
-        floating = dtype.kind == "f"
-        if not floating and dtype not in COMPARED:
-            return None
-        limits, window = self._limits(shape, dtype), int(self.window_size)
-        held = numbers(*limits or (), dtype=working_dtype(dtype) if floating else dtype)
-        if held is None:
-            return None
-        columns, merge, place = median_network(window)
-        return partial(
-            median,
-            window=window,
-            columns=columns.tolist(),
-            merge=merge.tolist(),
-            place=place,
-            axes=spatial_axes(len(shape), self._channel_axis(len(shape))),
-            limits=held,
-            gradient=self.gradient if floating else None,
-        )
+        axes = spatial_axes(len(shape), self._channel_axis(len(shape)))
+        return median_arithmetic(dtype, self._window, axes, self.gradient, self._limits(shape, dtype))
 
 
 def _as_integers(limit: Any, rounded: Callable[[float], int], dtype: Dtype) -> Array:
@@ -201,12 +163,3 @@ def _as_integers(limit: Any, rounded: Callable[[float], int], dtype: Dtype) -> A
     least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     fit = np.frompyfunc(lambda value: min(max(rounded(value), least), most), 1, 1)
     return np.asarray(fit(np.asarray(limit, dtype=object)), dtype=dtype.newbyteorder("="))
-
-
-def _exact_dtype(dtype: Dtype) -> Dtype:
-    """A type that the kernel knows and that orders the values as `dtype` does."""
-    if dtype.kind == "f":
-        return working_dtype(dtype)
-    if dtype == np.uint64:
-        return dtype.newbyteorder("=")
-    return np.dtype(np.uint8 if dtype.itemsize == 1 and dtype.kind in "bu" else np.int64)

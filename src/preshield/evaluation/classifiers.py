@@ -215,6 +215,8 @@ def check_outputs(outputs: Array, count: int, name: str, *, labels: bool = True)
             remedy = "; give a binary model two columns, such as 0 and its logit"
         elif len(shape) > 2 and shape[:1] == (count,) and int(np.prod(shape[2:])) == 1:
             remedy = f"; reshape the scores to ({count}, {shape[1]})"
+        elif len(shape) == 3 and len(outputs) == count:
+            remedy = "; if a model scores each frame or window, wrap it in one that returns scores.mean(1)"
         raise ArgumentError(
             f"`{name}` must return {label}one row of scores for each sample, shape ({count}, K) with K >= 2, "
             f"got shape {shape}{remedy}."

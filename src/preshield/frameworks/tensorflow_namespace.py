@@ -32,6 +32,7 @@ namespace = SimpleNamespace(
     astype=lambda x, dtype, copy=True: tf.cast(x, dtype),
     bitwise_right_shift=tf.bitwise.right_shift,
     broadcast_to=_broadcast_to,
+    fft=SimpleNamespace(irfft=lambda x, n: tf.signal.irfft(x, [n]), rfft=lambda x, n: tf.signal.rfft(x, [n])),
     flip=lambda x, axis: tf.reverse(x, [axis % len(x.shape)]),
     full=lambda shape, value, dtype: tf.fill(shape, tf.constant(value, dtype)),
     full_like=lambda x, value: tf.zeros_like(x) + tf.constant(value, x.dtype),

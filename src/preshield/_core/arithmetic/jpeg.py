@@ -9,7 +9,7 @@ from math import cos, pi, sqrt
 from typing import Any
 
 from .borders import extended, interleaved, padded, shifted
-from .namespace import clipped, constant, product, stop_gradient, straight_through
+from .namespace import clipped, constant, moved, product, stop_gradient, straight_through
 
 __all__ = ["CONSTANTS", "jpeg"]
 
@@ -51,9 +51,9 @@ def jpeg(
         What is differentiated: the identity, the steps without rounding, or those with the cubic quantiser.
     """
     if axis == x.ndim - 1:
-        planes = xp.moveaxis(x, -1, -3)
+        planes = moved(x, -1, -3, xp)
         out = jpeg(planes, xp, tables, factors, of_one, x.ndim - 3, gradient)
-        return xp.moveaxis(out, -3, -1)
+        return moved(out, -3, -1, xp)
     scale = LEVELS if of_one else 1
     values = stop_gradient(x) * scale
     values = xp.where(values > 0, values, xp.zeros_like(values))  # not NaN, which is no integer

@@ -1,4 +1,4 @@
-"""Median of a square window, by a network of minima and maxima, and the pixel that was it."""
+"""Median of a rectangular window, by a network of minima and maxima, and the pixel that was it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ __all__ = ["median"]
 def median(
     x: Any,
     xp: Any,
-    window: int,
+    window: tuple[int, int],
     columns: Sequence[Sequence[int]],
     merge: Sequence[Sequence[int]],
     place: int,
@@ -28,12 +28,12 @@ def median(
         Numbers.
     xp : namespace
         That of `x`.
-    window : int
-        Side of the window.
+    window : tuple of int
+        Height and width of the window.
     columns, merge, place
-        `median_network(window)` of the kernel.
+        `median_network(*window)` of the kernel.
     axes : tuple of int
-        Rows and columns.
+        Rows and columns; of rows that are not smoothed, any axis.
     limits : sequence of float or nested list
         Minimum and maximum to which the result is clipped, which broadcast against `x`; empty for none.
     gradient : {"identity", "exact"} or None
@@ -43,8 +43,9 @@ def median(
     windows = _windows(stop_gradient(x), xp, window, axes)
     # The columns of a window are sorted once and shared by all windows that contain them.
     _apply(columns, windows, xp)
-    width, column = x.shape[axes[1]], axes[1]
-    lines = [shifted(windows[dy], dx, width, column) for dx in range(window) for dy in range(window)]
+    (tall, wide), column = window, axes[1]
+    pixels = x.shape[column]
+    lines = [shifted(windows[dy], dx, pixels, column) for dx in range(wide) for dy in range(tall)]
     _apply(merge, lines, xp)
     found = lines[place]
     out, inside = found, None
@@ -57,20 +58,21 @@ def median(
     if gradient == "identity":
         return straight_through(out, x)
     windows, chosen = _windows(x, xp, window, axes), xp.zeros_like(x)
-    for dy in reversed(range(window)):
-        for dx in reversed(range(window)):
-            pixel = shifted(windows[dy], dx, width, column)
+    for dy in reversed(range(tall)):
+        for dx in reversed(range(wide)):
+            pixel = shifted(windows[dy], dx, pixels, column)
             chosen = xp.where(pixel == found, pixel, chosen)
     return straight_through(out, chosen if inside is None else xp.where(inside, chosen, xp.zeros_like(x)))
 
 
-def _windows(x: Any, xp: Any, window: int, axes: tuple[int, int]) -> list[Any]:
+def _windows(x: Any, xp: Any, window: tuple[int, int], axes: tuple[int, int]) -> list[Any]:
     """For each row of a window, the images at that row, with borders at the sides."""
-    before, after = window // 2, (window - 1) // 2
     lines = x
-    for axis in axes:
-        lines = padded(lines, before, after, axis, xp, repeat_edge=True)
-    return [shifted(lines, dy, x.shape[axes[0]], axes[0]) for dy in range(window)]
+    for side, axis in zip(window, axes, strict=True):
+        lines = padded(lines, side // 2, (side - 1) // 2, axis, xp, repeat_edge=True)
+    if window[0] == 1:
+        return [lines]
+    return [shifted(lines, dy, x.shape[axes[0]], axes[0]) for dy in range(window[0])]
 
 
 def _apply(network: Sequence[Sequence[int]], lines: list[Any], xp: Any) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "counted",
     "doubled",
     "gathered",
+    "moved",
     "numbers",
     "product",
     "repeated",
@@ -114,6 +115,11 @@ def gathered(x: Any, indices: Any, axis: int, xp: Any) -> Any:
     if framework(x) == "torch":
         return x.gather(axis, indices)
     return xp.take_along_axis(x, indices, axis=axis)
+
+
+def moved(x: Any, axis: int, to: int, xp: Any) -> Any:
+    """An array with an axis elsewhere; torch's `moveaxis` has no rule for `torch.func.vmap`."""
+    return x.movedim(axis, to) if framework(x) == "torch" else xp.moveaxis(x, axis, to)
 
 
 def transformed() -> bool:

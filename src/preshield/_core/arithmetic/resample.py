@@ -5,7 +5,7 @@ from math import pi
 from typing import Any, NamedTuple
 
 from .borders import shifted
-from .namespace import clipped, counted, product
+from .namespace import clipped, counted, moved, product
 
 __all__ = ["Rates", "resample"]
 
@@ -40,10 +40,10 @@ def resample(x: Any, xp: Any, steps: Sequence[Rates], axis: int) -> Any:
     axis : int
         Of time.
     """
-    x = 1 * xp.moveaxis(x, axis, -1)
+    x = 1 * moved(x, axis, -1, xp)
     for rates in steps:
         x = _resampled(x, xp, rates)
-    return xp.moveaxis(x, -1, axis)
+    return moved(x, -1, axis, xp)
 
 
 def _resampled(x: Any, xp: Any, rates: Rates) -> Any:

@@ -1,4 +1,4 @@
-"""Median of a square window, and the pixel that was it.
+"""Median of a rectangular window, and the pixel that was it.
 
 The columns of a window are sorted once and shared by all windows that contain them. The median of the
 sorted columns is then read off a *selection network*: a fixed list of compare-exchange steps that carries
@@ -23,7 +23,7 @@ CACHE = 32768  # bytes; the strips of one network stay within the first-level ca
 
 
 @lru_cache(maxsize=32)
-def median_network(window: int) -> tuple[Array, Array, int]:
+def median_network(height: int, width: int) -> tuple[Array, Array, int]:
     """Steps that sort the columns of a window, and steps that find the median of sorted columns.
 
     Batcher's odd-even merge sort (AFIPS 1968) on columns padded with infinity to a power of two. Where
@@ -32,48 +32,48 @@ def median_network(window: int) -> tuple[Array, Array, int]:
 
     Parameters
     ----------
-    window : int
-        Side of the window.
+    height, width : int
+        Sides of the window.
 
     Returns
     -------
     columns, merge : ndarray of int32, shape (steps, 4)
         Rows `(i, j, minimum, maximum)`: entry `i` receives the smaller value, entry `j` the larger one; a
         flag of 0 says that nobody reads that result. Entries are rows of the window in `columns`, and
-        `column * window + row` in `merge`.
+        `column * height + row` in `merge`.
     median : int
         The entry that holds the median in the end, which for even windows is the upper one.
     """
-    padded = 1 << (window - 1).bit_length()
+    padded_height, padded_width = (1 << (side - 1).bit_length() for side in (height, width))
     places: list[int | None] = [
-        column * window + row if column < window and row < window else None
-        for column in range(padded)
-        for row in range(padded)
+        column * height + row if column < width and row < height else None
+        for column in range(padded_width)
+        for row in range(padded_height)
     ]
     steps = []
     p = 1
-    while p < padded**2:
+    while p < len(places):
         k = p
         while k >= 1:
-            for j in range(k % p, padded**2 - k, 2 * k):
-                for i in range(j, min(j + k, padded**2 - k)):
+            for j in range(k % p, len(places) - k, 2 * k):
+                for i in range(j, min(j + k, len(places) - k)):
                     low, high = places[i], places[i + k]
                     if i // (2 * p) != (i + k) // (2 * p) or high is None:
                         continue
                     if low is None:
                         places[i], places[i + k] = high, None
                     else:
-                        steps.append((p < padded, low, high))
+                        steps.append((p < padded_height, low, high))
             k //= 2
         p *= 2
-    median = [place for place in places if place is not None][window**2 // 2]
+    median = [place for place in places if place is not None][height * width // 2]
 
     read = {median}
     columns: list[Step] = []
     merge: list[Step] = []
     for sorts_columns, i, j in reversed(steps):
         if sorts_columns:
-            if j < window:  # all columns are sorted alike
+            if j < height:  # all columns are sorted alike
                 columns.append((i, j, 1, 1))
         elif i in read or j in read:
             merge.append((i, j, int(i in read), int(j in read)))
@@ -137,7 +137,7 @@ def _median_of_three_columns(out: Array, lines: Array, step: int) -> None:
 
 @kernel
 def median_planes(
-    out: Array, x: Array, window: int, step: int, columns: Array, merge: Array, median: int
+    out: Array, x: Array, height: int, width: int, step: int, columns: Array, merge: Array, median: int
 ) -> None:
     """Median of each window of each plane, with SciPy's borders and, for even windows, SciPy's centre.
 
@@ -145,74 +145,76 @@ def median_planes(
     ----------
     out, x : ndarray, shape (P, H, W * step)
         Planes; `step` interleaved channels make a row. `out` is written.
-    window : int
-        Side of the window.
+    height, width : int
+        Sides of the window.
     step : int
         Distance between horizontal neighbours.
     columns, merge, median
-        `median_network(window)`.
+        `median_network(height, width)`.
     """
-    planes, height, width = x.shape
-    before = window // 2
-    pixels = width // step
-    lines = np.empty((window, width + (window - 1) * step), x.dtype)
-    strip_length = min(width, max(64, CACHE // (window * window * x.itemsize)))
-    strip = np.empty((window * window, strip_length), x.dtype)
+    planes, rows, length = x.shape
+    above, before = height // 2, width // 2
+    pixels = length // step
+    lines = np.empty((height, length + (width - 1) * step), x.dtype)
+    strip_length = min(length, max(64, CACHE // (height * width * x.itemsize)))
+    strip = np.empty((height * width, strip_length), x.dtype)
     for p in range(planes):
-        for row in range(height):
-            for dy in range(window):
-                source = x[p, _reflect(row + dy - before, height)]
+        for row in range(rows):
+            for dy in range(height):
+                source = x[p, _reflect(row + dy - above, rows)]
                 target = lines[dy][before * step :]
-                for t in range(width):
+                for t in range(length):
                     target[t] = source[t]
-            _apply(columns, lines, before * step, before * step + width)
-            for i in range(window - 1):
+            _apply(columns, lines, before * step, before * step + length)
+            for i in range(width - 1):
                 outside = i if i < before else i + pixels
                 inside = before + _reflect(outside - before, pixels)
-                for dy in range(window):
+                for dy in range(height):
                     for channel in range(step):
                         lines[dy, outside * step + channel] = lines[dy, inside * step + channel]
-            if window == 3:
+            if height == 3 and width == 3:
                 _median_of_three_columns(out[p, row], lines, step)
                 continue
-            for start in range(0, width, strip_length):
-                length = min(strip_length, width - start)
-                for dx in range(window):
-                    for dy in range(window):
+            for start in range(0, length, strip_length):
+                count = min(strip_length, length - start)
+                for dx in range(width):
+                    for dy in range(height):
                         source = lines[dy][start + dx * step :]
-                        for t in range(length):
-                            strip[dx * window + dy, t] = source[t]
-                _apply(merge, strip, 0, length)
+                        for t in range(count):
+                            strip[dx * height + dy, t] = source[t]
+                _apply(merge, strip, 0, count)
                 target = out[p, row][start:]
-                for t in range(length):
+                for t in range(count):
                     target[t] = strip[median, t]
 
 
 @kernel
-def median_gradient(out: Array, x: Array, median: Array, grad: Array, window: int, step: int) -> None:
+def median_gradient(
+    out: Array, x: Array, median: Array, grad: Array, height: int, width: int, step: int
+) -> None:
     """Send each entry of `grad` to the pixel that was the median; of equal pixels, to the first.
 
     Parameters
     ----------
     out, x, median, grad : ndarray, shape (P, H, W * step)
         Planes; `median` is what `median_planes` made of `x`. `out` is written.
-    window, step : int
+    height, width, step : int
         As for `median_planes`.
     """
-    planes, height, width = x.shape
-    columns = width // step
-    before = window // 2
+    planes, rows, length = x.shape
+    columns = length // step
+    above, before = height // 2, width // 2
     for p in range(planes):
         out[p] = 0
-        for row in range(height):
+        for row in range(rows):
             for column in range(columns):
                 for channel in range(step):
                     at = column * step + channel
                     value = median[p, row, at]
                     found = False
-                    for dy in range(window):
-                        y = _reflect(row + dy - before, height)
-                        for dx in range(window):
+                    for dy in range(height):
+                        y = _reflect(row + dy - above, rows)
+                        for dx in range(width):
                             source = _reflect(column + dx - before, columns) * step + channel
                             if x[p, y, source] == value:
                                 out[p, y, source] += grad[p, row, at]
