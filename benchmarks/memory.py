@@ -45,6 +45,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"clip_values": (np.zeros(3, np.float32), np.ones(3, np.float32))},
     ),
 }
+GRADIENTS = {  # other than the identity
+    "ImageResize to half": CASES["ImageResize to half"],
+    "ThermometerEncoding": CASES["ThermometerEncoding"],
+    "ThermometerEncoding, soft": (
+        "ThermometerEncoding",
+        {"clip_values": (0, 1), "num_space": 2, "gradient": "soft"},
+    ),
+    "WaveletDenoising": CASES["WaveletDenoising"],
+    "WaveletDenoising, range per channel": CASES["WaveletDenoising, range per channel"],
+}
 PICTURE, BATCH = (1, 2048, 2048, 3), (64, 224, 224, 3)
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 BETWEEN = re.compile(r"(?<=<!-- memory -->\n).*(?=<!-- /memory -->)", re.DOTALL)
@@ -56,11 +66,15 @@ def held(counter: str) -> float:
     return int(re.search(rf"{counter}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
-def extra(name: str, parameters: dict[str, Any], x: np.ndarray) -> float:
-    """What one call holds at its peak beside its input and its output."""
+def extra(name: str, parameters: dict[str, Any], x: np.ndarray, *, gradient: bool = False) -> float:
+    """What one call holds at its peak beside its input and its output; or one of `estimate_gradient`."""
     defence, y = getattr(preshield, name)(**parameters), np.eye(10, dtype=np.float32)[np.arange(len(x)) % 10]
+    grad = np.ones(defence._output_shape(x.shape), np.float32) if gradient else None
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what is held now
     before = held("VmRSS")
+    if grad is not None:
+        out = defence.estimate_gradient(x, grad)
+        return held("VmHWM") - before - out.nbytes / 2**20
     out = defence(x, y)[0] if defence.mixes_samples else defence.transform(x)
     return held("VmHWM") - before - out.nbytes / 2**20
 
@@ -74,14 +88,16 @@ def table(shapes: list[tuple[int, ...]], threads: list[int], dtype: str, only: s
     pictures = [(np.rint(x) if whole else x).astype(dtype, copy=False) for x in pictures]
     heads = [f"{'x'.join(map(str, shape))}, {n} thread{'s' * (n > 1)}" for shape in shapes for n in threads]
     lines = [f"| {dtype} | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-    for row, case in CASES.items():
+    rows = [(row, case, False) for row, case in CASES.items()]
+    rows += [(f"{row}, gradient", case, True) for row, case in GRADIENTS.items()] if not whole else []
+    for row, case, gradient in rows:
         if only in row:
-            extra(*case, pictures[0][:, :32, :32])
+            extra(*case, pictures[0][:, :32, :32], gradient=gradient)
             figures = []
             for x in pictures:
                 for n in threads:
                     os.environ["PRESHIELD_NUM_THREADS"] = str(n)
-                    figures.append(f"{max(0, extra(*case, x)):.0f}")
+                    figures.append(f"{max(0, extra(*case, x, gradient=gradient)):.0f}")
             lines.append(f"| {row} | {' | '.join(figures)} |")
             print(lines[-1], flush=True)
     return "\n".join(lines) + "\n"

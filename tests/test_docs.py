@@ -26,6 +26,7 @@ NOT_OF_OURS = (
     "datasets",
     "h5py",
     "joblib",
+    "ray",
     "safetensors",
     "timm",
     "torchvision",

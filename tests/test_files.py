@@ -489,6 +489,21 @@ def test_damaged_flac(tmp_path):
             read_media(path)
 
 
+def test_flac_states_the_sum_of_its_samples(tmp_path):
+    """Blocks that each have a checksum of their own may still be others, or one too many."""
+    steps = RNG.integers(-999, 999, 9000).astype(np.int16)
+    path = write_audio(tmp_path / "x.flac", steps, "flac", "flac")
+    assert read_media(path).x.shape == (9000,)
+    data = bytearray(path.read_bytes())
+    data[30] ^= 1  # of the sum
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"cannot read '.*x.flac': it is damaged: its samples do not have"):
+        read_media(path)
+    data[26:42] = bytes(16)  # its writer could not go back to it
+    path.write_bytes(data)
+    assert read_media(path).x.shape == (9000,)
+
+
 def test_flac_cut_between_two_blocks(tmp_path):
     path = write_audio(tmp_path / "x.flac", RNG.integers(-999, 999, 9000).astype(np.int16), "flac", "flac")
     with av.open(str(path)) as file:

@@ -1,5 +1,6 @@
 """Media files: a format is a kind of content, a decoder and an encoder, one row of the table at the end."""
 
+import hashlib
 import io
 import math
 import re
@@ -650,9 +651,12 @@ def _parts_of_audio(path: Path, limit: Limit) -> Iterator[Media]:
         media = Media(np.empty(0), "audio", (-1.0, 1.0), rate=rate, encoding=encoding)
         if announced:
             media = replace(media, seconds=Fraction(announced, rate))
-        length = 0
+        length, digest = 0, _FlacDigest(stream) if stream.codec_context.name == "flac" else None
         for frame in file.decode(stream):
-            x = _to_float(_track(frame), bits)
+            steps = _track(frame)
+            if digest is not None:
+                digest.update(steps)
+            x = _to_float(steps, bits)
             length += len(x)
             limit.check_bytes(length * of_sample, file_size, AUDIO_GROWTH)
             if len(x):
@@ -661,6 +665,26 @@ def _parts_of_audio(path: Path, limit: Limit) -> Iterator[Media]:
             raise ValueError("it holds no audio")
         if length < announced:
             raise ValueError(f"it is truncated: it holds {length} samples of {announced}")
+        if digest is not None and not digest.is_right():
+            raise ValueError("it is damaged: its samples do not have the MD5 sum that it states")
+
+
+class _FlacDigest:
+    """The MD5 sum of all samples of a FLAC file, which its header states. Frames have 16 bits for theirs."""
+
+    def __init__(self, stream: Any) -> None:
+        header = stream.codec_context.extradata or bytes(34)
+        self.bits = ((header[12] & 1) << 4 | header[13] >> 4) + 1
+        self.stated, self.sum = header[18:34], hashlib.md5(usedforsecurity=False)
+
+    def update(self, steps: Array) -> None:
+        """Take the next samples, which FFmpeg has shifted to the upper end of their type."""
+        whole = (steps >> (8 * steps.itemsize - self.bits)).astype("<i4")
+        self.sum.update(whole.reshape(-1, 1).view(np.uint8)[:, : -(-self.bits // 8)].tobytes())
+
+    def is_right(self) -> bool:
+        """Whether the samples are those of the encoder; also if it did not say."""
+        return not any(self.stated) or self.sum.digest() == self.stated
 
 
 def _track(frame: Any) -> Array:

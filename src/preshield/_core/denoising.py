@@ -13,6 +13,7 @@ from .typing import Arithmetic, Array, ClipValues, Dtype
 
 __all__ = ["DENOISERS", "denoise", "pull_back_wavelets", "shrink_wavelets", "wavelet_arithmetic"]
 
+PART_BYTES = 1 << 25  # of a copy of some samples
 BORDER = 8  # pixels mirrored around a plane, for a filter that takes opposite edges for neighbours
 
 
@@ -124,17 +125,27 @@ def pull_back_wavelets(
     """
     from .kernels.wavelet import pull_back
 
-    x = np.ascontiguousarray(x, working_dtype(x.dtype))
-    grad = np.ascontiguousarray(grad, x.dtype)
-    low, high = _limits(x, clip_values)
-    if low.ndim or high.ndim:
-        span = high - low
-        return np.asarray(pull_back_wavelets((x - low) / span, grad * span, sigma, (0, 1), axis=axis) / span)
-    if not _has_details(x, sigma, axis):
-        inside = (x >= low) & (x <= high) if clip_values is not None else True
-        return np.asarray(np.where(inside, grad, x.dtype.type(0)))
-    out = np.empty_like(x)
-    _for_groups(pull_back, out, (x, grad), sigma, clip_values, axis)
+    dtype = working_dtype(x.dtype)
+    out = grad.astype(dtype, "C")  # the kernel has read a strip of it before it writes there
+    low, high = _limits(out, clip_values)
+    by_entry, span = bool(low.ndim or high.ndim), high - low
+    if by_entry:
+        out *= span
+    bounds = (0, 1) if by_entry else clip_values
+    copied = by_entry or x.dtype != dtype or not x.flags.c_contiguous
+    step = max(1, PART_BYTES * len(x) // max(1, out.nbytes)) if copied else max(1, len(x))
+    for start in range(0, len(x), step):
+        part, target = np.ascontiguousarray(x[start : start + step], dtype), out[start : start + step]
+        if by_entry:
+            part = part - low
+            part /= span
+        if _has_details(part, sigma, axis):
+            _for_groups(pull_back, target, (part, target), sigma, bounds, axis)
+        elif bounds is not None:
+            least, most = _limits(part, bounds)
+            target[(part < least) | (part > most)] = 0
+    if by_entry:
+        out /= span
     return out
 
 

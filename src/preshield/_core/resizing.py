@@ -1,6 +1,8 @@
 """Resizing of images along both axes, and its transpose."""
 
+from collections.abc import Callable
 from functools import lru_cache
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +10,8 @@ import numpy as np
 from .checks import is_integer
 from .errors import ArgumentError
 from .planes import map_planes
-from .typing import Array
+from .threads import map_parts
+from .typing import Array, Dtype
 
 __all__ = ["Taps", "check_interpolation", "clamp_taps", "resize", "transpose_taps"]
 
@@ -53,6 +56,8 @@ def resize(
     channels_first: bool,
     *,
     transpose: bool = False,
+    finish: Callable[[Array, tuple[slice, ...]], Array] | None = None,
+    out_dtype: Dtype | None = None,
     progress: str | None = None,
 ) -> Array:
     """Resize each channel of each image.
@@ -69,13 +74,17 @@ def resize(
         Where the channels are.
     transpose : bool, default False
         Apply the transpose, which pulls a gradient back to images of `size`.
+    finish : callable, optional
+        What becomes of each part of the result: it takes the part, and slices that say where that lies.
+    out_dtype : dtype, optional
+        Of the result, if there is `finish`.
     progress : str, optional
         Shows a progress bar with this caption.
 
     Returns
     -------
     ndarray
-        Of a floating type that holds every value of `x`: `float32` or `float64`.
+        Of a floating type that holds every value of `x`, `float32` or `float64`, or of `out_dtype`.
     """
     from .kernels.resize import resize_planes
 
@@ -91,9 +100,38 @@ def resize(
     def interpolate(out: Array, block: Array, step: int) -> None:
         resize_planes(out, block, rows.first, row_weights, columns.first, column_weights, step)
 
-    out = np.empty((*x.shape[:first], *size, *x.shape[last + 1 :]), dtype)
+    shape = (*x.shape[:first], *size, *x.shape[last + 1 :])
     axis = 1 if channels_first else 3
-    return map_planes(interpolate, out, x, dtypes=(dtype, dtype), axis=axis, progress=progress)
+    if finish is None:
+        out = np.empty(shape, dtype)
+        return map_planes(interpolate, out, x, dtypes=(dtype, dtype), axis=axis, progress=progress)
+    out, step = np.empty(shape, out_dtype or dtype), 1 if channels_first else shape[3]
+    taps = row_weights.shape[1]
+
+    def work(where: tuple[slice, ...]) -> None:
+        """Rows of some images, of which only the old rows that they come from are converted."""
+        new = where[first] if len(where) > first else slice(0, size[0])
+        starts = rows.first[new]
+        low, high = int(starts.min()), int(starts.max()) + taps
+        old = np.ascontiguousarray(
+            x[(*where[:first], *[slice(None)] * (first - len(where)), slice(low, high))], dtype
+        )
+        made = np.empty(out[where].shape, dtype)
+        resize_planes(
+            made.reshape(-1, len(starts), size[1] * step),
+            old.reshape(-1, high - low, x.shape[last] * step),
+            starts - low,
+            row_weights[new],
+            columns.first,
+            column_weights,
+            step,
+        )
+        out[where] = finish(made, where)
+
+    if out.size:
+        largest = max(prod(shape[1:]), prod(x.shape[1:])) * dtype.itemsize
+        map_parts(work, out, first, sample_bytes=largest, progress=progress)
+    return out
 
 
 @lru_cache(maxsize=64)

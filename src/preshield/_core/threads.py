@@ -128,7 +128,14 @@ def map_blocks(
             raise error
 
 
-def map_parts(function: Callable[[tuple[slice, ...]], None], x: Array, axis: int = 1) -> None:
+def map_parts(
+    function: Callable[[tuple[slice, ...]], None],
+    x: Array,
+    axis: int = 1,
+    *,
+    sample_bytes: int | None = None,
+    progress: str | None = None,
+) -> None:
     """Call `function` with slices that make a part of a batch, on several threads.
 
     Parameters
@@ -140,11 +147,17 @@ def map_parts(function: Callable[[tuple[slice, ...]], None], x: Array, axis: int
         The batch.
     axis : int, default 1
         Along which a large sample is cut, if there is such an axis.
+    sample_bytes : int, optional
+        How large a sample counts, if what is made of it is larger than the sample.
+    progress : str, optional
+        Shows a progress bar with this caption.
     """
     length = x.shape[axis] if x.ndim > axis and len(x) else 1
-    pieces = min(x[:1].nbytes // BLOCK_BYTES, length)
+    size = x[:1].nbytes if sample_bytes is None else sample_bytes
+    pieces = min(size // BLOCK_BYTES, length)
     if pieces <= 1:
-        map_blocks(lambda rows: function((rows,)), len(x), block_length(x))
+        block = max(1, BLOCK_BYTES // max(1, size))
+        map_blocks(lambda rows: function((rows,)), len(x), block, progress=progress)
         return
 
     def work(numbers: slice) -> None:
@@ -153,7 +166,7 @@ def map_parts(function: Callable[[tuple[slice, ...]], None], x: Array, axis: int
             ends = (length * place // pieces for place in (piece, piece + 1))
             function((slice(sample, sample + 1), *[slice(None)] * (axis - 1), slice(*ends)))
 
-    map_blocks(work, len(x) * pieces, 1)
+    map_blocks(work, len(x) * pieces, 1, progress=progress)
 
 
 def each_sample(function: Callable[..., Array], *batches: Array) -> Array:

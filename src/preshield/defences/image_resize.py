@@ -1,14 +1,15 @@
 """Resizing of images."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .._core.checks import check_bool, check_clip_values, check_integer, check_layout, check_limits
 from .._core.detection import OBJECT_DETECTION, check_label_type, image_size, image_sizes, move_targets
 from .._core.errors import ArgumentError
-from .._core.layout import kept_dtype, saturated
+from .._core.layout import kept_dtype, part_of, saturated
 from .._core.resizing import check_interpolation, resize
-from .._core.threads import map_parts
-from .._core.typing import Array, ClipValues, Seed, Shape
+from .._core.typing import Array, ClipValues, Dtype, Seed, Shape
 from ..preprocessor import Preprocessor
 
 __all__ = ["ImageResize"]
@@ -140,39 +141,52 @@ class ImageResize(Preprocessor):
 
     def _resized(self, x: Array) -> Array:
         """Images of one size."""
-        made = self._clipped(self._interpolated(x))
-        if x.dtype.kind == "f":
-            return made.astype(kept_dtype(x.dtype), copy=False)
-        out = np.empty(made.shape, x.dtype.newbyteorder("="))
+        dtype = x.dtype.newbyteorder("=")
+        if self.clip_values is None and dtype.kind == "f" and dtype.itemsize >= 4:
+            return self._interpolated(x)
 
-        def put(where: tuple[slice, ...]) -> None:
-            out[where] = saturated(made[where], x.dtype)
+        def finish(made: Array, where: tuple[slice, ...]) -> Array:
+            made = self._clipped(made, where)
+            return made if dtype.kind == "f" else saturated(made, dtype)
 
-        map_parts(put, made)
-        return out
+        return self._interpolated(x, finish, dtype)
 
     def _back_of_one_size(self, x: Array, grad: Array) -> Array:
         """Gradient of images of one size."""
         if self.clip_values is not None:
-            out = self._interpolated(x)
-            grad = np.where(out == self._clipped(out), grad, 0)
+
+            def is_inside(made: Array, where: tuple[slice, ...]) -> Array:
+                return np.asarray(made == self._clipped(made, where))
+
+            grad = np.where(self._interpolated(x, is_inside, np.dtype(bool)), grad, 0)
         size = image_size(x.shape[1:], self._are_first)
         method = check_interpolation(self.interpolation)
         return resize(grad, size, method, self._are_first, transpose=True)
 
-    def _interpolated(self, x: Array) -> Array:
+    def _interpolated(
+        self,
+        x: Array,
+        finish: Callable[[Array, tuple[slice, ...]], Array] | None = None,
+        dtype: Dtype | None = None,
+    ) -> Array:
         if not all(image_size(x.shape[1:], self._are_first)):
             raise ArgumentError(f"`x` must have at least one pixel in each image, got shape {x.shape}.")
+        if self.clip_values is not None:
+            check_limits(self.clip_values, self._output_shape(x.shape))
         size = int(self.height), int(self.width)
         method = check_interpolation(self.interpolation)
         progress = "Image resize" if self.verbose else None
-        return resize(x, size, method, self._are_first, progress=progress)
+        return resize(x, size, method, self._are_first, finish=finish, out_dtype=dtype, progress=progress)
 
-    def _clipped(self, out: Array) -> Array:
+    def _clipped(self, made: Array, where: tuple[slice, ...]) -> Array:
+        """A part of the result, in the range."""
         if self.clip_values is None:
-            return out
-        check_limits(self.clip_values, out.shape)
-        return np.asarray(np.clip(out, *self.clip_values))
+            return made
+        low, high = (
+            part_of(np.asarray(value), made.ndim, where) if np.ndim(value) else value
+            for value in self.clip_values
+        )
+        return np.asarray(np.clip(made, low, high))
 
     @property
     def _are_first(self) -> bool:

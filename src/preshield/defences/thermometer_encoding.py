@@ -146,17 +146,24 @@ class ThermometerEncoding(Preprocessor):
         dtype = range_dtype(x.dtype, self.clip_values)
         low, span = self._range(x.shape, dtype)
         low, span = (per_channel(value, x.ndim, axis=axis) for value in (low, span))
-        split = (*x.shape[: axis + 1], int(self.num_space), *x.shape[axis + 1 :])
-        levels = grad.reshape(split)
-        position = np.expand_dims((x.astype(dtype) - low) / span, axis + 1)
         thresholds = self._thresholds(dtype).reshape(-1, *[1] * (x.ndim - axis - 1))
-        if self.gradient == "surrogate":
-            levels = np.where(np.clip(position, 0, 1) > thresholds, levels, 0)
-        if self.gradient == "soft":
-            length = np.hypot(1, FINE * (position - thresholds))  # whose square might overflow
-            slope = FINE / np.pi / length / length
-            levels = levels * np.where(thresholds > 0, slope, 0)
-        return np.asarray(levels.sum(axis=axis + 1) / span)
+        out = np.empty(x.shape, np.result_type(grad, dtype))
+
+        def pull_back(where: tuple[slice, ...]) -> None:
+            part = x[where]
+            levels = grad[where].reshape(*part.shape[: axis + 1], len(thresholds), *part.shape[axis + 1 :])
+            position = np.expand_dims((part.astype(dtype) - low) / span, axis + 1)
+            if self.gradient == "surrogate":
+                levels = np.where(np.clip(position, 0, 1) > thresholds, levels, 0)
+            if self.gradient == "soft":
+                length = np.hypot(1, FINE * (position - thresholds))  # whose square might overflow
+                slope = FINE / np.pi / length / length
+                levels = levels * np.where(thresholds > 0, slope, 0)
+            out[where] = levels.sum(axis=axis + 1) / span
+
+        if out.size:
+            map_parts(pull_back, out, 2 if axis == 1 else 1, sample_bytes=grad[:1].nbytes)
+        return out
 
     def _output_shape(self, shape: Shape) -> Shape:
         if len(shape) < 2:

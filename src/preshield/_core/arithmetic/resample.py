@@ -5,9 +5,11 @@ from math import pi
 from typing import Any, NamedTuple
 
 from .borders import shifted
-from .namespace import clipped, counted, moved, product
+from .namespace import clipped, computed_once, counted, doubled, moved, product, taken
 
 __all__ = ["Rates", "resample"]
+
+NEAR = 2  # inputs on each side of an output whose weights are large
 
 
 class Rates(NamedTuple):
@@ -47,7 +49,11 @@ def resample(x: Any, xp: Any, steps: Sequence[Rates], axis: int) -> Any:
 
 
 def _resampled(x: Any, xp: Any, rates: Rates) -> Any:
-    """Products of runs of inputs with one matrix, whose rows are inputs and whose columns are outputs."""
+    """Products of runs of inputs with matrices, whose rows are inputs and whose columns are outputs.
+
+    A product adds hundreds of terms one after the other, and rounds each sum. So the few large ones are added
+    by themselves, and then to the sum of all others, which is small.
+    """
     *lead, length = x.shape
     hop, new = rates.periods * rates.down, rates.periods * rates.up
     count, more = -(-rates.length // new), -(-2 * rates.wing // hop)
@@ -55,22 +61,27 @@ def _resampled(x: Any, xp: Any, rates: Rates) -> Any:
     x = shifted(x, 0, min(length, needed), len(lead))
     parts = [_zeros(x, rates.wing, xp), x, _zeros(x, max(0, needed - length), xp)]
     hops = xp.reshape(xp.concat(parts, axis=-1), (*lead, count + more, hop))
+    parts = [shifted(hops, i, count, len(lead)) for i in range(more + 1)]
+    parts[-1] = parts[-1][..., : 2 * rates.wing - (more - 1) * hop]
+    runs = xp.concat(parts, axis=-1)
+    wings = (NEAR, runs[..., rates.wing - NEAR : rates.wing + hop + NEAR]), (rates.wing, runs)
+    banks = [(wing, inputs, _bank(x, xp, rates, wing)) for wing, inputs in wings]
 
-    def multiplied(weights: Any) -> Any:
-        total = 0
-        for i in range(more + 1):
-            part = shifted(hops, i, count, len(lead))
-            total = total + product(part, shifted(weights, i * hop, hop, 0), xp)
-        return total
+    def outputs(last: Any, rest: Any) -> Any:
+        """Those that lie `rest / up` behind these inputs of each run."""
+        near, far = (
+            product(inputs, _matrix(bank, last + wing, rest, inputs.shape[-1], xp, rates), xp)
+            for wing, inputs, bank in banks
+        )
+        return near + far
 
-    inputs = xp.expand_dims(counted((more + 1) * hop, x, xp), axis=1) - rates.wing
-    outputs = counted(new, x, xp) * rates.down
-    out = multiplied(_weights(inputs - outputs // rates.up, outputs % rates.up, x, xp, rates))
+    at = counted(new, x, xp) * rates.down
+    out = outputs(at // rates.up, at % rates.up)
     if rates.runs:
         periods = rates.runs[-1][1]
         out = xp.reshape(out, (*lead, count * rates.periods, rates.up))[..., :periods, :]
-        first = counted(rates.periods, x, xp) * rates.down
-        early = multiplied(_weights(inputs - first + 1, 0 * first + rates.up, x, xp, rates))
+        at = counted(rates.periods, x, xp) * rates.down
+        early = outputs(at - 1, 0 * at + rates.up)
         either = out[..., 0], xp.reshape(early, (*lead, count * rates.periods))
         column = xp.concat([either[is_early][..., a:b] for a, b, is_early in rates.runs], axis=-1)
         out = xp.concat([xp.expand_dims(column, axis=-1), out[..., 1:]], axis=-1)
@@ -81,27 +92,44 @@ def _zeros(x: Any, count: int, xp: Any) -> Any:
     return xp.broadcast_to(xp.zeros_like(x[..., :1]), (*x.shape[:-1], count))
 
 
-def _weights(taps: Any, rest: Any, x: Any, xp: Any, rates: Rates) -> Any:
-    """Weights of inputs `taps` after the last one before an output, which lies `rest / up` behind that one.
+def _matrix(bank: Any, last: Any, rest: Any, rows: int, xp: Any, rates: Rates) -> Any:
+    """Weights of so many inputs for outputs that lie `rest / up` behind rows `last`."""
+    wing = bank.shape[0] // (rates.up + 1) // 2
+    tap = xp.expand_dims(counted(rows, bank, xp), axis=1) + (wing - 1) - last
+    inside = (tap >= 0) & (tap < 2 * wing)
+    place = xp.where(inside, tap, xp.zeros_like(tap)) * (rates.up + 1) + rest
+    weights = xp.reshape(taken(bank, xp.reshape(place, (-1,)), xp), place.shape)
+    return xp.where(inside, weights, xp.zeros_like(weights))
 
-    As in `kernels/polyphase.py`, they are read off the table by linear interpolation. The table is computed.
+
+def _bank(x: Any, xp: Any, rates: Rates, wing: int) -> Any:
+    """Weights for each place between two inputs, of the `NEAR` ones on each side or of all others.
+
+    As in `kernels/polyphase.py`, they are read off the table by linear interpolation. The table is computed;
+    for the large weights, which are few, in double precision, if there is one.
     """
+    dtype, x = x.dtype, doubled(x[..., :0], xp) if wing == NEAR else x
+    taps = xp.expand_dims(counted(2 * wing, x, xp), axis=1) - (wing - 1)
+    rest = counted(rates.up + 1, x, xp)
     longest, before = max(rates.up, rates.down), taps <= 0
     place = xp.where(before, rest, rates.up - rest) * rates.entries
     at = place // longest + xp.where(before, -taps, taps - 1) * rates.step
     inside = at <= rates.last + 1 - rates.step
+    if wing != NEAR:
+        inside = inside & ((taps <= -NEAR) | (taps > NEAR))
     at = xp.where(inside, at, 0 * at)
     weight = xp.astype(place % longest, x.dtype) / longest
     value, after = _entry(at, x, xp, rates), _entry(at + 1, x, xp, rates)
     value = value + weight * (after - value)
-    return xp.where(inside, value, xp.zeros_like(value)) * min(1, rates.up / rates.down)
+    value = xp.where(inside, value, xp.zeros_like(value)) * min(1, rates.up / rates.down)
+    return computed_once(xp.reshape(xp.astype(value, dtype, copy=False), (-1,)))
 
 
 def _entry(at: Any, x: Any, xp: Any, rates: Rates) -> Any:
     """Entries of the table: a sinc with a taper."""
-    number = xp.astype(at, x.dtype)
+    number = computed_once(xp.astype(at, x.dtype))
     angle = clipped(number * (pi * rates.rolloff / rates.entries), 1e-9, 1e9, xp)  # not 0
-    square = 2 * (number / rates.last) ** 2 - 1
+    square = computed_once(2 * (number / rates.last) ** 2 - 1)
     taper = 0 * square
     for coefficient in rates.taper:
         taper = taper * square + coefficient
