@@ -97,10 +97,11 @@ class DiffusionPurification(Preprocessor):
     layout; with `steps` changed, it is the same wherever the timesteps are. The network may round
     differently in a batch of another size.
 
-    The exact gradient is that of the whole, the two saturations included. It keeps one image for each step, and
-    the activations of the network for one step at a time, which are computed again: its cost is three
-    forward passes and one backward pass through the steps, those of the result included. The surrogate has the derivatives of its own
-    shorter way at the same image; the saturation of its result is taken for the identity.
+    The exact gradient is that of the whole, the two saturations included. It keeps one image for each step
+    and the activations of the network for one step at a time, which it computes again: with the result that
+    was there before, three forward passes and one backward pass through all steps. The surrogate has the
+    derivatives of its shorter way back at the same image and noise; the saturation of the result is taken for
+    the identity.
 
     ``fit(x)`` trains the model, unless there is a trained one; keywords go to `DiffusionModel.fit`. The
     result is in ``model_``.

@@ -19,7 +19,7 @@ SCHEDULES = ("linear", "cosine")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")  # as diffusers calls them
 
 Noise = Callable[[int], Array]
-"""`block -> normals (N, C, H, W)`: block 0 is added to the images, block `t + 1` on the way back to step t."""
+"""`block -> normals (N, C, H, W)`: block 0 is added to the images, block `t + 1` on the way back to `t`."""
 
 
 class Diffusion:
@@ -77,7 +77,7 @@ class Diffusion:
         noise : callable
             Blocks of normals.
         eta : float
-            Share of the noise that each step adds anew: 1 is ancestral sampling [1]_, 0 is deterministic [2]_.
+            How much noise each step adds anew: 1 is ancestral sampling [1]_, 0 is deterministic [2]_.
 
         Yields
         ------
@@ -163,14 +163,14 @@ class Diffusion:
         at = torch.full(shape[:1], step, dtype=torch.int64, device=self.network.device)
         with noted(f"Raised by `model` for noisy images of shape {shape} at step {step}."):
             returned = self.network(x.to(self.network.dtype), at)
-        returned = getattr(returned, "sample", returned[0] if isinstance(returned, tuple) else returned)
-        given = tuple(getattr(returned, "shape", ()))
+        found: Any = getattr(returned, "sample", returned[0] if isinstance(returned, tuple) else returned)
+        given = tuple(getattr(found, "shape", ()))
         if given not in (shape, (shape[0], 2 * shape[1], *shape[2:])):
             raise ArgumentError(
                 f"`model` must return a tensor of the shape of its noisy images, {shape}, got "
-                f"{given or type(returned).__name__}."
+                f"{given or type(found).__name__}."
             )
-        return returned[:, : shape[1]].to(self._dtype)
+        return found[:, : shape[1]].to(self._dtype)
 
     def _tensor(self, x: Array) -> Any:
         return self._torch.from_numpy(np.array(x)).to(self.network.device, self._dtype)

@@ -202,10 +202,10 @@ class DiffusionModel:
                 return loss
             with torch.no_grad():
                 errors = [
-                    torch.nn.functional.mse_loss(network(made, steps), noise, reduction="sum")
+                    float(torch.nn.functional.mse_loss(network(made, steps), noise, reduction="sum"))
                     for made, steps, noise in zip(*(part.split(BATCH) for part in looked_at), strict=True)
                 ]
-            return float(sum(errors)) / looked_at[2].numel()
+            return sum(errors) / int(looked_at[2].numel())
 
         with torch.inference_mode(False), torch.enable_grad():
             state = train(
@@ -248,15 +248,15 @@ class DiffusionModel:
         made = [np.empty((0, channels, height, width), np.float32)]
         for start in range(0, int(n), BATCH):
             shape = (min(BATCH, int(n) - start), channels, height, width)
+
+            def noise(_: int, shape: Shape = shape) -> Array:
+                return rng.standard_normal(shape, np.float32)
+
             # Of an image without contrast nothing is left but noise.
-            for state in diffusion.states(
-                np.zeros(shape, np.float32),
-                respaced(self.timesteps - 1, count),
-                lambda _, shape=shape: rng.standard_normal(shape, np.float32),  # type: ignore[misc]
-                eta=1.0,
-            ):
+            grey, steps_back = np.zeros(shape, np.float32), respaced(self.timesteps - 1, count)
+            for state in diffusion.states(grey, steps_back, noise, eta=1.0):
                 last = state
-            made.append(last.float().cpu().numpy())
+            made.append(last.cpu().numpy())
         return np.clip((np.moveaxis(np.concatenate(made), 1, -1) + 1) / 2, 0, 1)
 
     def save(self, path: str | Path) -> None:
@@ -313,9 +313,8 @@ class DiffusionModel:
             with safetensors.safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["DiffusionModel"])
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            height, width, channels = shape = tuple(about.pop("input_shape"))
-            for name, length in zip(("height", "width", "channels"), shape, strict=True):
-                check_integer(name, length, 1)
+            shape = tuple(check_integer("input_shape", length, 1) for length in about.pop("input_shape"))
+            *_, channels = shape
             loaded = cls(**about)
             with torch.device("meta"):  # the file says how large it is, and nothing is made of that alone
                 network = loaded._new_network(channels)
