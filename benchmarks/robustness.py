@@ -91,9 +91,9 @@ Handwritten digits of 8 x 8 pixels that come with scikit-learn, the classifier o
 learn from its training set how clean images look.
 """
 DIFFUSION = """\
-The small digits and their classifier, behind a `DiffusionModel()` that has learned the training set in 60
-epochs. Ten evaluations of its network for each image, in place of the 100 timesteps that there are up to
-`t_star=0.1`, cost a tenth and lose nothing: without an attack 0.92 of 360 digits are right either way.
+The small digits and their classifier, behind a diffusion model that has learned the training set in 60
+epochs. Five evaluations of its network for each image stand for the 100 timesteps that there are up to
+`t_star=0.1`, and one for the surrogate.
 """
 PHOTOGRAPHS = """\
 What `preshield demo` does: four photographs of 224 x 224 pixels, and EfficientNet-Lite0, trained on
@@ -188,9 +188,8 @@ def run_digits(*, verbose: bool) -> RobustnessReport:
 def run_diffusion(*, verbose: bool) -> RobustnessReport:
     learned, attack = digits()
     model = DiffusionModel().fit(learned, epochs=60)
-    return attack(
-        {"DiffusionPurification": DiffusionPurification(model=model, steps=10, rng=0)}, verbose=verbose
-    )
+    defence = DiffusionPurification(model=model, steps=5, surrogate_steps=1, rng=0)
+    return attack({"DiffusionPurification": defence}, verbose=verbose)
 
 
 def digits() -> tuple[np.ndarray, Callable[..., RobustnessReport]]:
