@@ -227,6 +227,10 @@ def test_saturated_values_have_no_gradient():
     x[0, 0, 0, 0], x[0, 0, 1, 0] = 1.5, 0.0
     pulled = mixing(steps=1, t_star=0.001).estimate_gradient(x, grad)
     assert pulled[0, 0, 0, 0] == 0 != pulled[0, 0, 1, 0]
+    for high in np.linspace(0.6, 0.9, 7):  # the ends themselves are within, whatever the span rounds to
+        ends = np.full((1, 1, 1, 2), high, np.float32)
+        at = mixing(clip_values=(np.float32(0.1), np.float32(high)), gradient="surrogate")
+        assert (at.estimate_gradient(ends, np.ones(ends.shape)) != 0).all()
 
     class Far(torch.nn.Module):
         def forward(self, x, t):
@@ -296,6 +300,8 @@ def test_fit_trains_a_model_and_leaves_that_of_the_caller():
         trained.fit(channels_first(255 * X), epochs=3)
     with pytest.raises(ValueError, match=r"height 4, width 3, channels 2, got height 2, width 3, channels 2"):
         trained.transform(channels_first(255 * X[:, :2]))
+    with pytest.raises(ValueError, match=r"height 4, width 3, channels 2, got height 3, width 3, channels 2"):
+        trained.fit(channels_first(255 * X[:, :3]))
     assert copy.deepcopy(trained).model.input_shape == (4, 3, 2)
 
 

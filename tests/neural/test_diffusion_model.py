@@ -47,7 +47,8 @@ def test_training_depends_on_the_seed_alone_and_shows_progress_if_asked(capsys):
     found = []
     for seed, verbose in ((0, False), (0, True), (1, False)):
         model = DiffusionModel(4, 30, "cosine", seed=seed)
-        model.fit((255 * images(6)).astype(np.uint8), epochs=2, validation=0.2, verbose=verbose)
+        with torch.inference_mode(verbose):
+            model.fit((255 * images(6)).astype(np.uint8), epochs=2, validation=0.2, verbose=verbose)
         found.append(model.sample(1))
         assert ("error of the noise" in capsys.readouterr().err) == verbose
     assert_array_equal(found[0], found[1])
@@ -108,6 +109,12 @@ def test_files_that_are_none(trained, tmp_path):
     path.write_bytes(content[:-10])
     with pytest.raises(ValueError, match="cannot load"):
         DiffusionModel.load(path)
+    state = {name: tensor.int() for name, tensor in trained.network.state_dict().items()}
+    about = {"width": 8, "timesteps": 20, "schedule": "cosine", "seed": 0, "input_shape": [3, 5, 2]}
+    for metadata in (None, {"DiffusionModel": json.dumps(about)}, {"DiffusionModel": "[" * 10**5}):
+        safetensors.save_file(state, path, metadata)
+        with pytest.raises(ValueError, match="it does not hold a DiffusionModel"):
+            DiffusionModel.load(path)
     safetensors.save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="it does not hold a DiffusionModel"):
         DiffusionModel.load(path)

@@ -93,9 +93,9 @@ class DiffusionPurification(Preprocessor):
     scheduler gives its shares alone: the steps are those of `sampler`, with the smaller of the two variances
     of [2]_ and without clipping in between.
 
-    The noise of an image depends on the seed and on the number of the image alone, not on the batch or the
-    layout; with `steps` changed, it is the same wherever the timesteps are. The network may round
-    differently in a batch of another size.
+    The noise of an image depends on the seed and on the number of the image alone, not on the batch, the
+    device or the layout; that of a timestep is the same for any `steps`. The network may round differently in
+    a batch of another size.
 
     The exact gradient is that of the whole, the two saturations included. It keeps one image for each step
     and the activations of the network for one step at a time, which it computes again: with the result that
@@ -242,7 +242,8 @@ class DiffusionPurification(Preprocessor):
                 eta=SAMPLERS[self.sampler],
             )
         pulled = np.moveaxis(_finite(pulled), 1, axis) * (2 / span)
-        return np.where((x >= low) & (x <= low + span), pulled, 0)
+        share = (x.astype(low.dtype, copy=False) - low) / span
+        return np.where((share >= 0) & (share <= 1), pulled, 0)
 
     def _fit(self, x: Array, y: Array | None, **options: Any) -> None:
         model = self.model
@@ -255,6 +256,8 @@ class DiffusionPurification(Preprocessor):
             raise ArgumentError(
                 f"fit() got an unexpected keyword argument {name!r}: `model` is trained already."
             )
+        else:
+            self._diffusion(x)
         self.model_ = model
 
     @property

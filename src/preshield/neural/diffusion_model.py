@@ -172,42 +172,44 @@ class DiffusionModel:
         images = np.moveaxis(2 * to_images(checked) - 1, -1, 1)
         learned, test = split(images, validation, rng)
         size = min(int(batch_size), len(learned))
-        network = self._new_network(checked.shape[-1])
-        optimiser = torch.optim.Adam(network.parameters(), float(learning_rate))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, int(epochs) * (len(learned) // size))
-        alphas = self.alphas_cumprod
+        with torch.inference_mode(False), torch.enable_grad():  # whatever mode the caller is in
+            network = self._new_network(checked.shape[-1])
+            optimiser = torch.optim.Adam(network.parameters(), float(learning_rate))
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+                optimiser, int(epochs) * (len(learned) // size)
+            )
+            alphas = self.alphas_cumprod
 
-        def noisy(images: Array, rng: np.random.Generator) -> tuple[Any, ...]:
-            """Noisy images, their steps, and the noise."""
-            steps = rng.integers(self.timesteps, size=len(images))
-            noise = rng.standard_normal(images.shape, np.float32)
-            left = alphas[steps, None, None, None]
-            made = np.sqrt(left) * images + np.sqrt(1 - left) * noise
-            return tuple(map(torch.from_numpy, (made.astype(np.float32), steps, noise)))
+            def noisy(images: Array, rng: np.random.Generator) -> tuple[Any, ...]:
+                """Noisy images, their steps, and the noise."""
+                steps = rng.integers(self.timesteps, size=len(images))
+                noise = rng.standard_normal(images.shape, np.float32)
+                left = alphas[steps, None, None, None]
+                made = np.sqrt(left) * images + np.sqrt(1 - left) * noise
+                return tuple(map(torch.from_numpy, (made.astype(np.float32), steps, noise)))
 
-        def step(images: Array) -> float:
-            made, steps, noise = noisy(images, rng)
-            loss = torch.nn.functional.mse_loss(network(made, steps), noise)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            return float(loss.detach())
+            def step(images: Array) -> float:
+                made, steps, noise = noisy(images, rng)
+                loss = torch.nn.functional.mse_loss(network(made, steps), noise)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                schedule.step()
+                return float(loss.detach())
 
-        looked_at = noisy(np.repeat(test, VALIDATIONS, axis=0), np.random.default_rng([self.seed, 1]))
+            looked_at = noisy(np.repeat(test, VALIDATIONS, axis=0), np.random.default_rng([self.seed, 1]))
 
-        def epoch() -> float:
-            loss = float(np.mean([step(learned[rows]) for rows in shuffled(len(learned), size, rng)]))
-            if not len(test):
-                return loss
-            with torch.no_grad():
-                errors = [
-                    float(torch.nn.functional.mse_loss(network(made, steps), noise, reduction="sum"))
-                    for made, steps, noise in zip(*(part.split(BATCH) for part in looked_at), strict=True)
-                ]
-            return sum(errors) / int(looked_at[2].numel())
+            def epoch() -> float:
+                loss = float(np.mean([step(learned[rows]) for rows in shuffled(len(learned), size, rng)]))
+                if not len(test):
+                    return loss
+                with torch.no_grad():
+                    errors = [
+                        float(torch.nn.functional.mse_loss(network(made, steps), noise, reduction="sum"))
+                        for made, steps, noise in zip(*(part.split(BATCH) for part in looked_at), strict=True)
+                    ]
+                return sum(errors) / int(looked_at[2].numel())
 
-        with torch.inference_mode(False), torch.enable_grad():
             state = train(
                 epoch,
                 lambda: copy.deepcopy(network.state_dict()),
@@ -218,7 +220,7 @@ class DiffusionModel:
                 shown=lambda loss: {"error of the noise": f"{loss:.4f}"},
                 verbose=verbose,
             )
-        network.load_state_dict(state)
+            network.load_state_dict(state)
         self._network, self.input_shape = network.eval().requires_grad_(False), checked.shape[1:]
         return self
 
@@ -319,7 +321,9 @@ class DiffusionModel:
             with torch.device("meta"):  # the file says how large it is, and nothing is made of that alone
                 network = loaded._new_network(channels)
             network.load_state_dict(state, assign=True)
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if not all(tensor.is_floating_point() for tensor in state.values()):
+                raise ArgumentError("its weights are integers")
+        except (AttributeError, KeyError, RecursionError, RuntimeError, TypeError, ValueError) as error:
             raise ArgumentError(f"cannot load {str(path)!r}: it does not hold a {cls.__name__}") from error
         except safetensors.SafetensorError as error:
             raise ArgumentError(f"cannot load {str(path)!r}: {error}") from error
@@ -333,7 +337,7 @@ class DiffusionModel:
 
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(self.seed % 2**63)
-            return UNet(channels, self.width)
+            return UNet(channels, self.width).float()
 
 
 def _check_suffix(path: str | Path) -> None:
