@@ -165,23 +165,10 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
     DiffusionPurification: {
         "images": (
             {
-                "clip_values": (-1, 2),
+                "clip_values": (np.array([-1, -2]), np.array([2, 3])),
                 "model": Mixing(),
                 "t_star": 0.3,
                 "schedule": np.linspace(0.99, 0.5, 10),
-            },
-            images(),
-        ),
-        "deterministic": (
-            {
-                "clip_values": (np.zeros(2), np.array([1, 2])),
-                "model": Mixing(),
-                "schedule": "cosine",
-                "steps": 3,
-                "sampler": "ddim",
-                "gradient": "surrogate",
-                "surrogate_steps": 2,
-                "rng": 3,
                 "batch_size": 2,
                 "channels_first": True,
             },

@@ -313,7 +313,7 @@ def test_an_evaluation_attacks_with_each_gradient():
     x = channels_first(X)
     y = classifier(torch.tensor(x)).argmax(1).numpy()
     defence = mixing(channels_first=True, steps=2, surrogate_steps=1)
-    report = evaluate(classifier, x, y, {"diffusion": defence}, clip_values=(0, 1), budget=6, eot=2)
+    report = evaluate(classifier, x, y, {"diffusion": defence}, clip_values=(0, 1), budget=4, eot=2)
     assert report.rows[1].columns["adaptive"].accuracy < 0.5
 
 

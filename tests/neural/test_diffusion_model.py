@@ -19,7 +19,7 @@ def images(n=8):
 
 @pytest.fixture(scope="module")
 def trained():
-    return DiffusionModel(8, 20, "cosine").fit(images(), epochs=150, learning_rate=1e-2, validation=0)
+    return DiffusionModel(8, 20, "cosine").fit(images(), epochs=80, learning_rate=2e-2, validation=0)
 
 
 def test_samples_are_like_the_images_of_the_training(trained):

@@ -69,7 +69,7 @@ class DiffusionModel:
     >>> import numpy as np
     >>> x = np.zeros((8, 4, 4, 1), dtype=np.uint8)
     >>> x[:, :, 2:] = 255  # each image: the left half black, the right half white
-    >>> model = DiffusionModel(width=8, timesteps=20).fit(x, epochs=100, learning_rate=2e-2)
+    >>> model = DiffusionModel(width=8, timesteps=20).fit(x, epochs=70, learning_rate=2e-2)
     >>> model.sample(1)[0, 0, :, 0].round()
     array([0., 0., 1., 1.], dtype=float32)
     """
