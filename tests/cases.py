@@ -16,6 +16,7 @@ from preshield import (
     CutMix,
     Cutout,
     DefenseGAN,
+    DiffusionPurification,
     FeatureSqueezing,
     GaussianAugmentation,
     GaussianBlur,
@@ -111,6 +112,13 @@ def top_left(x: np.ndarray) -> np.ndarray:
     return x.reshape(len(x), -1)[:, :2]
 
 
+class Mixing(torch.nn.Module):
+    """The noise in images `(N, C, H, W)` as a function of their channels, for lack of a denoiser."""
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return 0.3 * x + 0.2 * torch.sin(x.flip(1) + t[:, None, None, None])
+
+
 @dataclass(frozen=True)
 class Case:
     """A defence with some parameters, and a batch that it accepts."""
@@ -174,6 +182,19 @@ CASES: dict[type[Preprocessor], dict[str, tuple[dict[str, Any], np.ndarray]]] = 
                 "rng": 3,
                 "batch_size": 2,
                 "clip_values": (0, 1),
+                "channels_first": True,
+            },
+            images(2, channels_first=True),
+        ),
+    },
+    DiffusionPurification: {
+        "images": (
+            {
+                "clip_values": (np.array([-1, -2]), np.array([2, 3])),
+                "model": Mixing(),
+                "t_star": 0.3,
+                "schedule": np.linspace(0.99, 0.5, 10),
+                "batch_size": 2,
                 "channels_first": True,
             },
             images(2, channels_first=True),

@@ -8,6 +8,7 @@ from .defences.cut_mix import CutMix as CutMix
 from .defences.cutout import Cutout as Cutout
 from .defences.defense_gan import DefenseGAN as DefenseGAN
 from .defences.defense_gan import InverseGAN as InverseGAN
+from .defences.diffusion_purification import DiffusionPurification as DiffusionPurification
 from .defences.feature_squeezing import FeatureSqueezing as FeatureSqueezing
 from .defences.gaussian_augmentation import GaussianAugmentation as GaussianAugmentation
 from .defences.gaussian_blur import GaussianBlur as GaussianBlur
@@ -40,6 +41,7 @@ from .interop.modules import as_keras_layer as as_keras_layer
 from .interop.modules import as_torch_module as as_torch_module
 from .majority_vote import MajorityVote as MajorityVote
 from .neural.cam import CAM as CAM
+from .neural.diffusion_model import DiffusionModel as DiffusionModel
 from .neural.gan import WassersteinGAN as WassersteinGAN
 from .neural.pixel_cnn import PixelCNN as PixelCNN
 from .neural.pretrained import PretrainedModel as PretrainedModel

@@ -28,10 +28,10 @@ class TorchModule:
         self.model = model
         self.dtype, self.device = own_type(model)
 
-    def __call__(self, x: Any) -> Any:
-        """What the module returns for a tensor."""
+    def __call__(self, *x: Any) -> Any:
+        """What the module returns for a tensor, or for several."""
         with evaluating(self.model):
-            return self.model(x)
+            return self.model(*x)
 
     def returned(self, x: Any) -> Any:
         """What the module returns for an array or a tensor, without gradients."""
