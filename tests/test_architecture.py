@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "labelled_pictures": {"neural"},
     "data_files": {"labelled_pictures", "files", "evaluation", "neural"},
     "majority_vote": {"preprocessor", "chain", "interop", "defences", "evaluation"},
+    "randomized_smoothing": {"preprocessor", "chain", "interop", "defences", "evaluation", "neural"},
     "plots": set(),
     "variants": {"defences"},
     "interop": {"preprocessor", NAMESPACE},  # Keras finds the classes of a saved model there

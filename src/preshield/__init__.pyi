@@ -33,6 +33,7 @@ from .interop.modules import as_keras_layer as as_keras_layer
 from .interop.modules import as_torch_module as as_torch_module
 from .majority_vote import MajorityVote as MajorityVote
 from .neural.cam import CAM as CAM
+from .neural.denoiser import Denoiser as Denoiser
 from .neural.gan import WassersteinGAN as WassersteinGAN
 from .neural.pixel_cnn import PixelCNN as PixelCNN
 from .neural.pretrained import PretrainedModel as PretrainedModel
@@ -40,6 +41,7 @@ from .neural.pretrained import load_pretrained as load_pretrained
 from .neural.robust_activation_map import RobustActivationMap as RobustActivationMap
 from .neural.vae import VariationalAutoencoder as VariationalAutoencoder
 from .preprocessor import Preprocessor as Preprocessor
+from .randomized_smoothing import RandomizedSmoothing as RandomizedSmoothing
 from .variants import CutMixPyTorch as CutMixPyTorch
 from .variants import CutMixTensorFlowV2 as CutMixTensorFlowV2
 from .variants import CutoutPyTorch as CutoutPyTorch

@@ -15,9 +15,9 @@ from .chain import Chain
 from .evaluation.classifiers import (
     PredictOnly,
     as_classifier,
-    check_outputs,
     has_gradients,
     is_a,
+    labels_of,
     predictor,
     unchanged,
 )
@@ -165,7 +165,7 @@ class MajorityVote:
                 check_values("x", x)
             self._check_sizes(tuple(x.shape))
         with unchanged(self.classifier):
-            return np.stack([_labels(predict(seen), len(x)) for seen in self._seen(x)], axis=1)
+            return np.stack([labels_of(predict(seen), len(x), "predict") for seen in self._seen(x)], axis=1)
 
     def predict(self, x: Any) -> Array:
         """Label of each sample.
@@ -365,16 +365,3 @@ def _stages(view: Preprocessor | None) -> tuple[Preprocessor, ...]:
     if view is None:
         return ()
     return tuple(view._stages) if isinstance(view, Chain) else (view,)
-
-
-def _labels(outputs: Array, count: int) -> Array:
-    """Labels `(N,)` from labels or scores `(N, K)`."""
-    outputs = check_outputs(outputs, count, "predict")
-    if outputs.ndim == 2:
-        if np.isnan(outputs).any():
-            raise ArgumentError(
-                f"`predict` must return scores that are numbers, got {int(np.isnan(outputs).sum())} NaN."
-            )
-        outputs = outputs.argmax(axis=1)
-    labels: Array = outputs.astype(np.int64)
-    return labels

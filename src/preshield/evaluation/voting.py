@@ -1,7 +1,6 @@
 """A vote over several views, as an attacker sees it who knows all of them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -10,7 +9,7 @@ from scipy.special import log_softmax
 from .._core.layout import channel_axis
 from .._core.typing import Array, Shape
 from ..preprocessor import Preprocessor
-from .defended import drawing, held, logits_of, pulled, through
+from .defended import Addressed, drawing, held, logits_of, pulled, through
 from .gradients import gradient_variants, side_by_side
 from .losses import best_other
 from .metrics import REJECTED
@@ -25,7 +24,7 @@ Pull = Callable[[Array], Any]
 Address = tuple[Array, tuple[int, ...]]  # numbers of the samples, and a seed
 
 
-class VotingClassifier:
+class VotingClassifier(Addressed):
     """A differentiable stand-in for a vote.
 
     A vote has no gradient: its label does not change until that of a view does. What the stand-in has is the
@@ -52,6 +51,7 @@ class VotingClassifier:
     def __init__(
         self, classifier: Any, views: Sequence[Preprocessor | None], min_votes: int, *, input_shape: Shape
     ) -> None:
+        super().__init__()
         self.classifier = classifier
         self.model = classifier.model
         self.views = list(views)
@@ -64,16 +64,6 @@ class VotingClassifier:
         self.channels_first = bool(getattr(classifier, "channels_first", False))
         if axes:
             self.channels_first = any(channel_axis(len(input_shape) + 1, *a) < len(input_shape) for a in axes)
-        self._address: tuple[Array | None, tuple[int, ...]] = None, (0,)
-
-    @contextmanager
-    def at(self, numbers: Array, seed: tuple[int, ...]) -> Iterator[None]:
-        """Let the views draw from these addresses, each view something else."""
-        before, self._address = self._address, (numbers, seed)
-        try:
-            yield
-        finally:
-            self._address = before
 
     def variants(self) -> list[Self]:
         """The same vote with each gradient that its views offer, as `gradient_variants` has them."""
@@ -153,7 +143,7 @@ class VotingClassifier:
 
     def _passes(self, x: Any) -> Iterator[tuple[Any, Callable[[Any], Any], Address]]:
         """What the classifier receives in each view, the way back, and from where it draws meanwhile."""
-        numbers, seed = self._address
+        numbers, seed = self._address  # each view draws something else
         numbers = np.arange(len(x)) if numbers is None else numbers
         for place, view in enumerate(self.views, 1):  # a seed that ends in 0 is that without it
             address = numbers, (*seed, place)
