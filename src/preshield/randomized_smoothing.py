@@ -1,5 +1,6 @@
 """A classifier that predicts under noise, and proves within which distance its label stays."""
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from ._core.layout import as_numbers
 from ._core.progress import progress_bar
 from ._core.ranges import noise_misfit, warn_caller
 from ._core.tensors import to_numpy
-from ._core.typing import Array, Rng, Seed
+from ._core.typing import Array, Rng
 from .chain import Chain
 from .defences.gaussian_augmentation import GaussianAugmentation
 from .evaluation.classifiers import (
@@ -29,6 +30,7 @@ from .evaluation.smoothing_report import SmoothingReport, certified, significant
 from .evaluation.subjects import as_labels
 from .neural.pretrained import PretrainedModel
 from .neural.torch_module import own_type
+from .preprocessor import Preprocessor
 
 __all__ = ["Certificates", "RandomizedSmoothing"]
 
@@ -136,16 +138,16 @@ class RandomizedSmoothing:
     paper: str = "arXiv:1902.02918"
     known_attacks: tuple[str, ...] = (
         (
-            "Salman et al. 2019 (arXiv:1906.04584): gradients of the averaged softmax find perturbations beyond "
-            "the certified radius"
+            "Salman et al. 2019 (arXiv:1906.04584): gradients of the averaged softmax find perturbations "
+            "beyond the certified radius"
         ),
         (
-            "Ghiasi, Shafahi, Goldstein 2020 (arXiv:2003.08937): large, smooth perturbations are misclassified "
-            "with large certificates"
+            "Ghiasi, Shafahi, Goldstein 2020 (arXiv:2003.08937): large, smooth perturbations are "
+            "misclassified with large certificates"
         ),
         (
-            "Jin, Ohrimenko, Rubinstein 2022 (arXiv:2205.10159): rounding breaks certificates of some models by "
-            "a hair's breadth"
+            "Jin, Ohrimenko, Rubinstein 2022 (arXiv:2205.10159): rounding in floating point "
+            "invalidates certificates of linear classifiers and of networks"
         ),
     )
 
@@ -164,8 +166,8 @@ class RandomizedSmoothing:
         check_number("sigma", sigma, 0)
         if not sigma:
             raise ArgumentError(
-                "`sigma` must be above 0, because a radius is a multiple of it, got 0; 0.25 is usual for data "
-                "in [0, 1]."
+                "`sigma` must be above 0, because a radius is a multiple of it, got 0; 0.25 is usual for "
+                "data in [0, 1]."
             )
         check_integer("n0", n0, 1)
         check_integer("n", n, 1)
@@ -191,9 +193,10 @@ class RandomizedSmoothing:
             self.sigma, augmentation=False, apply_fit=False, apply_predict=True, rng=rng
         )
         self._denoiser = as_denoiser(denoiser)
-        self._front = self._noise if self._denoiser is None else Chain([self._noise, self._denoiser])
+        self._front: Preprocessor = self._noise
         self._doubted = False
         if self._denoiser is not None:
+            self._front = Chain([self._noise, _undoubting(self._denoiser)])
             self.gradient_kind = self._denoiser.gradient_kind
             self.optimises_at_test_time = self._denoiser.optimises_at_test_time
             self.domains = self._front.domains
@@ -217,8 +220,8 @@ class RandomizedSmoothing:
         Raises
         ------
         ValueError
-            If `x` is not finite, the denoiser changes its shape, or the model does not return one label or one
-            row of scores for each sample, or draws itself.
+            If `x` is not finite, the denoiser changes its shape, or the model draws itself or does not return
+            one label or one row of scores for each sample.
 
         References
         ----------
@@ -245,8 +248,8 @@ class RandomizedSmoothing:
         Returns
         -------
         Certificates
-            ``labels, radii``, each of shape (N,). The probability of the label among `n` draws is bounded from
-            below at the level `alpha`, by the method of Clopper and Pearson; where the bound is at most 1/2,
+            ``labels, radii``, each of shape (N,). The probability of the label is bounded from below by `n`
+            draws, at the level `alpha`, by the method of Clopper and Pearson; where the bound is at most 1/2,
             the label is -1 and the radius 0.
 
         Raises
@@ -256,14 +259,14 @@ class RandomizedSmoothing:
         """
         if norm == "linf":
             raise ArgumentError(
-                '`norm` must be "l2": Gaussian noise certifies no other norm, got \'linf\'. What follows from '
-                "L2 for L-inf is `radii / np.sqrt(x[0].size)`."
+                "`norm` must be 'l2': Gaussian noise certifies no other norm, got 'linf'. What L2 implies for "
+                "L-inf is `radii / np.sqrt(x[0].size)`."
             )
         check_option("norm", norm, ("l2",))
         check_bool(verbose=verbose)
         x, numbers = self._given(x, index)
-        counts = self._counts(x, numbers, (self.n0, self.n), verbose=verbose)
-        return Certificates(*certified(*counts, self.n, self.sigma, self.alpha))
+        selection, estimation = self._counts(x, numbers, (self.n0, self.n), verbose=verbose)
+        return Certificates(*certified(selection, estimation, self.n, self.sigma, self.alpha))
 
     def report(self, x: Any, y: Any, *, index: Any = 0, verbose: bool = False) -> SmoothingReport:
         """Certify samples, and compare labels with the truth.
@@ -351,7 +354,13 @@ class RandomizedSmoothing:
 
     def __repr__(self) -> str:
         """Constructor call, with the names of the model and of the denoiser."""
-        shown = [_name(self.model), f"{self.sigma:g}", f"n0={self.n0}", f"n={self.n}", f"alpha={self.alpha:g}"]
+        shown = [
+            _name(self.model),
+            f"{self.sigma:g}",
+            f"n0={self.n0}",
+            f"n={self.n}",
+            f"alpha={self.alpha:g}",
+        ]
         shown += [] if self.denoiser is None else [f"denoiser={_name(self.denoiser)}"]
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -371,6 +380,8 @@ class RandomizedSmoothing:
                 f"{x.dtype}; pass x[None] for one sample."
             )
         check_values("x", x)
+        if self._denoiser is not None:
+            self._denoiser._checked(x)
         if not self._doubted and (message := noise_misfit(x, self.sigma)):
             self._doubted = True
             warn_caller(f"{type(self).__name__}: {message}")
@@ -409,16 +420,24 @@ class RandomizedSmoothing:
     def _noisy(
         self, like: Callable[[Array], Any], sample: Array, number: int, words: tuple[int, ...], draws: range
     ) -> Any:
-        """A sample under some draws, as the model receives it: the draws have numbers, the sample the seed."""
+        """A sample under some draws, as the model receives it: the seed is that of the sample."""
         repeated = np.broadcast_to(sample, (len(draws), *sample.shape[1:]))
         numbers = np.arange(draws.start, draws.stop, dtype=np.uint32)
         seen, _ = through(self._front, like(repeated), numbers, [(*words, number)], like)
         if tuple(seen.shape) != repeated.shape:
             raise ArgumentError(
-                f"`denoiser` must keep the shape of a batch, got {tuple(seen.shape)} for {repeated.shape}; pass "
-                "what changes it as part of `model`."
+                f"`denoiser` must keep the shape of a batch, got {tuple(seen.shape)} for {repeated.shape}; "
+                "pass what changes it as part of `model`."
             )
         return seen
+
+
+def _undoubting(defence: Preprocessor) -> Preprocessor:
+    """The same, without a warning of the range of its data, which noise leaves."""
+    changes = {"defences": list(map(_undoubting, defence._stages))} if isinstance(defence, Chain) else {}
+    defence = copy.copy(defence).set_params(**changes)
+    defence._range_doubted = True
+    return defence
 
 
 def _pieces(start: int, stop: int, draws: int) -> Iterator[tuple[int, range]]:

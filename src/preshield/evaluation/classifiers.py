@@ -142,9 +142,7 @@ def as_classifier(model: Any, x: Array, name: str = "classifier") -> Any:
     return _from_function(model, x, name)
 
 
-def predictor(
-    model: Any, name: str = "classifier", batch_size: int = BATCH
-) -> Callable[[Array], Array]:
+def predictor(model: Any, name: str = "classifier", batch_size: int = BATCH) -> Callable[[Array], Array]:
     """Return the predictions of a classifier of any kind as a function of arrays.
 
     Parameters
@@ -232,9 +230,9 @@ def check_outputs(outputs: Array, count: int, name: str, *, labels: bool = True)
 
 
 def labels_of(outputs: Array, count: int, name: str) -> Array:
-    """Labels `(N,)` from predictions of a classifier, scores `(N, K)` or labels, refused as `check_outputs` does.
+    """Labels `(N,)` from predictions of a classifier, which are scores `(N, K)` or labels.
 
-    A score that is not a number is refused, too.
+    They are refused as by `check_outputs`, and so is a score that is not a number.
     """
     outputs = check_outputs(outputs, count, name)
     if outputs.ndim == 2:

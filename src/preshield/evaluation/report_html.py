@@ -13,8 +13,9 @@ from .._core.optional import require
 
 if TYPE_CHECKING:
     from .report import Curve, DefenceNote, Diagnostic, RobustnessReport, RobustnessRow
+    from .smoothing_report import SmoothingReport
 
-__all__ = ["fragment", "page"]
+__all__ = ["fragment", "page", "smoothing_page"]
 
 _TITLE = "Robustness report"
 _LONG = 240  # characters of a parameter or a setting that are shown
@@ -103,6 +104,42 @@ def page(report: "RobustnessReport") -> str:
         "Versions": [_pairs("Versions", report.versions)] if report.versions else [],
         "Attacks": [_raw(report)],
     }
+    return _document(_TITLE, sections)
+
+
+def smoothing_page(report: "SmoothingReport") -> str:
+    """Write what randomized smoothing found into one file that needs no other.
+
+    Parameters
+    ----------
+    report : SmoothingReport
+        What was found.
+
+    Returns
+    -------
+    str
+        An HTML document; the picture is inside.
+
+    Raises
+    ------
+    ImportError
+        If Matplotlib is missing.
+    """
+    from ..plots import certified_accuracy
+
+    parts = report.parts()
+    curve = _chart(
+        lambda ax: certified_accuracy(report, ax=ax),
+        3.6,
+        "Certified accuracy against the radius",
+        "Share of samples with the right label that no perturbation of this L2 norm changes.",
+    )
+    title = "Certified accuracy"
+    return _document(title, {"": [tag("h1", title), *parts], "Curve": [curve] if len(report.y) else []})
+
+
+def _document(title: str, sections: Mapping[str, Iterable[Html]]) -> str:
+    """A page of sections with their headings; empty ones are left out."""
     body = [
         tag("section", tag("h2", title) if title else "", *(Html(f"\n{part}") for part in parts))
         for title, parts in sections.items()
@@ -113,7 +150,7 @@ def page(report: "RobustnessReport") -> str:
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
-        tag("title", _TITLE),
+        tag("title", title),
         html.style(_STYLE),
     )
     main = tag("main", *(Html(f"\n{section}\n") for section in body), class_="preshield")

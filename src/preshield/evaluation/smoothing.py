@@ -109,7 +109,7 @@ class SmoothedClassifier(Addressed):
         return probabilities, self._pull(x), self._margin(probabilities, counts, y)
 
     def margin(self, x: Any, y: Array) -> Array:
-        """Difference of the logarithms of two averages, shape (N,); negative only where a wrong label wins."""
+        """Difference of the logarithms of two averages, shape (N,); negative where a wrong label wins."""
         return self._margin(*self._averaged(x), y)
 
     def decide(self, x: Any) -> Array:
@@ -223,8 +223,8 @@ class NetworkDenoiser(Preprocessor):
         out = predictor(self.model, "denoiser")(np.asarray(x, np.float32))
         if out.shape != x.shape:
             raise ArgumentError(
-                f"`denoiser` must keep the shape of a batch, got {out.shape} for {x.shape}; pass what changes "
-                "it as part of `model`."
+                f"`denoiser` must keep the shape of a batch, got {out.shape} for {x.shape}; pass what "
+                "changes it as part of `model`."
             )
         return out
 
@@ -233,7 +233,7 @@ class NetworkDenoiser(Preprocessor):
             return grad
         if self._engine is None or self._engine.input_shape != x.shape[1:]:
             self._engine = self._differentiable(x.shape[1:])
-        return host(self._engine.forward(np.asarray(x, np.float32))[1](grad))
+        return host(self._engine.forward(np.asarray(x, np.float32))[1](np.array(grad)))
 
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
         if not self._is_of("torch"):
@@ -243,7 +243,8 @@ class NetworkDenoiser(Preprocessor):
         def denoised(x: Any, xp: Any) -> Any:
             if framework(x) != "torch":
                 raise ArgumentError(
-                    f"`denoiser` must be a model of the framework of `model`, got a torch module for {type(x)}."
+                    "`denoiser` must be a model of the framework of `model`, got a torch module for "
+                    f"{type(x).__name__}."
                 )
             return network(x.to(network.dtype)).to(x.dtype)
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from .._core.typing import Array
 from . import metrics
 from .documents import aligned, document, plain, revived, saved
 from .metrics import REJECTED
+
+if TYPE_CHECKING:
+    from .._core.html import Html
 
 __all__ = ["SmoothingReport", "certified", "largest_radius", "lower_bound", "significant"]
 
@@ -59,9 +62,7 @@ def largest_radius(sigma: float, n: int, alpha: float) -> float:
     return float(sigma * max(0.0, ndtri(alpha ** (1 / n))))
 
 
-def certified(
-    selection: Array, estimation: Array, n: int, sigma: float, alpha: float
-) -> tuple[Array, Array]:
+def certified(selection: Array, estimation: Array, n: int, sigma: float, alpha: float) -> tuple[Array, Array]:
     """Labels and radii from how often each class was predicted.
 
     Parameters
@@ -221,7 +222,7 @@ class SmoothingReport:
     # Tables
 
     def cells(self, radii: Sequence[float] | None = None) -> list[tuple[str, ...]]:
-        """The table as text, headings first: the certified accuracy at some radii, `usual_radii` by default."""
+        """The table as text, headings first; at `usual_radii` unless others are given."""
         rows: list[tuple[str, ...]] = [("L2 radius", "Certified accuracy", "95% interval")]
         for radius in self.usual_radii if radii is None else radii:
             low, high = self.interval(radius)
@@ -262,9 +263,10 @@ class SmoothingReport:
         """What a notebook shows: the table, and what it means."""
         from .._core import html
 
-        return html.scoped(*self._parts())
+        return html.scoped(*self.parts())
 
-    def _parts(self) -> tuple[str, ...]:
+    def parts(self) -> tuple["Html", ...]:
+        """The same as parts of a page."""
         from .._core import html
 
         head, *body = self.cells()
@@ -348,7 +350,9 @@ class SmoothingReport:
             raise ArgumentError(f"`source` must be the JSON of a {cls.__name__}, got another record.")
         arrays = report.labels, report.radii, report.y, report.plain
         if any(array.shape != (len(report.y),) for array in arrays) or not 1 <= report.n0 <= report.n:
-            raise ArgumentError(f"`source` holds a damaged record: a {cls.__name__} of parts that do not fit.")
+            raise ArgumentError(
+                f"`source` holds a damaged record: a {cls.__name__} of parts that do not fit."
+            )
         return report
 
 

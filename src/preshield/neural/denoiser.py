@@ -1,6 +1,7 @@
 """A network that removes Gaussian noise, and its training."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -216,7 +217,7 @@ class Denoiser:
 
         def epoch() -> float:
             nonlocal number
-            key = np.random.SeedSequence([self.seed, number]).generate_state(2)
+            key = np.random.SeedSequence([self.seed, number]).generate_state(2).astype(np.uint32, copy=False)
             losses, number = [], number + 1
             for rows in shuffled(len(images), size, rng):
                 noise = Draws(key, rows.astype(np.uint32)).standard_normal(
@@ -256,9 +257,9 @@ class Denoiser:
         """
         if Path(path).suffix != ".npz":
             raise ArgumentError(f"`path` must end in '.npz', got {str(path)!r}.")
-        arrays = {f"weights_{place:02d}": array for place, array in enumerate(self._fitted())}
+        arrays: dict[str, Any] = {f"weights_{i:02d}": array for i, array in enumerate(self._fitted())}
         with written(Path(path)) as file:
-            np.savez(file, format=np.array(FORMAT), sigma=np.array(self.sigma), **arrays)
+            np.savez(file, format=FORMAT, sigma=self.sigma, **arrays)
 
     @classmethod
     def load(cls, path: str | Path, *, framework: str = "torch") -> Self:
@@ -302,14 +303,17 @@ class Denoiser:
 
     def _fitted(self) -> Weights:
         if self.weights is None:
-            raise ArgumentError("This Denoiser is not trained yet: call fit(x) first, or Denoiser.load(path).")
+            raise ArgumentError(
+                "This Denoiser is not trained yet: call fit(x) first, or Denoiser.load(path)."
+            )
         return self.weights
 
     def _initial(self, channels: int) -> Weights:
         """Weights after He et al. 2015; the last ones are zero, so that training starts at the identity."""
-        rng, sizes = np.random.default_rng(self.seed), [channels, *[self.width] * (self.depth - 1), channels]
+        rng = np.random.default_rng(self.seed)
+        sizes = [channels, *[self.width] * (self.depth - 1), channels]
         weights: Weights = []
-        for place, (of, to) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for place, (of, to) in enumerate(pairwise(sizes)):
             kernel = rng.standard_normal((KERNEL, KERNEL, of, to), np.float32)
             kernel *= np.float32(np.sqrt(2 / (KERNEL * KERNEL * of))) if place < self.depth - 1 else 0
             weights += [kernel, np.zeros(to, np.float32)]
@@ -375,7 +379,10 @@ def _torch_trainer(network: Any, classifier: Any, images: Array, learning_rate: 
             numbers_of(judge.returned(images[i : i + BATCH]), "classifier")
             for i in range(0, len(images), BATCH)
         ]
-        labels, shares = torch.from_numpy(np.concatenate(scores).argmax(axis=1)), _are_probabilities(scores[0])
+        labels, shares = (
+            torch.from_numpy(np.concatenate(scores).argmax(axis=1)),
+            _are_probabilities(scores[0]),
+        )
         network.to(judge.device)
 
     def loss_of(noisy: Any, rows: Array) -> Any:
@@ -413,7 +420,9 @@ def _keras_network(weights: Weights) -> Any:
     x, last = entry, len(weights) // 2 - 1
     for place, kernel in enumerate(weights[::2]):
         activation = None if place == last else "relu"
-        x = keras.layers.Conv2D(kernel.shape[3], KERNEL, padding="same", activation=activation, **CHANNELS_LAST)(x)
+        x = keras.layers.Conv2D(
+            kernel.shape[3], KERNEL, padding="same", activation=activation, **CHANNELS_LAST
+        )(x)
     network = keras.Model(entry, keras.layers.Subtract(**FLOAT32)([entry, x]), name="denoiser")
     network.set_weights(weights)
     return network

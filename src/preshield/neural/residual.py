@@ -7,7 +7,7 @@ import torch
 __all__ = ["Residual"]
 
 
-class Residual(torch.nn.Sequential):
+class Residual(torch.nn.Sequential):  # type: ignore[misc]
     """Layers whose output, shaped like their input, is subtracted from it."""
 
     def forward(self, x: Any) -> Any:
