@@ -82,7 +82,8 @@ Reference
 def methods(cls: type) -> str:
     if issubclass(cls, preshield.Preprocessor):
         return "The methods are those of every defence: see :doc:`/contract`.\n"
-    return "A classifier with the facts of a defence: see :doc:`/majority_vote`.\n"
+    page = re.sub("(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+    return f"A classifier with the facts of a defence: see :doc:`/{page}`.\n"
 
 
 def members(cls: type) -> str:

@@ -259,8 +259,8 @@ class RandomizedSmoothing:
         """
         if norm == "linf":
             raise ArgumentError(
-                "`norm` must be 'l2': Gaussian noise certifies no other norm, got 'linf'. What L2 implies for "
-                "L-inf is `radii / np.sqrt(x[0].size)`."
+                "`norm` must be 'l2': Gaussian noise certifies no other norm, got 'linf'. What L2 implies "
+                "for L-inf is `radii / np.sqrt(x[0].size)`."
             )
         check_option("norm", norm, ("l2",))
         check_bool(verbose=verbose)

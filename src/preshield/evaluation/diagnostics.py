@@ -104,7 +104,7 @@ def examine(
 
 def _changed(model: DefendedModel, x: Array, numbers: Array, seed: int) -> Array:
     """Which samples get another label when they are predicted again, though nothing draws."""
-    if model.stochastic:
+    if model.stochastic or hasattr(model.classifier, "certificates"):  # which draws, and says how surely
         return np.zeros(len(x))
     points = model.array(x)
     labels = [model.labels(points, numbers, (seed, OF_REPEATS, k))[0] for k in range(3)]

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import numpy as np
-from scipy.special import softmax
 
 from .._core.errors import ArgumentError
 from .._core.tensors import framework, on_device
@@ -196,6 +195,8 @@ class SmoothedClassifier(Addressed):
 
     def _probabilities(self, outputs: Array) -> tuple[Array, Array]:
         """Probabilities of the model, and the derivative of its logits."""
+        from scipy.special import softmax  # which takes as long to load as the rest of the package
+
         logits, derivative = logits_of(outputs, of_probabilities=self.classifier.of_probabilities)
         return softmax(logits, axis=1), derivative
 

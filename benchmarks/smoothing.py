@@ -1,0 +1,344 @@
+"""Certify the demonstrations' networks, attack them within the certificates, and time it beside others.
+
+python benchmarks/smoothing.py [--only crops|photographs|speed ...] [--authors PATH] [--check]
+
+Writes benchmarks/smoothing.json, the tables and the picture of docs/randomized_smoothing.md. `--authors` is
+the folder `code` of github.com/locuslab/smoothing, whose `core.py` is then timed as well. ART needs the
+package statsmodels. `--check` only says whether the page shows the figures of the file.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+import numpy as np
+
+from preshield import Denoiser, RandomizedSmoothing, WaveletDenoising, evaluate, load_pretrained, plots
+from preshield import randomized_smoothing as module
+from preshield.evaluation.photographs import (
+    _OF_IMAGENET,
+    bundled_photographs,
+    cut_crops,
+    photographs_of_imagenet,
+)
+from preshield.evaluation.smoothing_report import SmoothingReport
+from preshield.neural.small_cnn import small_cnn, train
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, STORED = ROOT / "docs" / "randomized_smoothing.md", ROOT / "benchmarks" / "smoothing.json"
+PICTURE = ROOT / "docs" / "_static" / "smoothing.png"
+PARTS = ("crops", "photographs", "speed")
+RADII = (0.0, 0.25, 0.5, 0.75, 1.0)
+UNIT = (0.0, 1.0)
+
+Rows = dict[str, tuple[float, Any]]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", choices=PARTS, nargs="*", default=PARTS)
+    parser.add_argument("--authors", type=Path)
+    parser.add_argument("--check", action="store_true")
+    arguments = parser.parse_args()
+    found = json.loads(STORED.read_text(encoding="utf-8")) if STORED.exists() else {}
+    if arguments.check:
+        return int(page(PAGE.read_text(encoding="utf-8"), found) != PAGE.read_text(encoding="utf-8"))
+    for part in arguments.only:
+        begin = time.process_time()
+        found[part] = {"crops": crops, "photographs": photographs}[part]() if part != "speed" else None
+        if part == "speed":
+            found[part] = speed(arguments.authors)
+        found[part]["cpu seconds"] = round(time.process_time() - begin)
+        STORED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if "crops" in found:
+        draw(found["crops"])
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
+    return 0
+
+
+def crops() -> dict[str, Any]:
+    """The classifier of the crops: as it is, smoothed, and behind denoisers."""
+    task, model = crops_model()
+    clean, sigma = task.x_train, 0.25
+    by_error = Denoiser(sigma, framework="keras").fit(clean, epochs=12, learning_rate=3e-3)
+    stable = Denoiser(sigma, framework="keras")
+    stable.weights = by_error.weights
+    stable.fit(clean, loss="stability", classifier=model, warm_start=True, epochs=8)
+    strong = Denoiser(0.5, framework="keras").fit(clean, epochs=12, learning_rate=3e-3)
+    strong.fit(clean, loss="stability", classifier=model, warm_start=True, epochs=8)
+    rows = {
+        "smoothed": (sigma, None),
+        "WaveletDenoising": (sigma, WaveletDenoising(UNIT, sigma=sigma)),
+        "Denoiser, squared error": (sigma, by_error),
+        "Denoiser, stability": (sigma, stable),
+        "Denoiser, stability, more noise": (0.5, strong),
+    }
+    return measured(model, task.x_test, task.y_test, rows, n0=100, n=1000, attack={"n0": 24, "budget": 16})
+
+
+def crops_model() -> tuple[Any, Any]:
+    task = cut_crops(bundled_photographs(), test_per_class=4)
+    model = small_cnn((32, 32, 3), len(task.class_names))
+    train(model, task.x_train, task.y_train)
+    return task, model
+
+
+def photographs() -> dict[str, Any]:
+    """EfficientNet-Lite0 on four photographs; the denoiser has seen parts of the six others."""
+    x, y = photographs_of_imagenet()
+    others = {name: photo for name, photo in bundled_photographs().items() if name not in _OF_IMAGENET}
+    patches = np.concatenate([cut(photo, 48) for photo in others.values()])
+    sigma = 0.25
+    denoiser = Denoiser(sigma).fit(patches, epochs=8, learning_rate=3e-3)
+    rows = {
+        "smoothed": (sigma, None),
+        "WaveletDenoising": (sigma, WaveletDenoising(UNIT, sigma=sigma, channels_first=True)),
+        "Denoiser, squared error": (sigma, denoiser),
+    }
+    model = load_pretrained("efficientnet-lite0")
+    return measured(model, x, y, rows, n0=10, n=100, attack={"n0": 6, "budget": 8})
+
+
+def cut(photograph: np.ndarray, side: int, most: int = 150) -> np.ndarray:
+    """Patches (N, 3, side, side) of a photograph, half as large, evenly spaced."""
+    height, width = (length // 2 for length in photograph.shape[:2])
+    small = photograph[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3).mean(axis=(1, 3)) / 255
+    corners = [
+        (i, j)
+        for i in range(0, height - side + 1, side // 2)
+        for j in range(0, width - side + 1, side // 2)
+    ]
+    chosen = np.linspace(0, len(corners) - 1, min(most, len(corners))).round().astype(int)
+    patches = [small[i : i + side, j : j + side] for i, j in (corners[k] for k in chosen)]
+    return np.ascontiguousarray(np.moveaxis(np.stack(patches), -1, 1), np.float32)
+
+
+def measured(
+    model: Any, x: np.ndarray, y: np.ndarray, rows: Rows, *, n0: int, n: int, attack: dict[str, int]
+) -> dict[str, Any]:
+    """Certified accuracy of each row, and what an attack for the smallest L2 perturbation leaves."""
+    options = {"clip_values": UNIT, "columns": ["adaptive"], "budget": attack["budget"], "verbose": False}
+    report = evaluate(model, x, y, **options)
+    found: dict[str, Any] = {"samples": len(y), "n0": n0, "n": n, "attack": attack, "rows": {}}
+    found["rows"]["model alone"] = {
+        "clean": report["none"].columns["clean"].accuracy,
+        "attacked": [report["none"].accuracy_at(radius) for radius in RADII],
+    }
+    for name, (sigma, denoiser) in rows.items():
+        begin = time.process_time()
+        smoothed = RandomizedSmoothing(model, sigma, n0=n0, n=n, denoiser=denoiser, rng=0)
+        certain = smoothed.report(x, y)
+        seconds = time.process_time() - begin
+        weaker = RandomizedSmoothing(model, sigma, n0=attack["n0"], n=n, denoiser=denoiser, rng=0)
+        row = evaluate(weaker, x, y, **options)["none"]
+        kept = [row.accuracy_at(radius, or_rejected=True) for radius in RADII]
+        proved = [certain.certified_accuracy(radius) for radius in RADII]
+        if any(a < b for a, b in zip(kept, proved, strict=True)):
+            raise AssertionError(f"{name}: an attack within the certificate, {kept} below {proved}")
+        found["rows"][name] = {
+            "sigma": sigma,
+            "abstains": certain.abstention_rate,
+            "mean radius": certain.mean_radius,
+            "certified": proved,
+            "attacked": kept,
+            "seconds": seconds / len(y),
+            "report": json.loads(certain.to_json()),
+        }
+        print(f"{name}: certified {proved}, attacked {kept}, {seconds / len(y):.2f} s a sample", flush=True)
+    return found
+
+
+def draw(found: dict[str, Any]) -> None:
+    """The certified accuracy of each row."""
+    rows = {name: row for name, row in found["rows"].items() if "report" in row}
+    reports = {
+        f"{name}, sigma {row['sigma']:g}": SmoothingReport.from_json(json.dumps(row["report"]))
+        for name, row in rows.items()
+    }
+    PICTURE.write_bytes(plots.png(plots.certified_accuracy(reports)))
+
+
+# Beside others
+
+
+def speed(authors: Path | None, n: int = 1000, sigma: float = 0.12, count: int = 8) -> dict[str, Any]:
+    """Processor time of a certificate, and the radii, of several implementations, on the same network."""
+    import torch
+
+    task, keras_model = crops_model()
+    model = in_torch(keras_model, torch)
+    x = np.ascontiguousarray(np.moveaxis(task.x_test[:: len(task.x_test) // count][:count], -1, 1))
+    calls: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {
+        "preshield": lambda: RandomizedSmoothing(model, sigma, n=n, rng=0).certify(x)
+    }
+    if (art := art_of(model, torch, n, sigma)) is not None:
+        calls["ART"] = lambda: art.certify(x, n=n, batch_size=128)
+    if authors is not None:
+        smooth = authors_of(authors, model, torch, sigma)
+        calls["the authors' code"] = lambda: tuple(
+            map(np.array, zip(*(smooth.certify(torch.from_numpy(one), 100, n, 0.001, 128) for one in x)))
+        )
+    found: dict[str, Any] = {"n": n, "sigma": sigma, "samples": count, "rows": {}}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(4):
+        for name, call in calls.items():
+            begin = time.process_time()
+            labels, radii = call()
+            if turn:  # the first one compiles
+                seconds[name].append((time.process_time() - begin) / count)
+            found["rows"][name] = {"labels": np.array(labels).tolist(), "radii": np.array(radii).tolist()}
+    for name, times in seconds.items():
+        found["rows"][name]["seconds"] = min(times)
+    found["rows"]["preshield"]["share of the model"] = share_of_the_model(calls["preshield"])
+    return found
+
+
+def share_of_the_model(certify: Callable[[], Any]) -> float:
+    """The part of the processor time that the model's own passes take."""
+    original, spent = module.predictor, 0.0
+
+    def timed(*args: Any) -> Callable[[Any], Any]:
+        predict = original(*args)
+
+        def run(batch: Any) -> Any:
+            nonlocal spent
+            begin = time.process_time()
+            outputs = predict(batch)
+            spent += time.process_time() - begin
+            return outputs
+
+        return run
+
+    module.predictor = timed
+    try:
+        begin = time.process_time()
+        certify()
+        return spent / (time.process_time() - begin)
+    finally:
+        module.predictor = original
+
+
+def in_torch(model: Any, torch: Any) -> Any:
+    """The classifier of the crops as a torch module for images (N, C, H, W)."""
+
+    class Channelslast(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x.permute(0, 2, 3, 1).flatten(1)
+
+    layers: list[Any] = []
+    for layer in model.layers:
+        weights = [torch.from_numpy(np.array(array)) for array in layer.get_weights()]
+        if not weights:
+            continue
+        if weights[0].ndim == 4:
+            made = torch.nn.Conv2d(weights[0].shape[2], weights[0].shape[3], 3, padding="same")
+            made.weight.data = weights[0].permute(3, 2, 0, 1).contiguous()
+            after = [torch.nn.ReLU(), torch.nn.MaxPool2d(2)]
+        else:
+            made = torch.nn.Linear(*weights[0].shape)
+            made.weight.data = weights[0].T.contiguous()
+            after = [torch.nn.ReLU()]
+            if not any(isinstance(one, Channelslast) for one in layers):
+                layers.append(Channelslast())
+        made.bias.data = weights[1]
+        layers += [made, *after]
+    scale = torch.nn.Module()
+    scale.forward = lambda x: 4 * x - 2  # type: ignore[method-assign]
+    return torch.nn.Sequential(scale, *layers[:-1]).eval().requires_grad_(False)
+
+
+def art_of(model: Any, torch: Any, n: int, sigma: float) -> Any:
+    try:
+        import statsmodels  # noqa: F401
+        from art.estimators.certification.randomized_smoothing import PyTorchRandomizedSmoothing
+    except ImportError as error:
+        print(f"without ART: {error}")
+        return None
+    return PyTorchRandomizedSmoothing(
+        model=model,
+        loss=torch.nn.CrossEntropyLoss(),
+        input_shape=(3, 32, 32),
+        nb_classes=10,
+        sample_size=100,
+        scale=sigma,
+        alpha=0.001,
+    )
+
+
+def authors_of(folder: Path, model: Any, torch: Any, sigma: float) -> Any:
+    """`Smooth` of the authors, on the processor and with a recent SciPy."""
+    import scipy.stats
+
+    scipy.stats.binom_test = lambda k, n, p: scipy.stats.binomtest(int(k), int(n), p).pvalue
+    sys.path.insert(0, str(folder))
+    import core
+
+    draw = torch.randn_like
+
+    class Torch:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(torch, name)
+
+        @staticmethod
+        def randn_like(x: Any, device: str) -> Any:
+            return draw(x)
+
+    core.torch = Torch()
+    return core.Smooth(model, 10, sigma)
+
+
+# The page
+
+
+def page(text: str, found: dict[str, Any]) -> str:
+    """The page with the tables of these figures between its markers."""
+    for part, table in (("crops", certified_table), ("photographs", certified_table), ("speed", speed_table)):
+        if part in found:
+            between = re.compile(rf"(?<=<!-- smoothing: {part} -->\n).*?(?=<!-- /smoothing -->)", re.DOTALL)
+            text = between.sub(lambda _, part=part, table=table: table(found[part]), text)
+    return text
+
+
+def certified_table(found: dict[str, Any]) -> str:
+    """Certified accuracy, and after a stroke what the attack leaves."""
+    head = ["", "sigma", *(f"{radius:g}" for radius in RADII), "Abstains", "Mean radius", "Seconds"]
+    lines = []
+    for name, row in found["rows"].items():
+        if "certified" not in row:
+            cells = [f"- / {kept:.2f}" for kept in row["attacked"]]
+            lines.append([name, "", *cells, "", "", ""])
+            continue
+        pairs = zip(row["certified"], row["attacked"], strict=True)
+        cells = [f"{proved:.2f} / {kept:.2f}" for proved, kept in pairs]
+        figures = f"{row['abstains']:.2f}", f"{row['mean radius']:.3f}", f"{row['seconds']:.2f}"
+        lines.append([name, f"{row['sigma']:g}", *cells, *figures])
+    return to_markdown(head, lines)
+
+
+def speed_table(found: dict[str, Any]) -> str:
+    head = ["", "Processor seconds a sample", "Mean radius", "Largest difference of a radius"]
+    own = np.array(found["rows"]["preshield"]["radii"])
+    lines = []
+    for name, row in found["rows"].items():
+        radii = np.array(row["radii"])
+        far = "" if name == "preshield" else f"{np.abs(radii - own).max():.3f}"
+        lines.append([name, f"{row['seconds']:.3f}", f"{radii.mean():.3f}", far])
+    return to_markdown(head, lines)
+
+
+def to_markdown(head: list[str], lines: Iterable[list[str]]) -> str:
+    rule = [":--", *["--:"] * (len(head) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
