@@ -111,7 +111,7 @@ class RandomizedSmoothing:
        arXiv:1902.02918
     .. [2] Salman, Sun, Yang, Kapoor, Kolter. Denoised Smoothing: A Provable Defense for Pretrained
        Classifiers. NeurIPS 2020. arXiv:2003.01908
-    .. [3] Voracek, Hein. Sound Randomized Smoothing in Floating-Point Arithmetics. ICLR 2023.
+    .. [3] Voráček, Hein. Sound Randomized Smoothing in Floating-Point Arithmetics. ICLR 2023.
        arXiv:2207.07209
 
     Examples
@@ -421,12 +421,13 @@ class RandomizedSmoothing:
         self, like: Callable[[Array], Any], sample: Array, number: int, words: tuple[int, ...], draws: range
     ) -> Any:
         """A sample under some draws, as the model receives it: the seed is that of the sample."""
-        repeated = np.broadcast_to(sample, (len(draws), *sample.shape[1:]))
+        placed, shape = like(sample), (len(draws), *sample.shape[1:])
+        repeated = np.broadcast_to(sample, shape) if placed is sample else placed.expand(shape)
         numbers = np.arange(draws.start, draws.stop, dtype=np.uint32)
-        seen, _ = through(self._front, like(repeated), numbers, [(*words, number)], like)
-        if tuple(seen.shape) != repeated.shape:
+        seen, _ = through(self._front, repeated, numbers, [(*words, number)], like)
+        if tuple(seen.shape) != shape:
             raise ArgumentError(
-                f"`denoiser` must keep the shape of a batch, got {tuple(seen.shape)} for {repeated.shape}; "
+                f"`denoiser` must keep the shape of a batch, got {tuple(seen.shape)} for {shape}; "
                 "pass what changes it as part of `model`."
             )
         return seen

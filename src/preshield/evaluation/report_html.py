@@ -127,15 +127,18 @@ def smoothing_page(report: "SmoothingReport") -> str:
     """
     from ..plots import certified_accuracy
 
-    parts = report.parts()
-    curve = _chart(
-        lambda ax: certified_accuracy(report, ax=ax),
-        3.6,
-        "Certified accuracy against the radius",
-        "Share of samples with the right label that no perturbation of this L2 norm changes.",
-    )
     title = "Certified accuracy"
-    return _document(title, {"": [tag("h1", title), *parts], "Curve": [curve] if len(report.y) else []})
+    sections: dict[str, Iterable[Html]] = {"": [tag("h1", title), *report.parts()]}
+    if len(report.y):
+        sections["Curve"] = [
+            _chart(
+                lambda ax: certified_accuracy(report, ax=ax),
+                3.6,
+                "Certified accuracy against the radius",
+                "Share of samples with the right label that no perturbation of this L2 norm changes.",
+            )
+        ]
+    return _document(title, sections)
 
 
 def _document(title: str, sections: Mapping[str, Iterable[Html]]) -> str:
