@@ -70,12 +70,12 @@ def crops() -> dict[str, Any]:
     """The classifier of the crops: as it is, smoothed, and behind denoisers."""
     task, model = crops_model()
     clean, sigma, begin = task.x_train, 0.25, time.process_time()
-    by_error = Denoiser(sigma, **SMALL).fit(clean, epochs=12, learning_rate=3e-3)
+    by_error = Denoiser(sigma, **SMALL).fit(clean, epochs=6, learning_rate=3e-3)
     stable, strong = Denoiser(sigma, **SMALL), Denoiser(0.5, **SMALL)
     stable.weights = by_error.weights
-    strong.fit(clean, epochs=12, learning_rate=3e-3)
+    strong.fit(clean, epochs=6, learning_rate=3e-3)
     for denoiser in (stable, strong):
-        denoiser.fit(clean, loss="stability", classifier=model, warm_start=True, epochs=8)
+        denoiser.fit(clean, loss="stability", classifier=model, warm_start=True, epochs=3)
     print(f"trained in {time.process_time() - begin:.0f} s", flush=True)
     rows = {
         "smoothed": (sigma, None),
@@ -85,12 +85,12 @@ def crops() -> dict[str, Any]:
         "Denoiser, stability, more noise": (0.5, strong),
     }
     return measured(
-        model, task.x_test, task.y_test, rows, n0=100, n=1000, attack={"n0": 24, "n": 200, "budget": 16}
+        model, task.x_test, task.y_test, rows, n0=100, n=1000, attack={"n0": 20, "n": 60, "budget": 8}
     )
 
 
 def crops_model() -> tuple[Any, Any]:
-    task = cut_crops(bundled_photographs(), test_per_class=3)
+    task = cut_crops(bundled_photographs(), test_per_class=2)
     model = small_cnn((32, 32, 3), len(task.class_names))
     train(model, task.x_train, task.y_train)
     return task, model
@@ -102,17 +102,17 @@ def photographs() -> dict[str, Any]:
     others = {name: photo for name, photo in bundled_photographs().items() if name not in _OF_IMAGENET}
     patches = np.concatenate([cut(photo, 48) for photo in others.values()])
     sigma = 0.25
-    denoiser = Denoiser(sigma, depth=4, width=24).fit(patches, epochs=8, learning_rate=3e-3)
+    denoiser = Denoiser(sigma, depth=4, width=24).fit(patches, epochs=4, learning_rate=3e-3)
     rows = {
         "smoothed": (sigma, None),
         "WaveletDenoising": (sigma, WaveletDenoising(UNIT, sigma=sigma, channels_first=True)),
         "Denoiser, squared error": (sigma, denoiser),
     }
     model = load_pretrained("efficientnet-lite0")
-    return measured(model, x, y, rows, n0=10, n=100, attack={"n0": 6, "n": 30, "budget": 8})
+    return measured(model, x, y, rows, n0=10, n=100)
 
 
-def cut(photograph: np.ndarray, side: int, most: int = 150) -> np.ndarray:
+def cut(photograph: np.ndarray, side: int, most: int = 100) -> np.ndarray:
     """Patches (N, 3, side, side) of a photograph, half as large, evenly spaced."""
     height, width = (length // 2 for length in photograph.shape[:2])
     small = photograph[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3).mean(axis=(1, 3)) / 255
@@ -125,38 +125,48 @@ def cut(photograph: np.ndarray, side: int, most: int = 150) -> np.ndarray:
 
 
 def measured(
-    model: Any, x: np.ndarray, y: np.ndarray, rows: Rows, *, n0: int, n: int, attack: dict[str, int]
+    model: Any,
+    x: np.ndarray,
+    y: np.ndarray,
+    rows: Rows,
+    *,
+    n0: int,
+    n: int,
+    attack: dict[str, int] | None = None,
 ) -> dict[str, Any]:
     """Certified accuracy of each row, and what an attack for the smallest L2 perturbation leaves."""
-    options = {"clip_values": UNIT, "columns": ["adaptive"], "budget": attack["budget"], "verbose": False}
-    report = evaluate(model, x, y, **options)
     found: dict[str, Any] = {"samples": len(y), "n0": n0, "n": n, "attack": attack, "rows": {}}
-    found["rows"]["model alone"] = {
-        "clean": report["none"].columns["clean"].accuracy,
-        "attacked": [report["none"].accuracy_at(radius) for radius in RADII],
-    }
+    if attack:
+        row = attacked(model, x, y, attack["budget"])
+        found["rows"]["model alone"] = {"attacked": [row.accuracy_at(radius) for radius in RADII]}
     for name, (sigma, denoiser) in rows.items():
         begin = time.process_time()
-        smoothed = RandomizedSmoothing(model, sigma, n0=n0, n=n, denoiser=denoiser, rng=0)
-        certain = smoothed.report(x, y)
-        seconds = time.process_time() - begin
-        weaker = RandomizedSmoothing(model, sigma, n0=attack["n0"], n=attack["n"], denoiser=denoiser, rng=0)
-        row = evaluate(weaker, x, y, **options)["none"]
-        kept = [row.accuracy_at(radius, or_rejected=True) for radius in RADII]
-        proved = [certain.certified_accuracy(radius) for radius in RADII]
-        if any(a < b for a, b in zip(kept, proved, strict=True)):
-            raise AssertionError(f"{name}: an attack within the certificate, {kept} below {proved}")
-        found["rows"][name] = {
+        certain = RandomizedSmoothing(model, sigma, n0=n0, n=n, denoiser=denoiser, rng=0).report(x, y)
+        figures: dict[str, Any] = {
             "sigma": sigma,
+            "plain": certain.plain_accuracy,
             "abstains": certain.abstention_rate,
             "mean radius": certain.mean_radius,
-            "certified": proved,
-            "attacked": kept,
-            "seconds": seconds / len(y),
+            "certified": [certain.certified_accuracy(radius) for radius in RADII],
+            "seconds": (time.process_time() - begin) / len(y),
             "report": json.loads(certain.to_json()),
         }
-        print(f"{name}: certified {proved}, attacked {kept}, {seconds / len(y):.2f} s a sample", flush=True)
+        if attack:
+            draws = {"n0": attack["n0"], "n": attack["n"]}
+            smoothed = RandomizedSmoothing(model, sigma, denoiser=denoiser, rng=0, **draws)
+            row = attacked(smoothed, x, y, attack["budget"])
+            figures["attacked"] = [row.accuracy_at(radius, or_rejected=True) for radius in RADII]
+            if any(a < b for a, b in zip(figures["attacked"], figures["certified"], strict=True)):
+                raise AssertionError(f"{name}: an attack lies within the certificate: {figures}")
+        found["rows"][name] = figures
+        print(name, {key: value for key, value in figures.items() if key != "report"}, flush=True)
     return found
+
+
+def attacked(model: Any, x: np.ndarray, y: np.ndarray, budget: int) -> Any:
+    """The row of the classifier itself, under an attack for the smallest L2 perturbation."""
+    options = {"clip_values": UNIT, "columns": ["adaptive"], "verbose": False}
+    return evaluate(model, x, y, budget=budget, **options)["none"]
 
 
 def draw(found: dict[str, Any]) -> None:
@@ -172,7 +182,7 @@ def draw(found: dict[str, Any]) -> None:
 # Beside others
 
 
-def speed(authors: Path | None, n: int = 1000, sigma: float = 0.12, count: int = 8) -> dict[str, Any]:
+def speed(authors: Path | None, n: int = 1000, sigma: float = 0.12, count: int = 5) -> dict[str, Any]:
     """Processor time of a certificate, and the radii, of several implementations, on the same network."""
     import torch
 
@@ -189,7 +199,7 @@ def speed(authors: Path | None, n: int = 1000, sigma: float = 0.12, count: int =
         calls["the authors' code"] = lambda: by_authors(smooth, torch.from_numpy(x), n)
     found: dict[str, Any] = {"n": n, "sigma": sigma, "samples": count, "rows": {}}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(4):
+    for turn in range(3):
         for name, call in calls.items():
             begin = time.process_time()
             labels, radii = call()
@@ -305,13 +315,47 @@ def by_authors(smooth: Any, x: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 # The page
 
 
+CROPS = """\
+The network of [the demonstration with crops](examples/generated/demo.ipynb), trained without noise, on {samples} crops
+of 32 x 32 pixels; `n0={n0}`, `n={n}`, `alpha=0.001`. Before the stroke the certified accuracy at each L2 radius, after
+it what the attack for the smallest L2 perturbation leaves ({budget} gradients, each averaged over {few} draws; {more}
+draws decide). The denoisers have 4 convolutions of 24 channels, 6 epochs of the squared error and, for "stability", 3
+more of that. *Seconds* are those of the processor for a certificate.
+
+"""
+PHOTOGRAPHS = """\
+EfficientNet-Lite0, trained on ImageNet, on the {samples} photographs of `preshield demo`; `n0={n0}`, `n={n}`, without
+an attack. The denoiser was trained on parts of six other photographs. So few photographs are no accuracy; they show
+what a certificate costs.
+
+"""
+SPEED = """\
+The same network of the crops as a torch module, `sigma={sigma}`, `n={n}`, beside ART's `PyTorchRandomizedSmoothing`
+and the authors' code, {samples} crops. In preshield's time the model's own passes have a share of {share:.2f}.
+
+"""
+
+
 def page(text: str, found: dict[str, Any]) -> str:
-    """The page with the tables of these figures between its markers."""
-    for part, table in (("crops", certified_table), ("photographs", certified_table), ("speed", speed_table)):
+    """The page with what was found between its markers."""
+    for part in PARTS:
         if part in found:
             between = re.compile(rf"(?<=<!-- smoothing: {part} -->\n).*?(?=<!-- /smoothing -->)", re.DOTALL)
-            text = between.sub(lambda _, part=part, table=table: table(found[part]), text)
+            text = between.sub(lambda _, part=part: section(part, found[part]), text)
     return text
+
+
+def section(part: str, found: dict[str, Any]) -> str:
+    """What a table is about, and the table."""
+    facts = {name: found[name] for name in ("samples", "n0", "n", "sigma") if name in found}
+    if part == "speed":
+        share = found["rows"]["preshield"]["share of the model"]
+        return SPEED.format(**facts, share=share) + speed_table(found)
+    if part == "photographs":
+        return PHOTOGRAPHS.format(**facts) + certified_table(found)
+    attack = found["attack"]
+    facts |= {"budget": attack["budget"], "few": attack["n0"], "more": attack["n"]}
+    return CROPS.format(**facts) + certified_table(found)
 
 
 def certified_table(found: dict[str, Any]) -> str:
@@ -319,14 +363,13 @@ def certified_table(found: dict[str, Any]) -> str:
     head = ["", "sigma", *(f"{radius:g}" for radius in RADII), "Abstains", "Mean radius", "Seconds"]
     lines = []
     for name, row in found["rows"].items():
-        if "certified" not in row:
-            cells = [f"- / {kept:.2f}" for kept in row["attacked"]]
-            lines.append([name, "", *cells, "", "", ""])
-            continue
-        pairs = zip(row["certified"], row["attacked"], strict=True)
-        cells = [f"{proved:.2f} / {kept:.2f}" for proved, kept in pairs]
-        figures = f"{row['abstains']:.2f}", f"{row['mean radius']:.3f}", f"{row['seconds']:.2f}"
-        lines.append([name, f"{row['sigma']:g}", *cells, *figures])
+        proved = [f"{share:.2f}" for share in row.get("certified", ())] or ["-"] * len(RADII)
+        kept = [f" / {share:.2f}" for share in row.get("attacked", ())] or [""] * len(RADII)
+        cells = [a + b for a, b in zip(proved, kept, strict=True)]
+        figures = ["", "", ""]
+        if "certified" in row:
+            figures = [f"{row['abstains']:.2f}", f"{row['mean radius']:.3f}", f"{row['seconds']:.2f}"]
+        lines.append([name, f"{row['sigma']:g}" if "sigma" in row else "", *cells, *figures])
     return to_markdown(head, lines)
 
 
