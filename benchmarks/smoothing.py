@@ -316,22 +316,24 @@ def by_authors(smooth: Any, x: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 CROPS = """\
-The network of [the demonstration with crops](examples/generated/demo.ipynb), trained without noise, on {samples} crops
-of 32 x 32 pixels; `n0={n0}`, `n={n}`, `alpha=0.001`. Before the stroke the certified accuracy at each L2 radius, after
-it what the attack for the smallest L2 perturbation leaves ({budget} gradients, each averaged over {few} draws; {more}
-draws decide). The denoisers have 4 convolutions of 24 channels, 6 epochs of the squared error and, for "stability", 3
-more of that. *Seconds* are those of the processor for a certificate.
+The network of [the demonstration with crops](examples/generated/demo.ipynb), trained without noise, on
+{samples} crops of 32 x 32 pixels; `n0={n0}`, `n={n}`, `alpha=0.001`. Before the stroke the certified
+accuracy at each L2 radius, after it what the attack for the smallest L2 perturbation leaves ({budget}
+gradients, each averaged over {few} draws; {more} draws decide). The denoisers have 4 convolutions of 24
+channels, 6 epochs of the squared error and, for "stability", 3 more of that. *Seconds* are those of the
+processor for a certificate.
 
 """
 PHOTOGRAPHS = """\
-EfficientNet-Lite0, trained on ImageNet, on the {samples} photographs of `preshield demo`; `n0={n0}`, `n={n}`, without
-an attack. The denoiser was trained on parts of six other photographs. So few photographs are no accuracy; they show
-what a certificate costs.
+EfficientNet-Lite0, trained on ImageNet, on the {samples} photographs of `preshield demo`; `n0={n0}`,
+`n={n}`, without an attack. The denoiser was trained on parts of six other photographs. So few photographs
+are no accuracy; they show what a certificate costs.
 
 """
 SPEED = """\
-The same network of the crops as a torch module, `sigma={sigma}`, `n={n}`, beside ART's `PyTorchRandomizedSmoothing`
-and the authors' code, {samples} crops. In preshield's time the model's own passes have a share of {share:.2f}.
+The same network of the crops as a torch module, `sigma={sigma}`, `n={n}`, beside ART's
+`PyTorchRandomizedSmoothing` and the authors' code, {samples} crops. In preshield's time the model's own
+passes have a share of {share:.2f}.
 
 """
 
