@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "labelled_pictures": {"neural"},
     "data_files": {"labelled_pictures", "files", "evaluation", "neural"},
     "majority_vote": {"preprocessor", "chain", "interop", "defences", "evaluation"},
+    "randomized_smoothing": {"preprocessor", "chain", "interop", "defences", "evaluation", "neural"},
     "squeeze_detector": {"preprocessor", "evaluation"},
     "plots": set(),
     "variants": {"defences"},

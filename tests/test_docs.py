@@ -114,7 +114,7 @@ def test_the_guide_explains_every_column_and_every_diagnostic():
     explained = {cell.strip(" *").lower() for cell in re.findall(r"^\| ([^|]+) \|", guide, re.MULTILINE)}
     source = (Path(preshield.__file__).parent / "evaluation" / "diagnostics.py").read_text(encoding="utf-8")
     checks = re.findall(r'^    return "([^"]+)", message', source, re.MULTILINE)
-    assert len(checks) == 11
+    assert len(checks) == 12
     assert explained >= {*COLUMNS, *checks, "worst case", "norm", "ratio", "cost"}
 
 

@@ -82,7 +82,8 @@ Reference
 def methods(cls: type) -> str:
     if issubclass(cls, preshield.Preprocessor):
         return "The methods are those of every defence: see :doc:`/contract`.\n"
-    guide = "detection" if cls is preshield.SqueezeDetector else "majority_vote"
+    guides = {preshield.SqueezeDetector: "detection", preshield.RandomizedSmoothing: "randomized_smoothing"}
+    guide = guides.get(cls, "majority_vote")
     return f"A classifier with the facts of a defence: see :doc:`/{guide}`.\n"
 
 

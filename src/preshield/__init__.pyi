@@ -41,6 +41,7 @@ from .interop.modules import as_keras_layer as as_keras_layer
 from .interop.modules import as_torch_module as as_torch_module
 from .majority_vote import MajorityVote as MajorityVote
 from .neural.cam import CAM as CAM
+from .neural.denoiser import Denoiser as Denoiser
 from .neural.diffusion_model import DiffusionModel as DiffusionModel
 from .neural.gan import WassersteinGAN as WassersteinGAN
 from .neural.pixel_cnn import PixelCNN as PixelCNN
@@ -50,6 +51,7 @@ from .neural.robust_activation_map import RobustActivationMap as RobustActivatio
 from .neural.vae import VariationalAutoencoder as VariationalAutoencoder
 from .preprocessor import Preprocessor as Preprocessor
 from .random_apply import RandomApply as RandomApply
+from .randomized_smoothing import RandomizedSmoothing as RandomizedSmoothing
 from .squeeze_detector import SqueezeDetector as SqueezeDetector
 from .variants import CutMixPyTorch as CutMixPyTorch
 from .variants import CutMixTensorFlowV2 as CutMixTensorFlowV2

@@ -10,7 +10,7 @@ from ._core.errors import ArgumentError
 from ._core.tensors import to_numpy
 from ._core.typing import Array
 from .chain import Chain
-from .evaluation.classifiers import check_outputs, predictor, unchanged
+from .evaluation.classifiers import labels_of, predictor, unchanged
 from .evaluation.several_views import SeveralViews, as_views, names_of
 from .evaluation.subjects import as_labels
 from .evaluation.vote_report import VoteReport, elect
@@ -137,7 +137,7 @@ class MajorityVote(SeveralViews):
         predict = predictor(self.classifier, "predict")  # checked again: it may have been trained since
         x = self._batch(x)
         with unchanged(self.classifier):
-            return np.stack([_labels(predict(seen), len(x)) for seen in self._seen(x)], axis=1)
+            return np.stack([labels_of(predict(seen), len(x), "predict") for seen in self._seen(x)], axis=1)
 
     def predict(self, x: Any) -> Array:
         """Label of each sample.
@@ -208,16 +208,3 @@ def _blurred(channels_first: bool, layout: str | None) -> list[Preprocessor | No
 
     blur = GaussianBlur(5, 1.0, channels_first=channels_first, layout=layout)
     return [None, blur, Chain([blur, blur])]
-
-
-def _labels(outputs: Array, count: int) -> Array:
-    """Labels `(N,)` from labels or scores `(N, K)`."""
-    outputs = check_outputs(outputs, count, "predict")
-    if outputs.ndim == 2:
-        if np.isnan(outputs).any():
-            raise ArgumentError(
-                f"`predict` must return scores that are numbers, got {int(np.isnan(outputs).sum())} NaN."
-            )
-        outputs = outputs.argmax(axis=1)
-    labels: Array = outputs.astype(np.int64)
-    return labels

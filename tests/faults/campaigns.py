@@ -29,9 +29,11 @@ import av
 import numpy as np
 from PIL import Image
 
+from preshield import Denoiser
 from preshield.codecs import h264, mp3
 from preshield.evaluation.detection_report import DetectionReport, Scored
 from preshield.evaluation.report import Column, RobustnessReport, RobustnessRow, Threat
+from preshield.evaluation.smoothing_report import SmoothingReport
 from preshield.evaluation.vote_report import VoteReport
 from preshield.files import Media, encoder_for, read_media, read_samples
 from preshield.neural.model_files import model_format
@@ -260,6 +262,31 @@ def _read_detections(data: bytes) -> str:
     return str(DetectionReport.from_json(path))
 
 
+def _smoothing() -> bytes:
+    of_two = np.array([0, 1])
+    report = SmoothingReport(of_two, np.array([0.1, 0.2]), of_two, of_two, 0.25, 10, 100, 0.001)
+    return report.to_json().encode()
+
+
+def _read_smoothing(data: bytes) -> str:
+    path = Path(_folder().name, "smoothing.json")
+    path.write_bytes(data)
+    return str(SmoothingReport.from_json(path))
+
+
+def _denoiser() -> bytes:
+    denoiser, path = Denoiser(0.25, depth=2, width=2), Path(_folder().name, "whole.npz")
+    denoiser.weights = denoiser._initial(1)
+    denoiser.save(path)
+    return path.read_bytes()
+
+
+def _read_denoiser(data: bytes) -> str:
+    path = Path(_folder().name, "denoiser.npz")
+    path.write_bytes(data)
+    return repr([array.tolist() for array in Denoiser.load(path).weights or ()])
+
+
 def _file(suffix: str, whole: Callable[[], bytes], *, exact: bool = False) -> Campaign:
     return Campaign(whole, partial(_read_file, suffix), exact)
 
@@ -288,6 +315,9 @@ CAMPAIGNS: dict[str, Campaign] = {
     "torch.export": _file(".pt2", _exported),
     "report": Campaign(_report, _read_report),
     "report, values": Campaign(_report, _read_report, change=changed_value),
+    "smoothing": Campaign(_smoothing, _read_smoothing),
+    "smoothing, values": Campaign(_smoothing, _read_smoothing, change=changed_value),
+    "denoiser": Campaign(_denoiser, _read_denoiser),
     "votes": Campaign(_votes, _read_votes),
     "votes, values": Campaign(_votes, _read_votes, change=changed_value),
     "detections": Campaign(_detections, _read_detections, change=changed_value),

@@ -24,6 +24,7 @@ __all__ = [
     "looks_normalised",
     "misfit",
     "most_of",
+    "noise_misfit",
     "warn_caller",
 ]
 
@@ -142,6 +143,20 @@ def misfit(x: Array, parameter: str, value: Any, most: float) -> str:
     scaled = f"x * {most / top:g}" if most > top else f"x / {top / most:g}"
     remedy = f"pass clip_values=(0, {top}), or scale" if top in (1, 255) else "scale"
     return f"{text}; {remedy} the data, for example with {scaled}."
+
+
+def noise_misfit(x: Array, sigma: float) -> str:
+    """What to say of images that have 256 levels or more, and noise in units of [0, 1], or the reverse."""
+    if x.ndim < 4 and x.dtype != np.uint8:  # measurements may have any unit
+        return ""
+    peak = largest(x)
+    top = next((n for n in IMAGE_TOPS if OVERSHOOT * n >= peak), None)
+    text = f"`sigma` should be in units of the data, got {sigma:g} for values up to {peak:.6g}"
+    if peak > MARGIN and sigma <= 1 and top is not None:
+        return f"{text}; pass sigma={sigma * top:g}, or scale the data, for example with x / {top}."
+    if 0 < peak <= MARGIN and sigma > MARGIN:
+        return f"{text}; pass sigma={sigma / IMAGE_TOPS[0]:.3g}, or the data in the units of sigma."
+    return ""
 
 
 def warn_caller(message: str) -> None:

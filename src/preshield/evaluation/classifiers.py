@@ -39,6 +39,7 @@ __all__ = [
     "fits",
     "has_gradients",
     "is_a",
+    "labels_of",
     "predictor",
     "takes_channels_first",
     "unchanged",
@@ -141,15 +142,17 @@ def as_classifier(model: Any, x: Array, name: str = "classifier") -> Any:
     return _from_function(model, x, name)
 
 
-def predictor(model: Any, name: str = "classifier") -> Callable[[Array], Array]:
+def predictor(model: Any, name: str = "classifier", batch_size: int = BATCH) -> Callable[[Array], Array]:
     """Return the predictions of a classifier of any kind as a function of arrays.
 
     Parameters
     ----------
     model : object
-        As `as_classifier` takes it. A network predicts in batches.
+        As `as_classifier` takes it.
     name : str
         What messages call the model.
+    batch_size : int
+        Samples that a network predicts at once.
 
     Returns
     -------
@@ -167,10 +170,12 @@ def predictor(model: Any, name: str = "classifier") -> Callable[[Array], Array]:
 
         return lambda x: predictions(model, x)
     if is_a(model, "keras", "Model"):
-        return lambda x: _in_batches(lambda batch: numbers_of(model.predict_on_batch(batch), name), x)
+        return lambda x: _in_batches(
+            lambda batch: numbers_of(model.predict_on_batch(batch), name), x, batch_size
+        )
     if is_a(model, "torch.nn", "Module"):
         network = TorchModule(model)
-        return lambda x: _in_batches(lambda batch: numbers_of(network.returned(batch), name), x)
+        return lambda x: _in_batches(lambda batch: numbers_of(network.returned(batch), name), x, batch_size)
     predict = _called(model, name)
     return lambda x: numbers_of(predict(x), name)
 
@@ -224,6 +229,22 @@ def check_outputs(outputs: Array, count: int, name: str, *, labels: bool = True)
     if outputs.dtype.kind not in "biuf":
         raise ArgumentError(f"`{name}` must return scores that are real numbers, got dtype {outputs.dtype}.")
     return outputs
+
+
+def labels_of(outputs: Array, count: int, name: str) -> Array:
+    """Labels `(N,)` from predictions of a classifier, which are scores `(N, K)` or labels.
+
+    They are refused as by `check_outputs`, and so is a score that is not a number.
+    """
+    outputs = check_outputs(outputs, count, name)
+    if outputs.ndim == 2:
+        if np.isnan(outputs).any():
+            raise ArgumentError(
+                f"`{name}` must return scores that are numbers, got {int(np.isnan(outputs).sum())} NaN."
+            )
+        outputs = outputs.argmax(axis=1)
+    labels: Array = outputs.astype(np.int64)
+    return labels
 
 
 def has_gradients(classifier: Any) -> bool:

@@ -2,8 +2,8 @@
 
 import math
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from .metrics import REJECTED
 from .oracle import Look, key
 from .perturbations import host, places, scaled, take
 
-__all__ = ["DefendedModel", "drawing", "held", "logits_of", "pulled", "through", "usable"]
+__all__ = ["Addressed", "DefendedModel", "drawing", "held", "logits_of", "pulled", "through", "usable"]
 
 TINY = 1e-30  # in place of a probability of 0
 LARGE = 1e30  # in place of an infinite score
@@ -285,6 +285,22 @@ class DefendedModel:
             context: AbstractContextManager[Any] = self.classifier.at(numbers, seed)
             return context
         return held(self._held, numbers, seed)
+
+
+class Addressed:
+    """A classifier for attacks that draws itself: numbers of the samples and a seed say what."""
+
+    def __init__(self) -> None:
+        self._address: tuple[Array | None, tuple[int, ...]] = None, (0,)
+
+    @contextmanager
+    def at(self, numbers: Array | None, seed: tuple[int, ...]) -> Iterator[None]:
+        """Draw from these addresses; without numbers, those are counted from 0."""
+        before, self._address = self._address, (numbers, seed)
+        try:
+            yield
+        finally:
+            self._address = before
 
 
 def through(

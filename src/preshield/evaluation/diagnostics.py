@@ -29,6 +29,7 @@ __all__ = ["diagnose", "examine", "window"]
 
 ATHALYE = "Athalye et al. 2018, section 3.1, arXiv:1802.00420"
 CARLINI = "Carlini et al. 2019, arXiv:1902.06705"
+COHEN = "Cohen et al. 2019, arXiv:1902.02918"
 CROCE = "Croce et al. 2022, arXiv:2202.13711"
 TRAMER = "Tramèr et al. 2020, arXiv:2002.08347"
 
@@ -37,7 +38,7 @@ OF_MINIMUM = 8  # of them where the smallest perturbation is sought, which costs
 FEW = 0.05  # share of samples that may behave oddly by chance
 HALF = 0.5
 STRONGER = 0.95  # a second attack counts as stronger below this fraction of the first one's norm
-OF_REPEATS, OF_EFFORT, OF_GRADIENTS = range(100, 103)  # what random numbers are for
+OF_REPEATS, OF_EFFORT, OF_GRADIENTS, OF_CERTIFICATES = range(100, 104)  # what random numbers are for
 
 
 def window(threat: Threat) -> int:
@@ -75,6 +76,8 @@ def examine(
     """
     model, threat = models[0], attacker.threat
     found = {"number": numbers.astype(np.int64), "changed": _changed(model, x, numbers, attacker.seed)}
+    if model.defence is None and hasattr(model.classifier, "certificates"):
+        found["certified"] = _certified(model, x, y, numbers, attacker.seed)
     right = np.flatnonzero(row.always_right)
     if not row.white_box or not (threat.minimum or threat.eps) or not len(right):
         return found
@@ -101,12 +104,20 @@ def examine(
 
 def _changed(model: DefendedModel, x: Array, numbers: Array, seed: int) -> Array:
     """Which samples get another label when they are predicted again, though nothing draws."""
-    if model.stochastic:
+    if model.stochastic or hasattr(model.classifier, "certificates"):  # which draws, and says how surely
         return np.zeros(len(x))
     points = model.array(x)
     labels = [model.labels(points, numbers, (seed, OF_REPEATS, k))[0] for k in range(3)]
     changed: Array = (labels[1] != labels[0]) | (labels[2] != labels[0])
     return changed.astype(np.float64)
+
+
+def _certified(model: DefendedModel, x: Array, y: Array, numbers: Array, seed: int) -> Array:
+    """Certified radius of each sample; 0 where the label is wrong."""
+    with model.classifier.at(numbers, (seed, OF_CERTIFICATES)):
+        labels, radii = model.classifier.certificates(model.array(x))
+    certain: Array = np.where(labels == y, radii, 0.0)
+    return certain
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +225,7 @@ def diagnose(row: RobustnessRow, threat: Threat) -> list[Diagnostic]:
     list of Diagnostic
         The checks that fired.
     """
-    checks: list[Callable[[RobustnessRow, Threat], Found]] = [_repeatable, _optimises]
+    checks: list[Callable[[RobustnessRow, Threat], Found]] = [_repeatable, _optimises, _certificates]
     if row.white_box and (threat.minimum or threat.eps):
         checks += [
             _black_box,
@@ -258,6 +269,24 @@ def _optimises(row: RobustnessRow, threat: Threat) -> Found:
         "on the optimiser itself may be stronger than the figures show."
     )
     return "optimises at test time", message, CROCE
+
+
+def _certificates(row: RobustnessRow, threat: Threat) -> Found:
+    """Whether a sample was broken within its certified radius: the L2 norm is at most the L1 norm."""
+    if "certified" not in row.evidence or threat.norm == "linf":
+        return None
+    places, radii = row.examined, row.evidence["certified"]
+    broken = np.zeros(len(places), bool)
+    for column in row.columns.values():
+        wrong = (column.outcomes[:, places] == 0).mean(axis=0) > HALF
+        broken |= wrong & (column.norms[places] < radii)
+    if not broken.any():
+        return None
+    message = (
+        f"{broken.sum()} of {len(places)} samples were broken within their certified radius, which a proof "
+        "excludes. Look for a model that draws, for noise that is clipped, or for a sum that overflows."
+    )
+    return "certificate broken", message, COHEN
 
 
 def _softmax(row: RobustnessRow, threat: Threat) -> Found:

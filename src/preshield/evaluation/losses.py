@@ -17,6 +17,7 @@ __all__ = [
     "Loss",
     "all_others",
     "best_other",
+    "climbed_class",
     "cross_entropy",
     "logits_ratio",
     "margin",
@@ -99,6 +100,19 @@ def best_other(scores: Array, y: Array) -> Array:
     """The class with the largest score but `y`, shape (n,)."""
     other: Array = np.where(_own(scores, y), -np.inf, scores).argmax(axis=1)
     return other
+
+
+def climbed_class(scores: Array, y: Array, targets: Array | None, margin: Array) -> tuple[Array, Array]:
+    """The score of the target or of the best wrong class, whatever the label loses; and its derivative.
+
+    For a classifier that decides otherwise than by its largest score. Where its margin is negative, a wrong
+    class has won already: there minus the score of the label.
+    """
+    wrong = margin < 0
+    climbed = np.where(wrong, y, best_other(scores, y) if targets is None else targets)
+    signs = np.where(wrong, -1.0, 1.0)
+    slopes = signs[:, None] * (np.arange(scores.shape[1]) == climbed[:, None])
+    return signs * scores[np.arange(len(y)), climbed], slopes
 
 
 def _own(scores: Array, classes: Array) -> Array:

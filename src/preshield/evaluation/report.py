@@ -356,11 +356,15 @@ class RobustnessRow:
         right: Array = (self.columns["clean"].outcomes == 1).all(axis=0)
         return right
 
-    def accuracy_at(self, eps: float) -> float:
-        """Accuracy if each sample meets the perturbation of norm `eps` or less that is worst for it."""
-        columns = self.columns.values()
+    def accuracy_at(self, eps: float, *, or_rejected: bool = False) -> float:
+        """Accuracy if each sample meets the perturbation of norm `eps` or less that is worst for it.
+
+        A rejected sample counts as wrong, or as right if `or_rejected`.
+        """
+        columns, least = self.columns.values(), -1 if or_rejected else 1
+        kept = [np.isin(c.outcomes, (least, 1)).mean(axis=0) for c in columns]
         return metrics.worst_case(
-            [np.where(c.norms <= eps, (c.outcomes == 1).mean(axis=0), 1.0) for c in columns]
+            [np.where(c.norms <= eps, share, 1.0) for c, share in zip(columns, kept, strict=True)]
         )
 
 

@@ -15,8 +15,9 @@ from .._core.optional import require
 if TYPE_CHECKING:
     from .detection_report import DetectionReport
     from .report import Curve, DefenceNote, Diagnostic, RobustnessReport, RobustnessRow
+    from .smoothing_report import SmoothingReport
 
-__all__ = ["fragment", "of_detection", "page", "page_of_detection"]
+__all__ = ["fragment", "of_detection", "page", "page_of_detection", "page_of_smoothing"]
 
 _TITLE = "Robustness report"
 _LONG = 240  # characters of a parameter or a setting that are shown
@@ -114,7 +115,7 @@ def page(report: "RobustnessReport") -> str:
         "Versions": [_pairs("Versions", report.versions)] if report.versions else [],
         "Attacks": [_raw(report)],
     }
-    return _document(_TITLE, sections)
+    return _document(title, sections)
 
 
 def of_detection(report: "DetectionReport") -> str:
@@ -148,6 +149,40 @@ def page_of_detection(report: "DetectionReport") -> str:
         "": [tag("h1", title), _detected(report), tag("p", report.explanation())],
         "ROC": [_chart(lambda ax: plots.roc(curves, ax=ax), 4.0, words, words)] if curves else [],
     }
+    return _document(title, sections)
+
+
+def page_of_smoothing(report: "SmoothingReport") -> str:
+    """Write what randomized smoothing found into one file that needs no other.
+
+    Parameters
+    ----------
+    report : SmoothingReport
+        What was found.
+
+    Returns
+    -------
+    str
+        An HTML document; the picture is inside.
+
+    Raises
+    ------
+    ImportError
+        If Matplotlib is missing.
+    """
+    from ..plots import certified_accuracy
+
+    title = "Certified accuracy"
+    sections: dict[str, Iterable[Html]] = {"": [tag("h1", title), *report.parts()]}
+    if len(report.y):
+        sections["Curve"] = [
+            _chart(
+                lambda ax: certified_accuracy(report, ax=ax),
+                3.6,
+                "Certified accuracy against the radius",
+                "Share of samples with the right label that no perturbation of this L2 norm changes.",
+            )
+        ]
     return _document(title, sections)
 
 

@@ -1,7 +1,6 @@
 """A classifier that compares several views, as an attacker sees it who knows all of them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from .._core.layout import channel_axis
 from .._core.typing import Array, Shape
 from ..preprocessor import Preprocessor
-from .defended import drawing, held, logits_of, pulled, through
+from .defended import Addressed, drawing, held, logits_of, pulled, through
 from .gradients import gradient_variants, side_by_side
 from .perturbations import scaled
 
@@ -43,7 +42,7 @@ class Rule(Protocol):
         """The same rule with each derivative that is worth an attack, the strongest first."""
 
 
-class ViewsClassifier:
+class ViewsClassifier(Addressed):
     """A differentiable stand-in for a classifier that compares views.
 
     A label, and a rejection, have no gradient: they do not change until something crosses a threshold. The
@@ -67,6 +66,7 @@ class ViewsClassifier:
     def __init__(
         self, classifier: Any, views: Sequence[Preprocessor | None], rule: Rule, *, input_shape: Shape
     ) -> None:
+        super().__init__()
         self.classifier = classifier
         self.model = classifier.model
         self.views = list(views)
@@ -79,16 +79,6 @@ class ViewsClassifier:
         self.channels_first = bool(getattr(classifier, "channels_first", False))
         if axes:
             self.channels_first = any(channel_axis(len(input_shape) + 1, *a) < len(input_shape) for a in axes)
-        self._address: tuple[Array | None, tuple[int, ...]] = None, (0,)
-
-    @contextmanager
-    def at(self, numbers: Array, seed: tuple[int, ...]) -> Iterator[None]:
-        """Let the views draw from these addresses, each view something else."""
-        before, self._address = self._address, (numbers, seed)
-        try:
-            yield
-        finally:
-            self._address = before
 
     def variants(self) -> list[Self]:
         """The same with each gradient of its views, as `gradient_variants` has them, and of its rule."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._core.typing import Array
-from .losses import best_other
+from .losses import best_other, climbed_class
 from .metrics import REJECTED
 from .views_classifier import STEP
 from .vote_report import elect
@@ -62,16 +62,8 @@ class Election:
         return margin
 
     def climbed(self, scores: Array, y: Array, targets: Array | None, margin: Array) -> tuple[Array, Array]:
-        """Minus the margin: the score of the target or of the best wrong class, and its derivative.
-
-        What the label loses elects nobody, nor do votes for many wrong classes. Where a wrong class is
-        elected, it is what the label lacks.
-        """
-        wrong = margin < 0
-        climbed = np.where(wrong, y, best_other(scores, y) if targets is None else targets)
-        signs = np.where(wrong, -1.0, 1.0)
-        slopes = signs[:, None] * (np.arange(scores.shape[1]) == climbed[:, None])
-        return signs * scores[np.arange(len(y)), climbed], slopes
+        """The score of one class: what the label loses elects nobody, nor do votes for many wrong classes."""
+        return climbed_class(scores, y, targets, margin)
 
     def _means(self, seen_as: Array, shares: Array) -> Array:
         scores: Array = -(shares * _lacking(seen_as)).sum(axis=0)

@@ -11,9 +11,9 @@ from .._core.typing import Array
 __all__ = ["check_images", "to_images", "to_levels"]
 
 
-def check_images(x: Any) -> Array:
-    """Refuse what is not a batch `(N, H, W, C)` of `uint8` or of floats in [0, 1]; return it as an array."""
-    images = check_batch(x, ("image",), None, layout="NHWC")
+def check_images(x: Any, layout: str = "NHWC") -> Array:
+    """Refuse what is not a batch in this layout of `uint8` or of floats in [0, 1]; return it as an array."""
+    images = check_batch(x, ("image",), None, layout=layout)
     if images.dtype != np.uint8 and (
         images.dtype.kind not in "bf" or images.min(initial=0) < 0 or images.max(initial=0) > 1
     ):

@@ -25,6 +25,7 @@ def check_training(
     verbose: bool,
     validation: float = 0.0,
     patience: int = 1,
+    layout: str = "NHWC",
 ) -> Array:
     """Refuse options that break a rule and a batch without an image; return the images as an array."""
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
@@ -32,7 +33,7 @@ def check_training(
     check_number("learning_rate", learning_rate, 0)
     check_number("validation", validation, 0, 0.9)
     check_bool(verbose=verbose)
-    images = check_images(x)
+    images = check_images(x, layout)
     if not images.size:
         raise ArgumentError(f"`x` must hold at least one image to train on, got shape {images.shape}.")
     return images

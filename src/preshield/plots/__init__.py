@@ -13,6 +13,7 @@ To see a window, bring axes from pyplot::
     plt.show()
 """
 
+from .certified import certified_accuracy
 from .charts import accuracies, curve, roc
 from .comparisons import before_after, difference_column
 from .figures import png
@@ -28,6 +29,7 @@ __all__ = [
     "SheetColumn",
     "accuracies",
     "before_after",
+    "certified_accuracy",
     "contact_sheet",
     "curve",
     "difference_column",
