@@ -25,23 +25,36 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))  # who
 
 import numpy as np
 import tensorflow as tf
+import torch
 from PIL import Image
 from scipy.signal import firwin
 from sklearn.datasets import load_digits
 from tasks import moving_digits, spoken_digits
 
 from preshield import (
+    BlurNet,
+    Chain,
     DefenseGAN,
+    FeatureSqueezing,
+    GaussianAugmentation,
+    GaussianBlur,
     InverseGAN,
+    JpegCompression,
     LFilter,
     MajorityVote,
     Mp3Compression,
     PixelDefend,
+    PixelDeflection,
     Preprocessor,
     Resample,
+    RobustActivationMap,
+    SpatialSmoothing,
+    TotalVarMin,
     VariationalAutoencoder,
     VideoCompression,
+    WaveletDenoising,
     evaluate,
+    load_pretrained,
     plots,
 )
 from preshield.demo import exhibits, run_imagenet
@@ -57,6 +70,8 @@ README = ROOT / "README.md"
 
 ACCURACY_TOLERANCE = 0.1  # absolute: 4 of the 40 crops of the small part
 RATIO_TOLERANCE = 0.25  # relative
+
+UNFINISHED = ROOT / "build" / "imagenet"  # what is done of a task that takes hours
 
 BUDGET = 100  # gradients, for each gradient that a defence offers; codecs and searches of latents have fewer
 
@@ -92,6 +107,9 @@ What `preshield demo` does: four photographs of 224 x 224 pixels, and EfficientN
 ImageNet. Four are too few for an accuracy: read the norms.
 """
 
+
+IMAGENET = """\
+"""
 
 GRADIENTS = """\
 ### One gradient at a time
@@ -182,6 +200,74 @@ def run_digits(*, verbose: bool) -> RobustnessReport:
     return evaluate(model, x[-50:], y[-50:], defences, **settings)
 
 
+def run_imagenet_within(*, verbose: bool) -> RobustnessReport:
+    return attack_imagenet(threat="linf", eps=4 / 255, budget=30, verbose=verbose)
+
+
+def run_imagenet_smallest(*, verbose: bool) -> RobustnessReport:
+    return attack_imagenet(threat="l2-minimum", budget=20, verbose=verbose)
+
+
+def attack_imagenet(*, threat: str, **settings: Any) -> RobustnessReport:
+    """Every image defence that neither learns nor needs a network of its own, as papers have used it.
+
+    What is finished of it is kept in a folder, from which the same call goes on.
+    """
+    from imagenet_pictures import pictures  # foolbox's are among them
+
+    model = load_pretrained("efficientnet-lite0")
+    x, y, _ = pictures(confidences(model.model))
+    return evaluate(
+        model,
+        x,
+        y,
+        of_imagenet(model.model),
+        threat=threat,
+        eot=2,
+        batch_size=10,  # larger ones are slower on one core
+        columns=("oblivious", "adaptive"),
+        clip_values=(0, 1),
+        checkpoint=UNFINISHED / threat,
+        **settings,
+    )
+
+
+def confidences(network: torch.nn.Module) -> Callable[[Any], Any]:
+    """The probabilities of the classes, of pictures in an array."""
+
+    def of(x: Any) -> Any:
+        with torch.no_grad():
+            return network(torch.from_numpy(x)).softmax(dim=1).numpy()
+
+    return of
+
+
+def of_imagenet(network: torch.nn.Module) -> dict[str, Any]:
+    """The rows of the table of ImageNet, for pictures (N, 3, H, W) in [0, 1]."""
+    unit, first = (0.0, 1.0), {"channels_first": True}
+    bits, median = FeatureSqueezing(unit, 4), SpatialSmoothing(3, **first)
+    noise = GaussianAugmentation(
+        0.05, augmentation=False, clip_values=unit, apply_fit=False, apply_predict=True
+    )
+    spared = RobustActivationMap(network)
+    return {
+        "JpegCompression, quality 75": JpegCompression(unit, quality=75, **first),
+        "FeatureSqueezing, 4 bits": bits,
+        "SpatialSmoothing, 3x3": median,
+        "Chain, 4 bits then median": Chain([bits, median]),
+        "TotalVarMin, keeps 30%": TotalVarMin(0.3, clip_values=unit, **first),
+        "WaveletDenoising, sigma 0.04": WaveletDenoising(unit, **first),
+        "PixelDeflection, 200, wavelet": PixelDeflection(unit, 200, 10, **first),
+        "PixelDeflection, 200, map and wavelet": PixelDeflection(
+            unit, 200, 10, activation_map=spared, **first
+        ),
+        "GaussianBlur, 5x5": GaussianBlur(5, **first),
+        "BlurNet, box of 5x5": BlurNet(5, **first),
+        "GaussianAugmentation, sigma 0.05": noise,
+        "MajorityVote, 2 of 3": MajorityVote(network, **first),
+    }
+
+
 # One line for each task: its name, what it is, how its report is made.
 TASKS: dict[str, tuple[str, Callable[..., RobustnessReport]]] = {
     "Crops of photographs": (CROPS, run_crops),
@@ -190,6 +276,8 @@ TASKS: dict[str, tuple[str, Callable[..., RobustnessReport]]] = {
     "Moving digits": (VIDEOS, run_videos),
     "Small digits": (DIGITS, run_digits),
     "Photographs": (PHOTOGRAPHS, run_imagenet),
+    "ImageNet, within 4/255": (IMAGENET, run_imagenet_within),
+    "ImageNet, smallest L2": (IMAGENET, run_imagenet_smallest),
 }
 
 OF_GRADIENTS = ("FeatureSqueezing, 3 bits", "SpatialSmoothing, 3x3", "JpegCompression, quality 50")
