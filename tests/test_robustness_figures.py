@@ -32,6 +32,16 @@ def test_tables_beside_other_attacks_are_kept(reports):
     assert robustness.beside("a page without a place for them") == ""
 
 
+def test_costs_can_be_left_out(reports):
+    text = reports["Crops of photographs"].to_markdown()
+    head, *lines = robustness.without_costs(text).splitlines()
+    assert head.endswith("| Norm | Ratio |")
+    assert len({line.count("|") for line in (head, *lines) if line.startswith("|")}) == 1
+    kept = [line.rpartition(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
+    assert [line.removesuffix(" |") for line in (head, *lines) if line.startswith("| ")] == kept
+    assert "Cost" not in "".join(lines)
+
+
 def test_all_gradients_together_are_as_strong_as_each_alone(reports):
     report = reports["Crops of photographs"]
     for name, alone in robustness.stored()["gradients"].items():
