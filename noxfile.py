@@ -92,6 +92,7 @@ def robustness(session: nox.Session) -> None:
     """Attack every defence and write docs/robustness.md; `-- --check` compares a small part."""
     session.install(TORCH)
     session.install(".[all]")
+    session.install("--no-deps", "foolbox==3.3.4")  # for its pictures
     session.run("python", "benchmarks/robustness.py", *session.posargs)
 
 

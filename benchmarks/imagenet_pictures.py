@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import foolbox
 import numpy as np
 from PIL import Image
 
@@ -19,7 +19,7 @@ VIEWS_EACH = 5  # the most of one photograph
 PLACES = ((0.5, 0.5), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))  # across, down
 ZOOMS = (1.0, 1.25)
 
-# What the photographs of scikit-image and scikit-learn show that plainly is a class of ImageNet.
+# What photographs of scikit-image show that plainly is a class of ImageNet.
 SEEN = {
     "chelsea": "Egyptian cat",
     "coffee": "espresso",
@@ -29,7 +29,10 @@ SEEN = {
 
 def photographs() -> list[tuple[str, Any, int]]:
     """Name, picture and class of each photograph: those of foolbox by the label in the name of their file."""
-    folder = Path(foolbox.__file__).parent / "data"
+    package = find_spec("foolbox")  # its pictures are files; nothing of it need be imported
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("The pictures are those of foolbox: pip install --no-deps foolbox==3.3.4.")
+    folder = Path(package.origin).parent / "data"
     found = [
         (path.stem, Image.open(path).convert("RGB"), int(re.findall(r"\d+", path.stem)[-1]))
         for path in sorted(folder.glob("imagenet_*.jpg"))
