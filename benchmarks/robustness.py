@@ -115,9 +115,9 @@ and a moped. The views of a photograph are its centre and its four corners, each
 is meant to be used and once enlarged by 1.25. The first five are taken in which the network gives the true
 class a confidence of at least 0.5 (`benchmarks/imagenet_pictures.py`). So the network is right on every view
 by choice, and surer than on other pictures. Views of one photograph are alike: the true intervals are wider
-than those in brackets. No network was trained on what a defence returns. The attack ends at its first success,
-which takes few gradients: *oblivious* examples are no stronger than need be. Costs are left out, because the
-machine was busy.
+than those in brackets. No network was trained on what a defence returns. The attack ends at its first
+success, which takes few gradients: *oblivious* examples are no stronger than need be. Costs are left out,
+because the machine was busy.
 
 `PixelDeflection` makes 200 deflections of each channel, 600 values, and counts those that the map skips, as
 the demonstration of its authors does; their code for folders overwrites 200 values in all, whatever the map.
