@@ -233,6 +233,8 @@ class TotalVarMin(Preprocessor):
 
     def _smooth(self, planes: Array, masks: Array) -> Array:
         """Minimise for planes `(P, H, W)`."""
+        from .._core.kernels.descent import STATE
+        from .._core.kernels.smoothing import MOST_STEPS, smooth as smooth_kernel
         from .._core.kernels.total_variation import total_variation
 
         def objective(z: Array, rows: Array) -> tuple[Array, Array]:
@@ -243,6 +245,11 @@ class TotalVarMin(Preprocessor):
             total_variation(values, grads, z.reshape(grads.shape), *chosen, *numbers)
             return values, grads.reshape(len(z), -1)
 
+        if self.solver in EVALUATIONS and self.max_iter <= MOST_STEPS:
+            dtype = np.float32 if self.norm == 2 else np.float64
+            out, states = np.empty(planes.shape, dtype), np.zeros(len(planes), STATE)
+            smooth_kernel(out, planes.astype(dtype), masks, states, int(self.norm), float(self.lamb), METHODS.index(self.solver), int(self.max_iter), 1e-5)
+            return out
         flat = planes.reshape(len(planes), -1)
         result = minimise(objective, flat, method=self.solver, max_iter=int(self.max_iter))
         return result.x.reshape(planes.shape)
