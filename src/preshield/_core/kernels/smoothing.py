@@ -19,9 +19,11 @@ from .total_variation import TINY, _norms_and_weights
 __all__ = ["MOST_STEPS", "smooth"]
 
 MOST_STEPS = 20  # with more, the pairs of vectors that the machine remembers are fewer than the gradients
-CHUNK = 1 << 11  # pixels that stay in the first-level cache while all gradients pass
-BAND = 1 << 12  # pixels of which the differences are held at once
+BAND = 1 << 11  # pixels that stay in the first-level cache while all gradients pass
 SMALLEST = 1e-13  # square of what is new in a gradient, as a fraction, below which it is rounding
+
+
+# Bands of rows, which stay in the second-level cache while all gradients pass
 
 
 @kernel
@@ -31,17 +33,15 @@ def _add(out: Array, first: Any, a: Array, second: Any, b: Array) -> None:
 
 
 @kernel
-def _combine(delta: Array, grads: Array, places: Array, factors: Array, count: int) -> None:
-    """Set `delta` to the sum of the first gradients, each times its factor."""
-    t = delta.dtype.type
-    for start in range(0, delta.shape[0], CHUNK):
-        part = delta[start : start + CHUNK]
-        part[:] = 0
-        for i in range(0, count, 2):
-            k = min(i + 1, count - 1)
-            first, second = t(factors[i]), t(factors[k] if k > i else 0.0)
-            stop = start + len(part)
-            _add(part, first, grads[places[i], start:stop], second, grads[places[k], start:stop])
+def _combine(delta: Array, grads: Array, places: Array, factors: Array, count: int, span: Any) -> None:
+    """Set a span of `delta` to the sum of the first gradients, each times its factor."""
+    t, (start, stop) = delta.dtype.type, span
+    part = delta[start:stop]
+    part[:] = 0
+    for i in range(0, count, 2):
+        k = min(i + 1, count - 1)
+        first, second = t(factors[i]), t(factors[k] if k > i else 0.0)
+        _add(part, first, grads[places[i], start:stop], second, grads[places[k], start:stop])
 
 
 @reduction
@@ -55,40 +55,39 @@ def _products(a: Array, b: Array, with_both: Array) -> tuple[float, float]:
 
 
 @kernel
-def _multiply(products: Array, grads: Array, places: Array, count: int) -> None:
-    """Inner products of the gradient with number `count` with those before it and with itself."""
-    products[: count + 1] = 0.0
-    size = grads.shape[1]
-    for start in range(0, size, CHUNK):
-        stop = min(start + CHUNK, size)
-        last = grads[places[count], start:stop]
-        for i in range(0, count + 1, 2):
-            k = min(i + 1, count)
-            first, second = _products(grads[places[i], start:stop], grads[places[k], start:stop], last)
-            products[i] += first
-            products[k] += second if k > i else 0.0
+def _multiply(products: Array, grads: Array, places: Array, count: int, span: Any) -> None:
+    """Add the inner products of the gradient with number `count` with those before it and with itself."""
+    start, stop = span
+    last = grads[places[count], start:stop]
+    for i in range(0, count + 1, 2):
+        k = min(i + 1, count)
+        first, second = _products(grads[places[i], start:stop], grads[places[k], start:stop], last)
+        products[i] += first
+        products[k] += second if k > i else 0.0
+
+
+# Differences of pixels and of their displacements are taken apart, so that they are as exact as can be
 
 
 @kernel
 def _subtract(out: Array, after: Array, before: Array, moved: Array, stayed: Array) -> None:
-    """Differences of pixels and of their displacements, taken apart: they are as exact as can be."""
     for j in range(out.shape[0]):
         out[j] = (after[j] - before[j]) + (moved[j] - stayed[j])
 
 
 @kernel
-def _differences(down: Array, right: Array, x: Array, delta: Array, first: int) -> None:
-    """Differences of rows, from `first` on, with the next row and with the next column; 0 if there is none."""
-    count, width = down.shape
-    a, b, size = first * width, (first + count) * width, x.shape[0]
-    below, last = min(b + width, size), min(b + 1, size)
-    flat = down.reshape(count * width)
-    flat[below - a - width :] = 0
-    part = flat[: below - a - width]
-    _subtract(part, x[a + width : below], x[a : below - width], delta[a + width : below], delta[a : below - width])
-    part = right.reshape(count * width)[: last - a - 1]
-    _subtract(part, x[a + 1 : last], x[a : last - 1], delta[a + 1 : last], delta[a : last - 1])
-    right[:, width - 1] = 0
+def _differences(down: Array, right: Array, x: Array, delta: Array, width: int, span: Any) -> None:
+    """Differences with the next row and with the next column, 0 if there is none, of the rows in a span."""
+    (start, stop), size = span, x.shape[0]
+    below, last = min(stop + width, size), min(stop + 1, size)
+    down[below - start - width :] = 0
+    part = down[: below - start - width]
+    _subtract(
+        part, x[start + width : below], x[start : below - width], delta[start + width : below], delta[start:]
+    )
+    part = right[: last - start - 1]
+    _subtract(part, x[start + 1 : last], x[start : last - 1], delta[start + 1 : last], delta[start:])
+    right[width - 1 :: width] = 0
 
 
 @reduction
@@ -135,28 +134,6 @@ def _masked_square(delta: Array, mask: Array) -> Any:
 
 
 @kernel
-def _sums(
-    rows: Array, columns: Array, delta: Array, x: Array, mask: Array, down: Array, right: Array, norm: int
-) -> float:
-    """Sum powers of the differences to each next row and column, and squares of the distance."""
-    width, square = len(columns), 0.0
-    run = len(down) // width - 1
-    sums = np.empty(width, x.dtype)
-    columns[:] = 0.0
-    for first in range(0, len(rows), run):
-        last = min(first + run, len(rows))
-        a, b = first * width, last * width
-        square += _masked_square(delta[a:b], mask[a:b])
-        below, beside = down[: b - a].reshape(last - first, width), right[: b - a].reshape(last - first, width)
-        _differences(below, beside, x, delta, first)
-        sums[:] = 0
-        _add_powers(rows[first:last], sums, below, beside, norm)
-        for j in range(width):
-            columns[j] += sums[j]
-    return square
-
-
-@kernel
 def _weigh(down: Array, right: Array, of_rows: Array, of_columns: Array) -> None:
     for r in range(right.shape[0]):
         weight = of_rows[r]
@@ -168,46 +145,13 @@ def _weigh(down: Array, right: Array, of_rows: Array, of_columns: Array) -> None
 
 @kernel
 def _gather(grad: Array, down: Array, right: Array, delta: Array, mask: Array, pull: Any) -> None:
-    """Put some rows of a gradient together; slopes begin with those of the row above and of a pixel before."""
+    """Put rows of a gradient together; slopes begin with those of the row above and of a pixel before."""
     zero, width = grad.dtype.type(0), down.shape[0] - grad.shape[0]
     below, beside = down[width:], right[1:]
     for j in range(grad.shape[0]):
         pulled = pull * delta[j]
         total = (down[j] - below[j]) + (right[j] - beside[j])
         grad[j] = total + (pulled if mask[j] else zero)
-
-
-@kernel
-def _set_gradient(
-    grad: Array,
-    delta: Array,
-    x: Array,
-    mask: Array,
-    pull: Any,
-    rows: Array,
-    columns: Array,
-    down: Array,
-    right: Array,
-    norm: int,
-) -> None:
-    """Put the gradient together from differences and the weights of their rows and columns."""
-    width = len(columns)
-    run = len(down) // width - 1
-    of_rows, of_columns = rows.astype(x.dtype), columns.astype(x.dtype)
-    down[:] = 0
-    right[0] = 0
-    for first in range(0, len(rows), run):
-        last = min(first + run, len(rows))
-        a, b = first * width, last * width
-        for j in range(width):
-            down[j] = down[run * width + j]  # of the row above, which was the last one
-        slopes, beside = down[width : width + b - a], right[1 : 1 + b - a]
-        grid = last - first, width
-        _differences(slopes.reshape(grid), beside.reshape(grid), x, delta, first)
-        _set_slopes(slopes, norm)
-        _set_slopes(beside, norm)
-        _weigh(slopes.reshape(grid), beside.reshape(grid), of_rows[first:last], of_columns)
-        _gather(grad[a:b], down[: width + b - a], right[: 1 + b - a], delta[a:b], mask[a:b], pull)
 
 
 @reduction
@@ -255,6 +199,78 @@ def _coordinates(row: Array, products: Array, basis: Array, count: int) -> None:
 
 
 @kernel
+def _evaluate(
+    rows: Array,
+    columns: Array,
+    delta: Array,
+    x: Array,
+    mask: Array,
+    grads: Array,
+    places: Array,
+    factors: Array,
+    count: int,
+    norm: int,
+) -> float:
+    """Go to a sum of gradients, and sum powers of the differences to each next row and column there.
+
+    Returns the square of the distance.
+    """
+    height, width, square = len(rows), len(columns), 0.0
+    band = min(height, max(1, BAND // width))
+    below, beside = np.empty((band, width), x.dtype), np.empty((band, width), x.dtype)
+    sums, ready = np.empty(width, x.dtype), 0
+    columns[:] = 0.0
+    for first in range(0, height, band):
+        last = min(first + band, height)
+        count_of_rows, needed = last - first, min(last + 1, height)
+        _combine(delta, grads, places, factors, count, (ready * width, needed * width))
+        ready = needed
+        a, b = first * width, last * width
+        square += _masked_square(delta[a:b], mask[a:b])
+        down, right = below[:count_of_rows], beside[:count_of_rows]
+        _differences(down.reshape(b - a), right.reshape(b - a), x, delta, width, (a, b))
+        sums[:] = 0
+        _add_powers(rows[first:last], sums, down, right, norm)
+        for j in range(width):
+            columns[j] += sums[j]
+    return square
+
+
+@kernel
+def _differentiate(
+    products: Array,
+    delta: Array,
+    x: Array,
+    mask: Array,
+    pull: Any,
+    rows: Array,
+    columns: Array,
+    grads: Array,
+    places: Array,
+    count: int,
+    norm: int,
+) -> None:
+    """Gradient with the number `count`, and its products with those before it; of rows and columns weights."""
+    height, width = len(rows), len(columns)
+    band, grad = min(height, max(1, BAND // width)), grads[places[count]]
+    slopes, beside = np.zeros((band + 1) * width, x.dtype), np.zeros(band * width + 1, x.dtype)
+    of_rows, of_columns = rows.astype(x.dtype), columns.astype(x.dtype)
+    products[: count + 1] = 0.0
+    for first in range(0, height, band):
+        last = min(first + band, height)
+        a, b = first * width, last * width
+        for j in range(width):
+            slopes[j] = slopes[band * width + j]  # of the row above, which was the last one
+        down, right, grid = slopes[width : width + b - a], beside[1 : 1 + b - a], (last - first, width)
+        _differences(down, right, x, delta, width, (a, b))
+        _set_slopes(down, norm)
+        _set_slopes(right, norm)
+        _weigh(down.reshape(grid), right.reshape(grid), of_rows[first:last], of_columns)
+        _gather(grad[a:b], slopes[: width + b - a], beside[: 1 + b - a], delta[a:b], mask[a:b], pull)
+        _multiply(products, grads, places, count, (a, b))
+
+
+@kernel
 def smooth(
     out: Array,
     x: Array,
@@ -288,8 +304,6 @@ def smooth(
     t, (planes, height, width) = x.dtype.type, x.shape
     size, axes = height * width, max_iter + 1
     grads, delta = np.empty((axes + 1, size), x.dtype), np.empty(size, x.dtype)
-    run = min(height, max(1, BAND // width))
-    down, right = np.empty((run + 1) * width, x.dtype), np.empty(run * width + 1, x.dtype)
     rows, columns = np.empty(height), np.empty(width)
     vectors, basis = np.empty((vectors_needed(method), axes)), np.empty((axes, axes))
     point, row, products, factors = np.empty(axes), np.empty(axes), np.empty(axes), np.empty(axes)
@@ -300,31 +314,30 @@ def smooth(
         count, at_rest, going = 0, False, True
         while going:
             _factors(factors, point, basis, count)
-            _combine(delta, grads, places, factors, count)
-            distance = np.sqrt(_sums(rows, columns, delta, source, chosen, down, right, norm))
-            value = _norms_and_weights(rows, norm, scale) + _norms_and_weights(columns, norm, scale)
-            value = distance + scale * value
+            square = _evaluate(rows, columns, delta, source, chosen, grads, places, factors, count, norm)
+            distance = np.sqrt(square)
+            total = _norms_and_weights(rows, norm, scale) + _norms_and_weights(columns, norm, scale)
             pull = t(1.0 / distance if distance > TINY else 0.0)
-            spare = places[axes]
-            _set_gradient(grads[spare], delta, source, chosen, pull, rows, columns, down, right, norm)
+            places[count], places[axes] = places[axes], places[count]
+            _differentiate(products, delta, source, chosen, pull, rows, columns, grads, places, count, norm)
             if distance <= TINY:
-                _shrink(grads[spare], chosen)
-            places[count], places[axes] = spare, places[count]
-            _multiply(products, grads, places, count)
+                _shrink(grads[places[count]], chosen)
+                products[: count + 1] = 0.0
+                _multiply(products, grads, places, count, (0, size))
             _coordinates(row, products, basis, count)
             started, done = state.phase == STARTING, state.iterations
-            going = _advance(state, vectors, point, value, row, method, max_iter, -1.0, 0.0)
+            going = _advance(state, vectors, point, distance + scale * total, row, method, max_iter, -1.0, 0.0)
             if started or np.all(vectors[BEST_GRAD] == row):  # it may be where the next line begins
                 basis[count] = row
                 small = products[count] <= size * tolerance**2
-                at_rest = small and _largest(grads[spare]) <= tolerance
+                at_rest = small and _largest(grads[places[count]]) <= tolerance
             else:
-                places[count], places[axes] = places[axes], spare
+                places[count], places[axes] = places[axes], places[count]
             if started or state.iterations > done:
                 count += 1
                 going = going and not at_rest
             if going:
                 _set_sum(point, vectors[X], state.step, vectors[DIRECTION])
         _factors(factors, vectors[X], basis, state.iterations)
-        _combine(delta, grads, places, factors, state.iterations)
+        _combine(delta, grads, places, factors, state.iterations, (0, size))
         out[p] = x[p] + delta.reshape(height, width)
