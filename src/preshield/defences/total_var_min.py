@@ -32,7 +32,10 @@ from ..preprocessor import Preprocessor
 __all__ = ["TotalVarMin"]
 
 WIDTHS = tuple(2.0 ** (k / 2) for k in range(-2, 5))  # of the Gaussians that stand in, in pixels
-BYTES_OF_PIXEL = 140  # that its minimiser holds, most of them for five pairs of vectors
+BYTES_OF_PIXEL = 140  # that a machine on planes holds, most of them for five pairs of vectors
+MOST_STEPS, LEAST_PIXELS = 20, 16  # of a machine in the span of the gradients; pixels for each step
+LARGEST = 1e15  # magnitude whose squares add up in single precision
+TOLERANCE = 1e-5  # largest entry of a gradient at the end
 VALUES_AT_ONCE = 1 << 15  # planes are minimised in batches of at most about this many pixels
 
 
@@ -174,13 +177,13 @@ class TotalVarMin(Preprocessor):
 
         def work(rows: slice) -> None:
             where = np.unravel_index(np.arange(rows.start, rows.stop), grid)
-            planes = np.ascontiguousarray(source[where], np.float64)
+            planes = np.ascontiguousarray(source[where])
             target[where] = self._smooth(planes, self._masks(planes.shape, rows.start, of_sample, draw))
 
         if x.size:
             total, pixels = prod(grid), prod(source.shape[3:])
             block = max(1, min(VALUES_AT_ONCE // pixels, -(-total // thread_count())))
-            threads = threads_within(block * pixels * BYTES_OF_PIXEL)
+            threads = threads_within(block * pixels * self._bytes_of_pixel(pixels))
             progress = "Total variance minimisation" if self.verbose else None
             map_blocks(work, total, block, threads=threads, progress=progress)
         if self.clip_values is not None:
@@ -231,28 +234,44 @@ class TotalVarMin(Preprocessor):
         draw.fill_words(words.reshape(-1), values, of_sample * pixels)
         return words < np.uint64(float(self.prob) * 2**32)
 
+    def _stays_in_span(self, pixels: int) -> bool:
+        """Whether the minimiser of planes with so many pixels works in the span of few gradients."""
+        return self.solver in EVALUATIONS and self.max_iter <= min(MOST_STEPS, pixels // LEAST_PIXELS)
+
+    def _bytes_of_pixel(self, pixels: int) -> int:
+        """How much the minimiser holds for each pixel: gradients, displacement, copy, mask and draws."""
+        if not self._stays_in_span(pixels):
+            return BYTES_OF_PIXEL
+        return (int(self.max_iter) + 4) * (4 if self.norm == 2 else 8) + 5
+
     def _smooth(self, planes: Array, masks: Array) -> Array:
         """Minimise for planes `(P, H, W)`."""
-        from .._core.kernels.descent import STATE
-        from .._core.kernels.smoothing import MOST_STEPS, smooth as smooth_kernel
+        numbers = int(self.norm), float(self.lamb)
+        if self._stays_in_span(planes[0].size):
+            from .._core.kernels.descent import STATE
+            from .._core.kernels.gradient_span import minimise_in_span
+
+            # Of other norms, powers vanish in single precision, or rounding chooses the sides of kinks.
+            single = self.norm == 2 and max(float(planes.max()), -float(planes.min())) < LARGEST
+            planes = planes.astype(np.float32 if single else np.float64, copy=False)
+            out, states = np.empty_like(planes), np.zeros(len(planes), STATE)
+            method, max_iter = METHODS.index(self.solver), int(self.max_iter)
+            minimise_in_span(out, planes, masks, states, *numbers, method, max_iter, TOLERANCE)
+            return out
         from .._core.kernels.total_variation import total_variation
+
+        planes = planes.astype(np.float64, copy=False)
 
         def objective(z: Array, rows: Array) -> tuple[Array, Array]:
             values, grads = np.empty(len(z)), np.empty((len(z), *planes.shape[1:]))
             everything = len(rows) == len(planes)
             chosen = (planes, masks) if everything else (planes[rows], masks[rows])
-            numbers = int(self.norm), float(self.lamb)
             total_variation(values, grads, z.reshape(grads.shape), *chosen, *numbers)
             return values, grads.reshape(len(z), -1)
 
-        if self.solver in EVALUATIONS and self.max_iter <= MOST_STEPS:
-            dtype = np.float32 if self.norm == 2 else np.float64
-            out, states = np.empty(planes.shape, dtype), np.zeros(len(planes), STATE)
-            smooth_kernel(out, planes.astype(dtype), masks, states, int(self.norm), float(self.lamb), METHODS.index(self.solver), int(self.max_iter), 1e-5)
-            return out
         flat = planes.reshape(len(planes), -1)
-        result = minimise(objective, flat, method=self.solver, max_iter=int(self.max_iter))
-        return result.x.reshape(planes.shape)
+        settings = {"method": self.solver, "max_iter": int(self.max_iter), "tolerance": TOLERANCE}
+        return minimise(objective, flat, **settings).x.reshape(planes.shape)
 
 
 def _stand_ins() -> list[Array]:
