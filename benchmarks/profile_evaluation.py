@@ -22,8 +22,8 @@ from pathlib import Path
 from time import process_time
 from typing import Any, Self
 
-for variable in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "PRESHIELD_NUM_THREADS"):
-    os.environ[variable] = "1"
+os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
+os.environ["PRESHIELD_NUM_THREADS"] = "1"
 
 import torch
 

@@ -31,7 +31,9 @@ def both(planes, dtype, *, method="L-BFGS-B", norm=2, scale=0.5, max_iter=10, to
 
 
 def photographs(height, width):
-    pictures = [picture[80 : 80 + height, 120 : 120 + width] for picture in (data.chelsea(), data.astronaut())]
+    pictures = [
+        picture[80 : 80 + height, 120 : 120 + width] for picture in (data.chelsea(), data.astronaut())
+    ]
     return np.moveaxis(np.concatenate(pictures, axis=-1), -1, 0) / 255
 
 
@@ -41,9 +43,7 @@ def photographs(height, width):
 )
 def test_it_ends_where_machines_on_planes_end(method, norm, scale, largest):
     planes = photographs(17, 23) * largest
-    found, (value, theirs), expected, states = both(
-        planes, np.float64, method=method, norm=norm, scale=scale
-    )
+    found, (value, theirs), expected, states = both(planes, np.float64, method=method, norm=norm, scale=scale)
     np.testing.assert_allclose(found, expected.x, atol=1e-9 * largest)
     assert (value <= theirs * (1 + 1e-10)).all()
     np.testing.assert_array_equal(states["evaluations"], expected.evaluations)
@@ -61,7 +61,7 @@ def test_single_precision(method, scale):
 
 @pytest.mark.parametrize("shape", [(2 * BAND // 64 + 5, 64), (3, BAND + 1), (40, 1), (1, 50)])
 def test_bands_meet(shape):
-    """Several of them, the last one shorter; rows that are longer than a band; planes of one row or column."""
+    """Several of them, the last one shorter; rows longer than a band; planes of one row or column."""
     planes = np.random.default_rng(0).random((2, *shape))
     found, _, expected, _ = both(planes, np.float64, max_iter=2)
     np.testing.assert_allclose(found, expected.x, atol=1e-12)

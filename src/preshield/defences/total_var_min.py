@@ -85,8 +85,11 @@ class TotalVarMin(Preprocessor):
     Notes
     -----
     Images `(N, H, W, C)` or videos `(N, F, H, W, C)`, each channel of each frame on its own; the result is
-    `float32`. Working memory is 140 bytes for each pixel of the channels that are minimised at once: as many
-    as 64 MiB hold, but at least one. Above 690 x 690 pixels that is one at a time, whatever the threads.
+    `float32`. With `norm=2` and up to 20 iterations, L-BFGS and CG compute in single precision, with sums in
+    double; all else is in double precision. Working memory for each pixel of the channels that are minimised
+    at once is then ``21 + 4 * max_iter`` bytes, for other norms ``37 + 8 * max_iter``, and 140 with more
+    iterations or "Newton-CG". As many channels are minimised at once as 64 MiB hold, but at least one: with
+    the defaults, above 1048 x 1048 pixels it is one at a time, whatever the threads.
 
     On an accelerator, and in compiled programs of torch and JAX, all channels are minimised at once, in the
     precision of the batch (with `norm=1` in double precision, if there is any), with at most 3 evaluations
@@ -272,9 +275,9 @@ class TotalVarMin(Preprocessor):
             total_variation(values, grads, z.reshape(grads.shape), *chosen, *numbers)
             return values, grads.reshape(len(z), -1)
 
-        flat = planes.reshape(len(planes), -1)
-        settings = {"method": self.solver, "max_iter": int(self.max_iter), "tolerance": TOLERANCE}
-        return minimise(objective, flat, **settings).x.reshape(planes.shape)
+        flat, most = planes.reshape(len(planes), -1), int(self.max_iter)
+        found = minimise(objective, flat, method=self.solver, max_iter=most, tolerance=TOLERANCE)
+        return found.x.reshape(planes.shape)
 
 
 def _squares(x: Array) -> list[Any]:

@@ -249,7 +249,7 @@ def _differentiate(
     count: int,
     norm: int,
 ) -> None:
-    """Gradient with the number `count`, and its products with those before it; of rows and columns weights."""
+    """Gradient with the number `count`, from weights of rows and columns; its products with the others."""
     height, width = len(rows), len(columns)
     band, grad = min(height, max(1, BAND // width)), grads[places[count]]
     slopes, beside = np.zeros((band + 1) * width, x.dtype), np.zeros(band * width + 1, x.dtype)
@@ -325,7 +325,9 @@ def minimise_in_span(
                 _multiply(products, grads, places, count, (0, size))
             _coordinates(row, products, basis, count)
             started, done = state.phase == STARTING, state.iterations
-            going = _advance(state, vectors, point, distance + scale * total, row, method, max_iter, -1.0, 0.0)
+            going = _advance(
+                state, vectors, point, distance + scale * total, row, method, max_iter, -1.0, 0.0
+            )
             if started or np.all(vectors[BEST_GRAD] == row):  # it may be where the next line begins
                 basis[count] = row
                 small = products[count] <= size * tolerance**2
