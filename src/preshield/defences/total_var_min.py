@@ -258,8 +258,11 @@ class TotalVarMin(Preprocessor):
             from .._core.kernels.gradient_span import minimise_in_span
 
             # Of other norms, powers vanish in single precision, or rounding chooses the sides of kinks.
-            single = self.norm == 2 and max(float(planes.max()), -float(planes.min())) < LARGEST
-            planes = planes.astype(np.float32 if single else np.float64, copy=False)
+            single = (np.abs(planes).max(axis=(1, 2)) < LARGEST) & (self.norm == 2)
+            if single.any() and not single.all():  # a plane does not see those beside it
+                each = (slice(k, k + 1) for k in range(len(planes)))
+                return np.concatenate([self._smooth(planes[one], masks[one]) for one in each])
+            planes = planes.astype(np.float32 if single.all() else np.float64, copy=False)
             out, states = np.empty_like(planes), np.zeros(len(planes), STATE)
             method, max_iter = METHODS.index(self.solver), int(self.max_iter)
             minimise_in_span(out, planes, masks, states, *numbers, method, max_iter, TOLERANCE)
