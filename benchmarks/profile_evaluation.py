@@ -106,7 +106,7 @@ class Measured(torch.nn.Module):
         with CLOCKS.running("network forward"):
             entry = x.view_as(x)
             scores: torch.Tensor = self.network(entry)
-        if scores.requires_grad:
+        if entry.requires_grad:
             scores.register_hook(lambda grad: CLOCKS.start("network backward"))
             entry.register_hook(lambda grad: CLOCKS.stop())
         return scores
