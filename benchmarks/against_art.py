@@ -82,8 +82,8 @@ LEFT = {
         "a pass that looks for NaN; a division for each value and a comparison for each level, one by one"
     ),
     "TotalVarMin": (
-        "10 steps with 13 to 21 evaluations of objective and gradient in double precision, and the recursion "
-        "over 5 pairs of vectors"
+        "10 steps with 13 to 21 evaluations of objective and gradient, each of which reads the gradients of "
+        "all steps before it, twice"
     ),
     "VideoCompression": "nothing: several threads encode and decode",
     "WaveletDenoising": "9 instructions for each value: colours, the finest level and thresholds, twice",

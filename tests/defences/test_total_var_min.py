@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from preshield import TotalVarMin
 from preshield._core.draws import Draws
 from preshield._core.optimise import METHODS
+from preshield._core.passes import Pass
 from tests.threefry import words
 
 methods = pytest.mark.parametrize("solver", METHODS)
@@ -226,6 +227,35 @@ def test_blur_gradient_of_videos_is_that_of_their_frames_together():
         step = rng.normal(size=x[i].shape)
         moved = np.moveaxis(blurred(np.moveaxis(step, -1, 1), width), 1, -1)
         np.testing.assert_allclose((pulled[i] * step).sum(), (grad[i] * moved).sum(), rtol=1e-6)
+
+
+def test_blur_gradient_needs_no_second_minimisation(monkeypatch):
+    """It has the result of the forward pass, whatever the caller wrote to it; without one it minimises."""
+    x, key = np.random.default_rng(0).random((2, 16, 15, 1)), np.arange(2, dtype=np.uint32)
+    grad, defence = np.random.default_rng(1).normal(size=x.shape), TotalVarMin(gradient="blur")
+    expected = Pass.begin(defence, x, key).pull_back(grad)
+    forward = Pass.begin(defence, x, key)
+    forward.output()[:] = x
+    monkeypatch.setattr(TotalVarMin, "_smooth", None)
+    np.testing.assert_array_equal(forward.pull_back(grad), expected)
+
+
+def test_settings_for_which_planes_are_minimised_as_they_are():
+    """Too many steps, or too few pixels, for a span of gradients."""
+    x = np.random.default_rng(0).random((2, 13, 13, 1))
+    few, many = (TotalVarMin(max_iter=k, rng=0).transform(x) for k in (10, 11))
+    np.testing.assert_allclose(few, many, atol=0.05)
+    assert (few != many).any()
+
+
+def test_planes_whose_squares_single_precision_does_not_hold():
+    """Their neighbours in the batch are what they are without them."""
+    x, defence = np.random.default_rng(0).random((2, 13, 14, 1)), TotalVarMin(rng=0)
+    with defence.frozen(1):
+        expected = defence.transform(x)
+        huge = defence.transform(x * np.array([1, 1e25]).reshape(2, 1, 1, 1))
+    np.testing.assert_array_equal(huge[0], expected[0])
+    np.testing.assert_allclose(huge[1] / 1e25, x[1], atol=1e-6)  # steps are short beside it
 
 
 def test_verbose_shows_a_bar(capsys):

@@ -54,9 +54,12 @@ class Draws:
         Words of each sample that have been taken, without what rounds up.
     shared : numpy.random.Generator
         Draws what all samples have in common.
+    kept : object
+        What the forward pass leaves for the backward pass of the same draw; None if there was none.
     """
 
     xp = np
+    kept: Any = None
 
     def __init__(self, key: Seed, index: Array, first: int = 0) -> None:
         self.key = key

@@ -32,7 +32,10 @@ from ..preprocessor import Preprocessor
 __all__ = ["TotalVarMin"]
 
 WIDTHS = tuple(2.0 ** (k / 2) for k in range(-2, 5))  # of the Gaussians that stand in, in pixels
-BYTES_OF_PIXEL = 140  # that its minimiser holds, most of them for five pairs of vectors
+BYTES_OF_PIXEL = 140  # that a machine on planes holds, most of them for five pairs of vectors
+MOST_STEPS, LEAST_PIXELS = 20, 16  # of a machine in the span of the gradients; pixels for each step
+LARGEST = 1e15  # magnitude whose squares add up in single precision
+TOLERANCE = 1e-5  # largest entry of a gradient at the end
 VALUES_AT_ONCE = 1 << 15  # planes are minimised in batches of at most about this many pixels
 
 
@@ -68,8 +71,7 @@ class TotalVarMin(Preprocessor):
         Whether images are `(N, C, H, W)` and videos `(N, C, F, H, W)`.
     gradient : {"identity", "blur"}, default "identity"
         What stands in for the derivative of the minimiser. "blur": that of a Gaussian blur, of the width with
-        which it comes nearest to the result, for each sample on its own. It minimises once more for each
-        gradient.
+        which it comes nearest to the result, for each sample on its own.
     rng : None, int or numpy.random.Generator, optional
         Source of the choice of pixels. None takes it from NumPy's global state.
     layout : {"NHWC", "NCHW", "NFHWC", "NCFHW", "NFCHW"}, optional
@@ -83,12 +85,15 @@ class TotalVarMin(Preprocessor):
     Notes
     -----
     Images `(N, H, W, C)` or videos `(N, F, H, W, C)`, each channel of each frame on its own; the result is
-    `float32`. Working memory is 140 bytes for each pixel of the channels that are minimised at once: as many
-    as 64 MiB hold, but at least one. Above 690 x 690 pixels that is one at a time, whatever the threads.
+    `float32`. With `norm=2` and up to 20 iterations, L-BFGS and CG compute in single precision, with sums in
+    double; all else is in double precision. Working memory for each pixel of the channels that are minimised
+    at once is then ``21 + 4 * max_iter`` bytes, for other norms ``37 + 8 * max_iter``, and 140 with more
+    iterations or "Newton-CG". As many channels are minimised at once as 64 MiB hold, but at least one: with
+    the defaults, above 1048 x 1048 pixels it is one at a time, whatever the threads.
 
     On an accelerator, and in compiled programs of torch and JAX, all channels are minimised at once, in the
     precision of the batch (with `norm=1` in double precision, if there is any), with at most 3 evaluations
-    for each iteration (12 with "CG") and 8 more; "Newton-CG" goes through NumPy.
+    for each iteration (20 with "CG") and 8 more; "Newton-CG" goes through NumPy.
 
     References
     ----------
@@ -174,17 +179,19 @@ class TotalVarMin(Preprocessor):
 
         def work(rows: slice) -> None:
             where = np.unravel_index(np.arange(rows.start, rows.stop), grid)
-            planes = np.ascontiguousarray(source[where], np.float64)
+            planes = np.ascontiguousarray(source[where])
             target[where] = self._smooth(planes, self._masks(planes.shape, rows.start, of_sample, draw))
 
         if x.size:
             total, pixels = prod(grid), prod(source.shape[3:])
             block = max(1, min(VALUES_AT_ONCE // pixels, -(-total // thread_count())))
-            threads = threads_within(block * pixels * BYTES_OF_PIXEL)
+            threads = threads_within(block * pixels * self._bytes_of_pixel(pixels))
             progress = "Total variance minimisation" if self.verbose else None
             map_blocks(work, total, block, threads=threads, progress=progress)
         if self.clip_values is not None:
             np.clip(out, *self.clip_values, out=out, casting="unsafe")
+        if self.gradient != "identity":
+            draw.kept = x, out.copy()  # the caller may write to what it gets
         return out
 
     def _transform_parts(self, parts: Iterator[Array], ndim: int) -> Iterator[Array]:
@@ -194,15 +201,17 @@ class TotalVarMin(Preprocessor):
         if self.gradient == "identity" or not x.size:
             return grad
         axis, out = self._channel_axis(x.ndim), grad.astype(kept_dtype(grad.dtype))
-        result, of_sample = self._transform(x, draw).astype(np.float64), tuple(range(1, x.ndim))
-        seen = x.astype(np.float64)
-        taps = _stand_ins()
-        errors = [np.square(seen - result).sum(of_sample)]
-        errors += [np.square(blur(seen, each, axis=axis) - result).sum(of_sample) for each in taps]
+        if draw.kept is None or draw.kept[0] is not x:
+            self._transform(x, draw)
+        seen, taps = x.astype(working_dtype(x.dtype), copy=False), _stand_ins()
+        result = draw.kept[1].astype(seen.dtype, copy=False)
+        errors = [_squares(seen - result)]
+        errors += [_squares(blur(seen, each, axis=axis) - result) for each in taps]
         nearest = np.argmin(errors, axis=0)
         for number, each in enumerate(taps, 1):
             rows = nearest == number
-            out[rows] = blur(grad[rows], each, axis=axis, transpose=True)
+            if rows.any():
+                out[rows] = blur(grad[rows], each, axis=axis, transpose=True)
         return out
 
     def _arithmetic(self, shape: Shape, dtype: Dtype) -> Arithmetic | None:
@@ -231,21 +240,52 @@ class TotalVarMin(Preprocessor):
         draw.fill_words(words.reshape(-1), values, of_sample * pixels)
         return words < np.uint64(float(self.prob) * 2**32)
 
+    def _stays_in_span(self, pixels: int) -> bool:
+        """Whether the minimiser of planes with so many pixels works in the span of few gradients."""
+        return self.solver in EVALUATIONS and self.max_iter <= min(MOST_STEPS, pixels // LEAST_PIXELS)
+
+    def _bytes_of_pixel(self, pixels: int) -> int:
+        """How much the minimiser holds for each pixel: gradients, displacement, copy, mask and draws."""
+        if not self._stays_in_span(pixels):
+            return BYTES_OF_PIXEL
+        return (int(self.max_iter) + 4) * (4 if self.norm == 2 else 8) + 5
+
     def _smooth(self, planes: Array, masks: Array) -> Array:
         """Minimise for planes `(P, H, W)`."""
+        numbers = int(self.norm), float(self.lamb)
+        if self._stays_in_span(planes[0].size):
+            from .._core.kernels.descent import STATE
+            from .._core.kernels.gradient_span import minimise_in_span
+
+            # Of other norms, powers vanish in single precision, or rounding chooses the sides of kinks.
+            single = (np.abs(planes).max(axis=(1, 2)) < LARGEST) & (self.norm == 2)
+            if single.any() and not single.all():  # a plane does not see those beside it
+                each = (slice(k, k + 1) for k in range(len(planes)))
+                return np.concatenate([self._smooth(planes[one], masks[one]) for one in each])
+            planes = planes.astype(np.float32 if single.all() else np.float64, copy=False)
+            out, states = np.empty_like(planes), np.zeros(len(planes), STATE)
+            method, max_iter = METHODS.index(self.solver), int(self.max_iter)
+            minimise_in_span(out, planes, masks, states, *numbers, method, max_iter, TOLERANCE)
+            return out
         from .._core.kernels.total_variation import total_variation
+
+        planes = planes.astype(np.float64, copy=False)
 
         def objective(z: Array, rows: Array) -> tuple[Array, Array]:
             values, grads = np.empty(len(z)), np.empty((len(z), *planes.shape[1:]))
             everything = len(rows) == len(planes)
             chosen = (planes, masks) if everything else (planes[rows], masks[rows])
-            numbers = int(self.norm), float(self.lamb)
             total_variation(values, grads, z.reshape(grads.shape), *chosen, *numbers)
             return values, grads.reshape(len(z), -1)
 
-        flat = planes.reshape(len(planes), -1)
-        result = minimise(objective, flat, method=self.solver, max_iter=int(self.max_iter))
-        return result.x.reshape(planes.shape)
+        flat, most = planes.reshape(len(planes), -1), int(self.max_iter)
+        found = minimise(objective, flat, method=self.solver, max_iter=most, tolerance=TOLERANCE)
+        return found.x.reshape(planes.shape)
+
+
+def _squares(x: Array) -> list[Any]:
+    """Sum of the squares of each sample."""
+    return [np.dot(values, values) for values in x.reshape(len(x), -1)]
 
 
 def _stand_ins() -> list[Array]:

@@ -10,7 +10,7 @@ from .namespace import repeated
 
 __all__ = ["EVALUATIONS", "HISTORY", "STRONG_TRIALS", "TRIALS", "minimise"]
 
-EVALUATIONS = {"L-BFGS-B": 3, "CG": 12}  # for each iteration; CG tries a step of 1 or less in each
+EVALUATIONS = {"L-BFGS-B": 3, "CG": 20}  # for each iteration; CG begins each line with a step of 1 or less
 FIRST = 8  # more, for the first line, whose first step is as long as 1 in the unit of the data
 HISTORY = 5  # pairs of steps and changes that L-BFGS remembers
 TRIALS = 20  # evaluations in one line search

@@ -61,8 +61,8 @@ def smooth(
     chosen = xp.reshape(below(draw.words(prod(x.shape[1:])), bound), planes.shape)
     weight = constant(scale, planes, xp)
     evaluate = partial(objective, x=planes, chosen=chosen, xp=xp, norm=norm, scale=weight)
-    found = xp.astype(minimise(evaluate, planes, xp, method, max_iter), x.dtype, copy=False)
-    out = from_planes(found, x, xp, axis)
+    found = planes + minimise(evaluate, xp.zeros_like(planes), xp, method, max_iter)
+    out = from_planes(xp.astype(found, x.dtype, copy=False), x, xp, axis)
     if limits:
         out = clipped(out, limits[0], limits[1], xp)
     return straight_through(out, _nearest(x, out, xp, blurs, axis) if blurs else x)
@@ -82,12 +82,16 @@ def _nearest(x: Any, out: Any, xp: Any, blurs: Sequence[Sequence[float]], axis: 
     return xp.sum(xp.where(chosen, blurred, xp.zeros_like(blurred)), axis=0)
 
 
-def objective(z: Any, x: Any, chosen: Any, xp: Any, norm: int, scale: Any) -> tuple[Any, Any]:
-    """What is minimised, and its gradient: where `z` equals `x` on the chosen pixels, the least subgradient.
+def objective(delta: Any, x: Any, chosen: Any, xp: Any, norm: int, scale: Any) -> tuple[Any, Any]:
+    """What is minimised, and its gradient: where nothing moves the chosen pixels, the least subgradient.
+
+    It is a function of the displacement: the sum of both would have lost all but the first digits of one that
+    is small, and the side of a kink with them.
 
     Parameters
     ----------
-    z, x, chosen : array, shape (P, H, W)
+    delta, x, chosen : array, shape (P, H, W)
+        Displacements, planes, and which pixels are chosen.
     xp, norm, scale
         As in `smooth`.
 
@@ -96,11 +100,13 @@ def objective(z: Any, x: Any, chosen: Any, xp: Any, norm: int, scale: Any) -> tu
     value : array, shape (P, 1, 1)
     grad : array, shape (P, H, W)
     """
-    (vertical, rows), (horizontal, columns) = (_variation(z, xp, along, norm, scale) for along in (1, 2))
-    delta = xp.where(chosen, z - x, xp.zeros_like(z))
-    distance = xp.sqrt(xp.sum(delta * delta, axis=(1, 2), keepdims=True))
+    (vertical, rows), (horizontal, columns) = (
+        _variation(delta, x, xp, along, norm, scale) for along in (1, 2)
+    )
+    moved = xp.where(chosen, delta, xp.zeros_like(delta))
+    distance = xp.sqrt(xp.sum(moved * moved, axis=(1, 2), keepdims=True))
     away = distance > 1e-12  # a norm below that one counts as zero
-    pull = delta / xp.where(away, distance, xp.ones_like(distance))
+    pull = moved / xp.where(away, distance, xp.ones_like(distance))
     grad = vertical + horizontal
     # At its kink the distance has any gradient up to length 1, which can take that much from the rest.
     length = xp.sqrt(xp.sum(xp.where(chosen, grad * grad, xp.zeros_like(grad)), axis=(1, 2), keepdims=True))
@@ -108,10 +114,11 @@ def objective(z: Any, x: Any, chosen: Any, xp: Any, norm: int, scale: Any) -> tu
     return distance + rows + columns, xp.where(away, grad + pull, xp.where(chosen, kept * grad, grad))
 
 
-def _variation(z: Any, xp: Any, along: int, norm: int, scale: Any) -> tuple[Any, Any]:
+def _variation(delta: Any, x: Any, xp: Any, along: int, norm: int, scale: Any) -> tuple[Any, Any]:
     """`scale` times the sum of the norms of the differences along an axis: the gradient, and the sum."""
-    length, across = z.shape[along] - 1, 3 - along
-    d = shifted(z, 1, length, along) - shifted(z, 0, length, along)
+    length, across = x.shape[along] - 1, 3 - along
+    of_x, moved = (shifted(a, 1, length, along) - shifted(a, 0, length, along) for a in (x, delta))
+    d = of_x + moved
     zero, magnitude = xp.zeros_like(d), xp.abs(d)
     if norm == 1:
         size = xp.sum(magnitude, axis=across, keepdims=True)
@@ -124,6 +131,6 @@ def _variation(z: Any, xp: Any, along: int, norm: int, scale: Any) -> tuple[Any,
     some = size > 1e-12
     slope = scale * (magnitude / xp.where(some, size, xp.ones_like(size))) ** (norm - 1)
     slope = xp.where(some, xp.where(d > 0, slope, xp.where(d < 0, -slope, zero)), zero)
-    edge = xp.zeros_like(shifted(z, 0, 1, along))
+    edge = xp.zeros_like(shifted(x, 0, 1, along))
     grad = xp.concat([edge, slope], axis=along) - xp.concat([slope, edge], axis=along)
     return grad, scale * xp.sum(size, axis=(1, 2), keepdims=True)
