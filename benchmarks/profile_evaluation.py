@@ -219,7 +219,7 @@ def main() -> None:
     print(*lines, sep="\n", flush=True)
     for name, defence in defences(network).items():
         if arguments.only in name:
-            defence(photographs_of_imagenet()[0])  # compiles its kernels
+            getattr(defence, "predict", defence)(photographs_of_imagenet()[0])  # compiles its kernels
             for threat in THREATS:
                 if arguments.threat in (None, threat[0]):
                     seconds = measured(name, defence, network, threat)
