@@ -393,5 +393,5 @@ def test_the_command_line_does_not_offer_it():
     """It changes no file."""
     from preshield.cli import _defence_name
 
-    with pytest.raises(ValueError, match="'MajorityVote' is no defence; choose from BlurNet"):
+    with pytest.raises(ValueError, match="'MajorityVote' is no defence; choose from BandPass, BlurNet"):
         _defence_name("MajorityVote")
