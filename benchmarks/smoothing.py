@@ -359,7 +359,7 @@ def page(text: str, found: dict[str, Any]) -> str:
     for part in PARTS:
         if part in found:
             between = re.compile(rf"(?<=<!-- smoothing: {part} -->\n).*?(?=<!-- /smoothing -->)", re.DOTALL)
-            text = between.sub(lambda _, part=part: section(part, found[part]), text)
+            text = between.sub(lambda _, part=part: section(part, found[part]), text, count=1)
     return text
 
 
