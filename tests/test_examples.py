@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
-FEW = {"budget": 4, "epochs": 2, "max_iter": 1, "steps": 1, "test": 10}
+FEW = {"budget": 4, "draws": 2, "eot": 2, "epochs": 2, "max_iter": 1, "steps": 1, "test": 10}
 AMOUNTS = re.compile(rf"(?P<before>\b(?P<name>{'|'.join(FEW)})\"?(=|: ))(?P<number>\d+)")
 
 nbformat = pytest.importorskip("nbformat")
