@@ -181,18 +181,21 @@ because the machine was busy.
 the demonstration of its authors does; their code for folders overwrites 200 values in all, whatever the map.
 """
 SMALLEST = """\
-The first fifty of the same views, in front of the same network and defences.
+The same views, network and defences.
 """
 CLAIMS = """\
 ### Beside the papers
 
 Networks, pictures, norms and attackers differ: only the orders of magnitude compare. Most claims are about an
-attacker who does not know the defence. Of the figures here, *Oblivious* is the accuracy on the smallest L2
-perturbations of the undefended network, *Adaptive* the accuracy within 4/255, and *Ratio* how many times
-larger the smallest L2 perturbation through the defence is.
+attacker who does not know the defence. Of the figures here, *Oblivious* is the accuracy on examples within
+4/255 that were made on the undefended network, *Adaptive* on those made through the defence.
 
-| Defence | What its authors reported | What others found, knowing it | Oblivious | Adaptive | Ratio |
-| :--- | :--- | :--- | ---: | ---: | ---: |
+The smallest L2 perturbations at this scale are not here yet. With 20 gradients the diagnostics question
+nearly every row: behind noise that attack leaves 0.90 of what one within 4/255 breaks with 8 gradients.
+`python benchmarks/robustness.py --only "ImageNet, smallest L2"` takes 100, and many hours.
+
+| Defence | What its authors reported | What others found, knowing it | Oblivious | Adaptive |
+| :--- | :--- | :--- | ---: | ---: |
 {rows}
 """
 PAPERS = {
@@ -456,10 +459,10 @@ def run_imagenet_within(*, verbose: bool) -> RobustnessReport:
 
 
 def run_imagenet_smallest(*, verbose: bool) -> RobustnessReport:
-    return attack_imagenet(threat="l2-minimum", budget=20, views=50, verbose=verbose)
+    return attack_imagenet(threat="l2-minimum", budget=BUDGET, verbose=verbose)
 
 
-def attack_imagenet(*, threat: str, views: int | None = None, **settings: Any) -> RobustnessReport:
+def attack_imagenet(*, threat: str, **settings: Any) -> RobustnessReport:
     """Every image defence that neither learns nor needs a network of its own, as papers have used it.
 
     What is finished of it is kept in a folder, from which the same call goes on.
@@ -470,8 +473,8 @@ def attack_imagenet(*, threat: str, views: int | None = None, **settings: Any) -
     x, y, _ = pictures(confidences(model.model))
     return evaluate(
         model,
-        x[:views],
-        y[:views],
+        x,
+        y,
         of_imagenet(model.model),
         threat=threat,
         eot=2,
@@ -769,8 +772,8 @@ def page(
         parts.append(f"### Settings\n\n{listed}\n")
         if name == next(iter(TASKS)):
             parts.append(of_gradients(gradients))
-    if set(OF_IMAGENET) <= set(reports):
-        parts.append(beside_papers(*(reports[name] for name in OF_IMAGENET)))
+    if OF_IMAGENET[0] in reports:
+        parts.append(beside_papers(reports[OF_IMAGENET[0]]))
     return "\n".join([*parts, BESIDE.format(tables=tables)])
 
 
@@ -780,16 +783,13 @@ def without_costs(text: str) -> str:
     return "\n".join(line[: line[:-1].rindex("|") + 1] if line[:1] == "|" else line for line in lines) + "\n"
 
 
-def beside_papers(within: RobustnessReport, smallest: RobustnessReport) -> str:
+def beside_papers(within: RobustnessReport) -> str:
     """What was published about the defences of ImageNet, and the figures here."""
     rows = []
     for name, *words in PUBLISHED:
         cells = [" ".join(text.format(**PAPERS).split()) for text in words]
-        figures = (
-            f"{smallest[name].columns['oblivious'].accuracy:.2f}",
-            f"{within[name].columns['adaptive'].accuracy:.2f}",
-            f"{smallest.median_norm(name)[1]:.1f}x",
-        )
+        columns = within[name].columns
+        figures = (f"{columns[which].accuracy:.2f}" for which in ("oblivious", "adaptive"))
         rows.append(f"| {' | '.join((name, *cells, *figures))} |")
     return CLAIMS.format(rows="\n".join(rows))
 
