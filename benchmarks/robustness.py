@@ -560,13 +560,14 @@ What every defence of the library is worth on its embedded task, attacked by som
 the **worst case** and, for the smallest perturbation, the **ratio**: how many times larger it must be than
 without the defence. No defence here keeps its accuracy against an attacker who knows it.
 
-The figures of each task hold for one small network, one data set, and the budget stated. A stronger attack
+The figures of each task hold for one network, one data set, and the budget stated. A stronger attack
 can only lower the accuracies; it finds smaller perturbations without a defence too, so a ratio may go either
 way. *Cost* varies with the load of the machine; it was measured apart from the attacks. `nox -s robustness`
 measures everything again and writes this page. Each run of the tests measures a small part, which must agree
 with the stored figures: within {accuracy:.1f} in accuracy and {ratio:.0%} in the ratio.
 
 Without a row are those that are for training only or fit data to a model: {others}.
+[`RandomizedSmoothing`](randomized_smoothing.md) has figures of its own: radii that are proved.
 """
 
 
