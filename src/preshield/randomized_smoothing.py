@@ -90,7 +90,7 @@ class RandomizedSmoothing:
     See Also
     --------
     Denoiser : A denoiser that trains in minutes.
-    evaluate : Attacks the smoothed classifier through its noise.
+    MajorityVote : A vote over several views, without a proof.
 
     Notes
     -----
