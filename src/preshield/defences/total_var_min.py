@@ -258,7 +258,8 @@ class TotalVarMin(Preprocessor):
             from .._core.kernels.gradient_span import minimise_in_span
 
             # Of other norms, powers vanish in single precision, or rounding chooses the sides of kinks.
-            single = (np.abs(planes).max(axis=(1, 2)) < LARGEST) & (self.norm == 2)
+            largest = np.abs(planes).max(axis=(1, 2)).astype(np.float64)  # half precision has no LARGEST
+            single = (largest < LARGEST) & (self.norm == 2)
             if single.any() and not single.all():  # a plane does not see those beside it
                 each = (slice(k, k + 1) for k in range(len(planes)))
                 return np.concatenate([self._smooth(planes[one], masks[one]) for one in each])

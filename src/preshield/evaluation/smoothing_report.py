@@ -45,7 +45,7 @@ def lower_bound(successes: Array, trials: int, alpha: float) -> Array:
     Examples
     --------
     >>> lower_bound(np.array([0, 1, 2]), 2, 0.25).round(4)  # 2 of 2: the square root of 0.25
-    array([0.    , 0.134 , 0.5   ])
+    array([0.   , 0.134, 0.5  ])
     """
     from scipy.special import betaincinv
 
