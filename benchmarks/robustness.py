@@ -563,8 +563,8 @@ without the defence. No defence here keeps its accuracy against an attacker who 
 The figures of each task hold for one network, one data set, and the budget stated. A stronger attack
 can only lower the accuracies; it finds smaller perturbations without a defence too, so a ratio may go either
 way. *Cost* varies with the load of the machine; it was measured apart from the attacks. `nox -s robustness`
-measures everything again and writes this page. Each run of the tests measures a small part, which must agree
-with the stored figures: within {accuracy:.1f} in accuracy and {ratio:.0%} in the ratio.
+measures everything again and writes this page. Each run of the slow tests measures a small part, which must
+agree with the stored figures: within {accuracy:.1f} in accuracy and {ratio:.0%} in the ratio.
 
 Without a row are those that are for training only or fit data to a model: {others}.
 [`RandomizedSmoothing`](randomized_smoothing.md) has figures of its own: radii that are proved.

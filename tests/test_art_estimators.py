@@ -122,6 +122,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
 def test_the_order_of_imports_makes_no_difference(order):
     """Defences pass for ART's; each corrected method once, a tracker's on top of that of its base."""

@@ -1206,7 +1206,10 @@ def in_this_process(arguments, capfd):
 
 @pytest.mark.parametrize(
     ("model", "data", "execute"),
-    [("model.keras", "last.npz", in_a_process), ("model.pt", "first.npz", in_this_process)],
+    [
+        pytest.param("model.keras", "last.npz", in_a_process, marks=pytest.mark.slow),
+        ("model.pt", "first.npz", in_this_process),
+    ],
 )
 def test_evaluate_end_to_end(brightness, tmp_path, capfd, model, data, execute):
     arguments = [

@@ -53,6 +53,7 @@ def without_times(markdown):
     return re.sub(r"\|[^|\n]*\|$", "|", markdown, flags=re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_two_runs_find_the_same(runs):
     folders, *_ = runs
     tables = [without_times((folder / "report.md").read_text(encoding="utf-8")) for folder in folders]
@@ -65,6 +66,7 @@ def test_two_runs_find_the_same(runs):
             assert (column.norms == other.columns[name].norms).all()
 
 
+@pytest.mark.slow
 def test_terminal_shows_the_report_and_nothing_else(runs):
     (folder, _), out, err = runs
     assert err == ""
@@ -88,6 +90,7 @@ def test_a_network_of_imagenet_knows_the_photographs(monkeypatch):
         assert defence(x[:1])[0].shape == (1, 3, 224, 224)
 
 
+@pytest.mark.slow
 def test_the_files_hold_the_report(runs):
     (folder, _), *_ = runs
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)

@@ -53,6 +53,7 @@ def between(path, marker):
 
 
 # JAX, loaded by another block or test, warns of every fork. Those are on purpose, and leave JAX alone.
+@pytest.mark.slow
 @pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in the files of Keras
 @pytest.mark.filterwarnings("ignore:unclosed file .*samples.tar:ResourceWarning")  # by webdataset

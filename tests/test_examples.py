@@ -35,7 +35,7 @@ def kernel(tmp_path_factory):
     manager.shutdown_kernel(now=True)
 
 
-@pytest.mark.notebook
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path, kernel):
     """Every cell, with few gradients and epochs: `nox -s examples` takes as many as are stated."""

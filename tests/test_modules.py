@@ -419,6 +419,7 @@ assert keras.config.backend() == sys.argv[1] and "tensorflow" not in sys.modules
 
 
 @files
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "imports"),
     [

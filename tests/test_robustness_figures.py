@@ -160,6 +160,7 @@ def test_readme_shows_the_stored_figures(reports):
     assert robustness.in_readme(text, reports["Crops of photographs"]) == text, "run: nox -s robustness"
 
 
+@pytest.mark.slow
 def test_a_small_part_measures_the_same_again():
     command = [sys.executable, robustness.__file__, "--check"]
     # TensorFlow trains another network with another number of threads, and workers of the tests have one.

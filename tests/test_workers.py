@@ -91,6 +91,7 @@ def epochs(defence, workers=4, method="fork", number=2, seed=0, length=8, **opti
 # torch's DataLoader
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "used"),
     [
@@ -125,6 +126,7 @@ def test_persistent_workers_go_on():
     assert len({*first, *second}) == 8
 
 
+@pytest.mark.slow
 def test_spawned_loader_workers_draw_as_forked_ones():
     spawned = epochs(noise(), workers=2, method="spawn", length=4)
     assert spawned == epochs(noise(), workers=2, length=4)

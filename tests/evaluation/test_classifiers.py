@@ -344,6 +344,7 @@ assert (defended.scores(x, numbers + 1, (1,)) != whole.scores).all()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_keras_on_other_backends(backend):
     pytest.importorskip("keras")

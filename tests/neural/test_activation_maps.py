@@ -318,6 +318,7 @@ def test_keras_graphs_with_branches(keras):
     assert model.get_layer("last").output.shape == (None, 24, 20, 4)
 
 
+@pytest.mark.slow
 def test_keras_on_torch():
     pytest.importorskip("keras")
     code = """

@@ -237,6 +237,7 @@ assert len(new.trainable_variables) == len(model.trainable_variables) + 1
 """
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(NUMPY_2)
 def test_keras_saves_and_loads_in_a_fresh_process_on_another_backend(keras_model, tmp_path):
     pytest.importorskip("jax")
