@@ -1,6 +1,5 @@
 """What a detector found: distances of clean and of attacked samples, and every figure that follows."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,7 +10,7 @@ from .._core.errors import ArgumentError
 from .._core.text import in_markdown
 from .._core.typing import Array
 from . import metrics
-from .documents import aligned, document, plain, revived, saved
+from .documents import aligned, report_in, report_text, saved
 from .roc import roc
 
 if TYPE_CHECKING:
@@ -206,7 +205,7 @@ class DetectionReport:
         -------
         str
         """
-        return saved(json.dumps({"format": FORMAT, "report": plain(self)}, allow_nan=False), path)
+        return saved(report_text(self, FORMAT), path)
 
     @classmethod
     def from_json(cls, source: str | Path) -> Self:
@@ -226,11 +225,7 @@ class DetectionReport:
         ArgumentError
             If it is no report of this version, or a damaged one.
         """
-        found = document(source, "DetectionReport", FORMAT)
-        report = revived(found.get("report"), (Scored, cls))
-        if not isinstance(report, cls):
-            kind = type(report).__name__
-            raise ArgumentError(f"`source` must be the JSON of a DetectionReport, got {kind}.")
+        report = report_in(source, cls, FORMAT, (Scored,))
         size = report.y.shape
         for scored in (report.clean, *report.attacked.values()):
             shapes = scored.labels.shape, scored.distances.shape

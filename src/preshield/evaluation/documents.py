@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from .._core.limits import Limit
 from .._core.text import MOST, printable
 from .._core.writing import write_atomically
 
-__all__ = ["aligned", "document", "plain", "revived", "saved"]
+__all__ = ["aligned", "document", "plain", "report_in", "report_text", "revived", "saved"]
+
+Report = TypeVar("Report")
 
 
 def aligned(cells: Sequence[Sequence[str]]) -> str:
@@ -54,6 +56,25 @@ def document(source: str | Path, record: str, version: int) -> dict[str, Any]:
             f"{version}."
         )
     return found
+
+
+def report_text(report: Any, version: int, *, indent: int | None = None) -> str:
+    """A report, which is a record, as the JSON of a version."""
+    return json.dumps({"format": version, "report": plain(report)}, indent=indent, allow_nan=False)
+
+
+def report_in(source: str | Path, kind: type[Report], version: int, parts: Sequence[type] = ()) -> Report:
+    """Read what `report_text` wrote; `parts` are the classes of records within the report.
+
+    Raises
+    ------
+    ArgumentError
+        If it is no report of this kind and version, or a damaged one.
+    """
+    report = revived(document(source, kind.__name__, version).get("report"), (*parts, kind))
+    if not isinstance(report, kind):
+        raise ArgumentError(f"`source` must be the JSON of a {kind.__name__}, got {type(report).__name__}.")
+    return report
 
 
 def plain(value: Any) -> Any:

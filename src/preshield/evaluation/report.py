@@ -1,6 +1,5 @@
 """What an evaluation found: plain records, and how they are written down."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from .._core.text import in_markdown, printable
 from .._core.typing import Array
 from . import metrics
 from .comparison import Comparison, Comparisons, PerClass
-from .documents import aligned, document, plain, revived, saved
+from .documents import aligned, plain, report_in, report_text, saved
 
 __all__ = [
     "COLUMNS",
@@ -807,8 +806,7 @@ class RobustnessReport:
         -------
         str
         """
-        text = json.dumps({"format": FORMAT, "report": plain(self)}, indent=1, allow_nan=False)
-        return saved(text, path)
+        return saved(report_text(self, FORMAT, indent=1), path)
 
     @classmethod
     def from_json(cls, source: str | Path) -> Self:
@@ -828,12 +826,7 @@ class RobustnessReport:
         ArgumentError
             If it is no report of this version, or a damaged one.
         """
-        found = document(source, "RobustnessReport", FORMAT)
-        report = revived(found.get("report"), _RECORDS)
-        if not isinstance(report, cls):
-            raise ArgumentError(
-                f"`source` must be the JSON of a RobustnessReport, got {type(report).__name__}."
-            )
+        report = report_in(source, cls, FORMAT, _RECORDS)
         if problem := _problem_of(report):
             raise ArgumentError(f"`source` holds a damaged record: {problem}.")
         return report
@@ -874,4 +867,4 @@ def _number(value: float, form: str, unit: str = "") -> str:
     return "-" if np.isnan(value) else "∞" if np.isinf(value) else f"{value:{form}}{unit}"
 
 
-_RECORDS = (Threat, Column, DefenceNote, Diagnostic, RobustnessRow, Curve, RobustnessReport)
+_RECORDS = (Threat, Column, DefenceNote, Diagnostic, RobustnessRow, Curve)

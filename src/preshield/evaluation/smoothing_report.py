@@ -1,6 +1,5 @@
 """What randomized smoothing found: labels, certified radii, and every figure that follows from them."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from .._core.errors import ArgumentError
 from .._core.text import in_markdown
 from .._core.typing import Array
 from . import metrics
-from .documents import aligned, document, plain, revived, saved
+from .documents import aligned, report_in, report_text, saved
 from .metrics import REJECTED
 
 if TYPE_CHECKING:
@@ -325,7 +324,7 @@ class SmoothingReport:
         -------
         str
         """
-        return saved(json.dumps({"format": FORMAT, "report": plain(self)}, allow_nan=False), path)
+        return saved(report_text(self, FORMAT), path)
 
     @classmethod
     def from_json(cls, source: str | Path) -> Self:
@@ -345,9 +344,7 @@ class SmoothingReport:
         ArgumentError
             If it is no report of this version, or a damaged one.
         """
-        report = revived(document(source, cls.__name__, FORMAT).get("report"), (cls,))
-        if not isinstance(report, cls):
-            raise ArgumentError(f"`source` must be the JSON of a {cls.__name__}, got another record.")
+        report = report_in(source, cls, FORMAT)
         arrays = report.labels, report.radii, report.y, report.plain
         if any(array.shape != (len(report.y),) for array in arrays) or not 1 <= report.n0 <= report.n:
             raise ArgumentError(
