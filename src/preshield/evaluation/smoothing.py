@@ -19,10 +19,9 @@ from .losses import best_other, climbed_class
 from .metrics import REJECTED
 from .perturbations import host, scaled, take
 from .smoothing_report import certified, significant
+from .views_classifier import STEP
 
 __all__ = ["NetworkDenoiser", "SmoothedClassifier", "as_denoiser"]
-
-STEP = 1e-6  # of a margin that only has to have a sign
 
 Pull = Callable[[Array], Any]
 
