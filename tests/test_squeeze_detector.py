@@ -267,6 +267,7 @@ def test_a_report_is_read_back_and_drawn(tmp_path):
         assert again.roc == found.roc
     page = found.to_html(tmp_path / "found.html")
     assert page.count("<svg") or "image/svg" in page
+    assert '<code class="ps-code">evaluate</code>' in page
     assert "ROC area" in found._repr_html_()
     markdown = found.to_markdown()
     assert "| far | 0.00 | 0.50 | 0.50 | 0.50 | 0.44 |" in markdown

@@ -11,7 +11,20 @@ import numpy as np
 from .text import printable
 from .typing import Array
 
-__all__ = ["Facts", "Html", "card", "links", "scoped", "scrolling", "short", "style", "table", "tag", "text"]
+__all__ = [
+    "Facts",
+    "Html",
+    "card",
+    "links",
+    "marked",
+    "scoped",
+    "scrolling",
+    "short",
+    "style",
+    "table",
+    "tag",
+    "text",
+]
 
 _VOID = ("img", "meta")  # elements without an end tag
 _REFERENCE = re.compile(r"arXiv:(?:\d{4}\.\d{4,5}|[a-z-]+/\d{7})|doi:10\.\S+|https?://\S+")
@@ -130,6 +143,13 @@ def _address(reference: str) -> str:
         if reference.startswith(prefix):
             return site + reference.removeprefix(prefix)
     return reference
+
+
+def marked(sentence: str) -> Html:
+    """Set what stands between backticks as code; everything else is escaped."""
+    parts = re.split("`(.+?)`", sentence)
+    parts[1::2] = [tag("code", name, class_="ps-code") for name in parts[1::2]]
+    return Html("".join(map(text, parts)))
 
 
 class _Short(reprlib.Repr):

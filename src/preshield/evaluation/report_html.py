@@ -2,7 +2,6 @@
 
 import base64
 import io
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +119,7 @@ def page(report: "RobustnessReport") -> str:
 
 def of_detection(report: "DetectionReport") -> str:
     """Write what a notebook shows of a detector: the table, and what its columns mean."""
-    return html.scoped(_detected(report), tag("p", report.explanation()))
+    return html.scoped(_detected(report), tag("p", html.marked(report.explanation())))
 
 
 def page_of_detection(report: "DetectionReport") -> str:
@@ -146,7 +145,7 @@ def page_of_detection(report: "DetectionReport") -> str:
     title, curves = "Detection report", report.roc
     words = "Share of the successful examples that are reported, against that of the clean samples."
     sections: dict[str, Iterable[Html]] = {
-        "": [tag("h1", title), _detected(report), tag("p", report.explanation())],
+        "": [tag("h1", title), _detected(report), tag("p", html.marked(report.explanation()))],
         "ROC": [_chart(lambda ax: plots.roc(curves, ax=ax), 4.0, words, words)] if curves else [],
     }
     return _document(title, sections)
@@ -287,9 +286,7 @@ def _explanations(report: "RobustnessReport") -> Html:
     lines = []
     for line in report.explanations():
         name, _, meaning = line.replace("**", "").partition(": ")  # Markdown: this and code
-        words = re.split("`(.+?)`", meaning)  # every other one is code
-        parts = [tag("code", word, class_="ps-code") if i % 2 else word for i, word in enumerate(words)]
-        lines.append(tag("li", tag("strong", f"{name}: "), *parts))
+        lines.append(tag("li", tag("strong", f"{name}: "), html.marked(meaning)))
     return tag("ul", *lines)
 
 
